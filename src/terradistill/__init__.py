@@ -1,0 +1,75 @@
+"""TerraDistill: condense a remote-sensing scene dataset into a tiny, realistic, synthetic one.
+
+    import terradistill as td
+
+    settings = td.load_settings(["small"], ipc=10)
+    result = td.distill("scenes.zip", "runs/first", settings)
+    print(result.report)
+
+Names are loaded when they are used, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from terradistill.config import Settings, load_settings, presets
+    from terradistill.data.check import check_scenes
+    from terradistill.data.scenes import SceneFolder, write_scene_folder
+    from terradistill.data.sources import open_scenes
+    from terradistill.distillation.pipeline import Distilled, distill, train
+    from terradistill.distillation.prepare import prepare
+    from terradistill.distillation.scoreboard import evaluate
+    from terradistill.errors import TerraDistillError
+    from terradistill.models.generator import Generator
+
+try:
+    __version__ = version("terradistill")
+except PackageNotFoundError:  # a checkout that is not installed
+    __version__ = "0+unknown"
+
+_HOME = {
+    "Distilled": "distillation.pipeline",
+    "Generator": "models.generator",
+    "SceneFolder": "data.scenes",
+    "Settings": "config",
+    "TerraDistillError": "errors",
+    "check_scenes": "data.check",
+    "distill": "distillation.pipeline",
+    "evaluate": "distillation.scoreboard",
+    "load_settings": "config",
+    "open_scenes": "data.sources",
+    "prepare": "distillation.prepare",
+    "presets": "config",
+    "train": "distillation.pipeline",
+    "write_scene_folder": "data.scenes",
+}
+
+__all__ = [
+    "Distilled",
+    "Generator",
+    "SceneFolder",
+    "Settings",
+    "TerraDistillError",
+    "__version__",
+    "check_scenes",
+    "distill",
+    "evaluate",
+    "load_settings",
+    "open_scenes",
+    "prepare",
+    "presets",
+    "train",
+    "write_scene_folder",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"terradistill.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'terradistill' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,3 @@
+from terradistill.cli import main
+
+main()

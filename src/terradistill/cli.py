@@ -1,0 +1,261 @@
+"""The command line: parse, call, print. Heavy imports wait until a command needs them, so `--help` is quick."""
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from terradistill.errors import TerraDistillError
+
+if TYPE_CHECKING:
+    from terradistill.config import Settings
+
+app = typer.Typer(
+    name="terradistill",
+    help="Condense a remote-sensing scene dataset into a tiny, realistic, synthetic one.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+train_app = typer.Typer(help="Train one part of a run: autoencoder, generator or classifier.", no_args_is_help=True)
+data_app = typer.Typer(help="Check or prepare a scene dataset.", no_args_is_help=True)
+app.add_typer(train_app, name="train")
+app.add_typer(data_app, name="data")
+
+Data = Annotated[
+    str, typer.Argument(metavar="DATA", help="Folder of class folders, zip of one, hub id, or catalogue name.")
+]
+Out = Annotated[Path, typer.Option("--out", help="Run folder; the same command goes on with it.", show_default=False)]
+Preset = Annotated[
+    list[str] | None, typer.Option("--preset", help="Preset by name; repeat to combine, the later wins.")
+]
+Config = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="One setting, such as sampling.steps=30.")
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything but the split.")]
+Limit = Annotated[int | None, typer.Option("--limit", help="Use so many images a class.")]
+Fraction = Annotated[float | None, typer.Option("--train-fraction", help="Share of each class that is learned from.")]
+SplitFile = Annotated[
+    Path | None, typer.Option("--split-file", help="JSON with train and test lists of class/file names.")
+]
+Captions = Annotated[Path | None, typer.Option("--captions", help="JSON lines with file_name and captions.")]
+GeneratorOption = Annotated[str | None, typer.Option("--generator", help="Folder or hub id; none: trained on DATA.")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from terradistill import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def distill(
+    data: Data,
+    out: Out,
+    ipc: Annotated[int | None, typer.Option("--ipc", help="Images per class.", show_default="10")] = None,
+    generator: GeneratorOption = None,
+    preset: Preset = None,
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+    limit: Limit = None,
+    train_fraction: Fraction = None,
+    split_file: SplitFile = None,
+    captions: Captions = None,
+    no_eval: Annotated[bool, typer.Option("--no-eval", help="Skip the scoreboard.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan with estimated times; write nothing.")
+    ] = False,
+) -> None:
+    """Condense DATA into a few synthetic images a class, score them and write a report."""
+    settings = _settings(
+        preset, config, set_, ipc=ipc, generator=generator, seed=seed,
+        data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
+    )  # fmt: skip
+    from terradistill import console
+
+    if dry_run:
+        from terradistill.distillation.plan import plan
+
+        console.print_plan(plan(data, settings, evaluate=not no_eval), out)
+        return
+    from terradistill.distillation.pipeline import distill as run
+
+    with console.Rich() as reporter:
+        made = run(data, out, settings, captions=captions, evaluate=not no_eval, reporter=reporter)
+    console.print_scores(made.scores)
+    console.print_made(
+        {"distilled scenes": made.run / "distilled", "gallery": made.run / "gallery.png", "report": made.report}
+    )
+
+
+def _train_command(part: str) -> None:
+    def command(
+        data: Data,
+        out: Out,
+        preset: Preset = None,
+        config: Config = None,
+        set_: Set = None,
+        seed: Seed = None,
+        limit: Limit = None,
+        train_fraction: Fraction = None,
+        split_file: SplitFile = None,
+        captions: Captions = None,
+        generator: GeneratorOption = None,
+    ) -> None:
+        settings = _settings(
+            preset, config, set_, generator=generator, seed=seed,
+            data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
+        )  # fmt: skip
+        from terradistill import console
+        from terradistill.distillation.pipeline import train
+
+        with console.Rich() as reporter:
+            folder = train(data, out, settings, until=part, captions=captions, reporter=reporter)
+        console.print_made({part: folder})
+
+    train_app.command(part, help=f"Train the {part} on the train split of DATA, and what it needs before.")(command)
+
+
+for _part in ("autoencoder", "generator", "classifier"):
+    _train_command(_part)
+
+
+@app.command()
+def evaluate(
+    scenes: Annotated[str, typer.Argument(metavar="SCENES", help="Scene folder to judge as a training set.")],
+    against: Annotated[
+        str, typer.Option("--against", metavar="DATA", help="Real scenes whose test split is the exam.")
+    ],
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder to keep the scores in.")] = None,
+    preset: Preset = None,
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+    limit: Limit = None,
+    train_fraction: Fraction = None,
+    split_file: SplitFile = None,
+    captions: Captions = None,
+) -> None:
+    """Score a scene folder as a training set, beside random real images and the full train split."""
+    settings = _settings(
+        preset, config, set_, seed=seed,
+        data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
+    )  # fmt: skip
+    from terradistill import console
+    from terradistill.distillation.scoreboard import evaluate as run
+
+    with TemporaryDirectory() as nowhere, console.Rich() as reporter:
+        rows = run(scenes, against, out or Path(nowhere) / "run", settings, captions=captions, reporter=reporter)
+    console.print_scores(rows)
+    if out is not None:
+        console.print_made({"scores": out / "scores.json"})
+
+
+@data_app.command("check")
+def data_check(
+    data: Data,
+    ipc: Annotated[int, typer.Option("--ipc", help="Images per class that will be asked for.")] = 10,
+    limit: Limit = None,
+    train_fraction: Fraction = None,
+    captions: Captions = None,
+) -> None:
+    """Read every image of DATA; list what is corrupt, doubled or too few."""
+    settings = _settings(None, None, None, data__limit=limit, data__train_fraction=train_fraction).data
+    from terradistill import console
+    from terradistill.data.check import check_scenes, require_enough
+    from terradistill.data.sources import open_scenes
+    from terradistill.data.splits import limit_scenes, split_scenes
+
+    scenes = open_scenes(data, captions=captions)
+    if settings.limit is not None:
+        scenes = limit_scenes(scenes, settings.limit, settings.split_seed)
+    with console.Rich() as reporter:
+        reporter.start("Reading and checking scenes")
+        scenes, report = check_scenes(scenes, progress=reporter.progress)
+    console.print_check(scenes, report)
+    require_enough(split_scenes(scenes, settings.train_fraction, settings.split_seed)[0], ipc)
+
+
+@data_app.command("prepare")
+def data_prepare(
+    data: Data,
+    out: Out,
+    resolution: Annotated[int | None, typer.Option("--resolution", help="Side of the square scenes, pixels.")] = None,
+    limit: Limit = None,
+    train_fraction: Fraction = None,
+    split_file: SplitFile = None,
+    captions: Captions = None,
+) -> None:
+    """Write DATA as clean, square scene folders OUT/train and OUT/test."""
+    settings = _settings(
+        None, None, None, data__resolution=resolution,
+        data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
+    )  # fmt: skip
+    from terradistill import console
+    from terradistill.distillation.prepare import prepare
+
+    with console.Rich() as reporter:
+        reporter.start("Preparing scenes")
+        report = prepare(data, out, settings.data, captions=captions, progress=reporter.progress)
+    for line in report.summary():
+        print(line)
+    console.print_made({"train": out / "train", "test": out / "test", "split": out / "split.json"})
+
+
+@data_app.command("draw")
+def data_draw(
+    out: Out,
+    per_class: Annotated[int, typer.Option("--per-class", help="Images a class.")] = 40,
+    classes: Annotated[int, typer.Option("--classes", help="Number of classes, 2 to 10.")] = 6,
+    size: Annotated[int, typer.Option("--size", help="Side, pixels.")] = 64,
+    seed: Annotated[int, typer.Option("--seed", help="Seed.")] = 0,
+) -> None:
+    """Draw a scene dataset to try things on: fields, forests, rivers, roofs, from a seed."""
+    from terradistill import console
+    from terradistill.data.drawn import draw_scenes
+
+    draw_scenes(out, per_class=per_class, size=size, seed=seed, n_classes=classes)
+    console.print_made({"scenes": out})
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine computes with, and what is missing."""
+    from terradistill import console
+    from terradistill.doctor import examine
+
+    console.print_findings(examine())
+
+
+def _settings(preset: list[str] | None, config: Path | None, set_: list[str] | None, **given: Any) -> "Settings":
+    from terradistill.config import load_settings
+
+    return load_settings(preset, config, set_, **given)
+
+
+def main() -> None:
+    """Entry point: 0 done, 2 the user's mistake in one sentence, 130 interrupted."""
+    try:
+        app()
+    except TerraDistillError as error:
+        print(f"terradistill: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno != 28:  # ENOSPC
+            raise
+        print(
+            f"terradistill: No space left on the disk ({error.filename or 'while writing'}): "
+            "free some, and run the same command again; finished stages are kept.",
+            file=sys.stderr,
+        )
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("\nterradistill: interrupted; the same command goes on from here.", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,275 @@
+"""Settings: frozen, typed, refused when unknown. Presets and files are TOML; ``--set a.b=c`` overrides both.
+
+A preset is data and nothing else: a TOML file in ``presets/`` that differs from the defaults below in some values.
+"""
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from terradistill.errors import ConfigError
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSettings(Section):
+    """What is read, and how it is divided."""
+
+    resolution: int = Field(
+        64, ge=16, le=1024, multiple_of=8, description="side of the square scenes worked on, pixels"
+    )
+    train_fraction: float = Field(0.5, gt=0, lt=1, description="share of each class that may be learned from")
+    split_seed: int = Field(0, ge=0, description="seed of the split and of --limit")
+    split_file: Path | None = Field(None, description="JSON with train and test lists of class/file names")
+    limit: int | None = Field(None, ge=1, description="images a class, drawn by split_seed")
+    on_corrupt: Literal["skip", "refuse"] = Field("skip", description="unreadable images: list and skip, or stop")
+    caption_template: str = Field("a satellite image of {class}", description="caption of a scene that has none")
+
+
+class AutoencoderSettings(Section):
+    """The latent space: a KL autoencoder (diffusers AutoencoderKL)."""
+
+    block_channels: tuple[int, ...] = Field(
+        (32, 64, 128), min_length=1, description="channels a level; n levels divide the side by 2**(n-1)"
+    )
+    layers_per_block: int = Field(1, ge=1, le=4)
+    latent_channels: int = Field(4, ge=1, le=32)
+    steps: int = Field(1000, ge=1)
+    batch_size: int = Field(16, ge=1)
+    learning_rate: float = Field(6e-4, gt=0)
+    warmup_steps: int = Field(100, ge=0)
+    kl_weight: float = Field(1e-6, ge=0, description="weight of the KL term beside the per-pixel error")
+    edge_weight: float = Field(
+        0.5, ge=0, description="weight of the error of image gradients: keeps edges sharp [ours]"
+    )
+    ema_decay: float = Field(0.995, ge=0, lt=1)
+
+
+class DiffusionSettings(Section):
+    """The text-conditioned denoiser and its training."""
+
+    block_channels: tuple[int, ...] = Field((128, 256, 256), min_length=1)
+    attention_levels: tuple[bool, ...] = Field(
+        (False, False, True), min_length=1, description="levels that attend to the text"
+    )
+    layers_per_block: int = Field(1, ge=1, le=4)
+    text_width: int = Field(256, ge=8, multiple_of=8)
+    text_layers: int = Field(2, ge=1, le=24)
+    text_heads: int = Field(4, ge=1)
+    vocabulary: int = Field(2000, ge=600, description="upper bound of the tokenizer's size")
+    max_tokens: int = Field(32, ge=8, le=77)
+    prediction: Literal["epsilon", "v_prediction", "sample"] = "v_prediction"
+    views: int = Field(
+        4, ge=1, le=8, description="flips and quarter turns of each scene that are encoded: scenes have no up"
+    )
+    steps: int = Field(2400, ge=1)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(4e-4, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    warmup_steps: int = Field(200, ge=0)
+    min_snr_gamma: float | None = Field(5.0, gt=0, description="min-SNR loss weighting; none switches it off")
+    caption_dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of captions emptied, for classifier-free guidance"
+    )
+    ema_decay: float = Field(0.998, ge=0, lt=1)
+    held_out: float = Field(0.05, ge=0, lt=0.5, description="share of the train split kept back to watch the loss")
+
+
+class ClassifierSettings(Section):
+    """The latent classifier that picks among candidates (DPD, revised release)."""
+
+    width: int = Field(64, ge=8, multiple_of=8)
+    epochs: int = Field(200, ge=1)
+    max_steps: int = Field(600, ge=1, description="upper bound of the optimiser steps, whatever the epochs say [ours]")
+    batch_size: int = Field(128, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    minimum_learning_rate: float = Field(1e-6, ge=0)
+    weight_decay: float = Field(1e-3, ge=0)
+    warmup_epochs: int = Field(5, ge=0)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    validation_fraction: float = Field(0.1, gt=0, lt=0.5)
+
+
+class PrototypeSettings(Section):
+    """Which real scenes stand for a class."""
+
+    rule: Literal["margin", "medoid"] = Field(
+        "margin", description="margin: DPD's; medoid: the scene nearest to its cluster's centre"
+    )
+    pool: int = Field(8, ge=1, description="latents are average-pooled to pool x pool before k-means")
+    restarts: int = Field(10, ge=1)
+    alpha: float = Field(1.0, ge=0, description="margin rule: weight of the distance to the own centre")
+
+
+class SamplingSettings(Section):
+    """How candidates are drawn."""
+
+    scheduler: Literal["dpm++", "ddim", "unipc"] = "dpm++"
+    steps: int = Field(20, ge=1, le=1000)
+    cfg_scale: float = Field(3.0, ge=0, description="classifier-free guidance; 1 means none")
+    prototype_scale: float = Field(
+        0.1, ge=0, description="DPD's s: push towards the prototype in each step; 0 means none"
+    )
+    prototype_until: float = Field(0.8, ge=0, le=1, description="share of the steps in which the prototype pushes")
+    target_jitter: bool = Field(
+        False, description="add unit noise / sqrt(latent size) to the prototype (DPD, revised release)"
+    )
+    candidates: int = Field(5, ge=1, le=1000, description="R: images drawn for each prototype, the best is kept")
+    batch_size: int = Field(100, ge=1)
+
+
+class EvaluationSettings(Section):
+    """One recipe for every method."""
+
+    networks: tuple[str, ...] = Field(("convnet3",), min_length=1)
+    pretrained: bool = False
+    methods: tuple[Literal["distilled", "random", "medoid", "full"], ...] = ("distilled", "random", "medoid", "full")
+    n_seeds: int = Field(3, ge=1)
+    resolution: int | None = Field(None, ge=16, description="side the networks see; none: data.resolution")
+    batch_size: int = Field(16, ge=1, description="as in DPD: many small steps make more of few images")
+    epochs: int = Field(6, ge=1, description="passes over the training images, within the two bounds below")
+    min_steps: int = Field(400, ge=1)
+    max_steps: int = Field(2000, ge=1)
+    optimizer: Literal["sgd", "adamw"] = Field("adamw", description="ours; DPD: sgd, which needs its 1,000 epochs")
+    learning_rate: float = Field(1e-3, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    weight_decay: float = Field(1e-2, ge=0)
+    gradient_clip: float = Field(1.0, gt=0)
+    crop_area: tuple[float, float] = Field((0.67, 1.0), description="random resized crop: share of the area")
+    crop_aspect: tuple[float, float] = (0.75, 1.33)
+    flips: bool = True
+
+
+class ExportSettings(Section):
+    """What leaves the run."""
+
+    parquet: bool = False
+    keep_names: bool = Field(False, description="write the file names of the real prototypes into the run")
+    hide_real: bool = Field(False, description="leave real scenes out of the report")
+
+
+class Settings(Section):
+    """Everything a run depends on; `resolved.json` in the run folder holds it."""
+
+    ipc: int = Field(10, ge=1, description="images per class")
+    seed: int = Field(0, ge=0)
+    generator: str | None = Field(None, description="folder or hub id of a generator; none: trained on DATA")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="auto: bf16 where the machine computes it fast"
+    )
+    checkpoint_seconds: float = Field(120, ge=0, description="time between two checkpoints of a training loop")
+    data: DataSettings = DataSettings()
+    autoencoder: AutoencoderSettings = AutoencoderSettings()
+    diffusion: DiffusionSettings = DiffusionSettings()
+    classifier: ClassifierSettings = ClassifierSettings()
+    prototypes: PrototypeSettings = PrototypeSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    export: ExportSettings = ExportSettings()
+
+
+def presets() -> list[str]:
+    """Names of the presets that come with the package."""
+    folder = resources.files("terradistill") / "presets"
+    return sorted(Path(str(item)).stem for item in folder.iterdir() if str(item).endswith(".toml"))
+
+
+def load_settings(
+    preset_names: list[str] | None = None,
+    config: Path | None = None,
+    overrides: list[str] | None = None,
+    **given: Any,
+) -> Settings:
+    """Settings from defaults, then presets in order, then a TOML file, then ``a.b=c`` overrides, then ``given``.
+
+    Args:
+        preset_names: presets by name; a later one overrides an earlier one.
+        config: TOML file with the sections and keys of `Settings`.
+        overrides: texts of the form ``section.key=value``; values are read as TOML and otherwise as text.
+        **given: values by dotted name with ``__`` for the dot, such as ``data__limit=40``; None is left out.
+
+    Raises:
+        ConfigError: an unknown preset or key, a value out of range, a file that is no TOML.
+    """
+    merged: dict[str, Any] = {}
+    for name in preset_names or []:
+        if name not in presets():
+            raise ConfigError(f"There is no preset {name!r}: choose one of {', '.join(presets())}.")
+        text = (resources.files("terradistill") / "presets" / f"{name}.toml").read_text()
+        _merge(merged, tomllib.loads(text))
+    if config is not None:
+        try:
+            _merge(merged, tomllib.loads(Path(config).read_text()))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not a text file"
+            raise ConfigError(f"The settings file {config} cannot be read ({reason}): give a TOML file.") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"The settings file {config} is not valid TOML ({error}): mend that line.") from error
+    for override in overrides or []:
+        name, equals, value = override.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"--set {override!r} is not of the form section.key=value, such as sampling.steps=30.")
+        _merge(merged, _nested(name.strip().split("."), _toml_value(value.strip())))
+    for name, value in given.items():
+        if value is not None:
+            _merge(merged, _nested(name.split("__"), value))
+    return validate(merged)
+
+
+def validate(values: dict[str, Any]) -> Settings:
+    """`Settings` from nested values, with pydantic's findings rewritten as one sentence."""
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"There is no setting {key!r}: {_near(key)}") from error
+        more = len(error.errors()) - 1
+        tail = f" ({more} more settings are wrong.)" if more else ""
+        message = f"The setting {key} is {first['input']!r}: {first['msg'][0].lower() + first['msg'][1:]}.{tail}"
+        raise ConfigError(message) from error
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one dictionary with dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _near(key: str) -> str:
+    from difflib import get_close_matches
+
+    known = list(flatten(Settings().model_dump()))
+    near = get_close_matches(key, known, n=3, cutoff=0.4) or known[:3]
+    return f"did you mean {' or '.join(near)}?"
+
+
+def _toml_value(text: str) -> Any:
+    if text.lower() in ("none", "null"):
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _nested(path: list[str], value: Any) -> dict[str, Any]:
+    for part in reversed(path):
+        value = {part: value}
+    return dict(value)
+
+
+def _merge(into: dict[str, Any], values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value

@@ -1,0 +1,121 @@
+"""What the command line prints: progress with time left, tables, and where things are."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from terradistill.report.words import accuracy, duration
+
+if TYPE_CHECKING:
+    from terradistill.data.check import CheckReport
+    from terradistill.data.scenes import SceneFolder
+    from terradistill.distillation.plan import PlannedStage
+
+console = Console(highlight=False)
+
+
+class Rich:
+    """A `terradistill.run.Reporter` that draws progress bars; lines of finished stages stay on the screen."""
+
+    def __init__(self) -> None:
+        self._bars = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "Rich":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def start(self, title: str) -> None:
+        self._clear()
+        self._task = self._bars.add_task(title, total=None)
+        if not console.is_terminal:
+            console.print(f"  … {title}")
+
+    def progress(self, done: int, total: int) -> None:
+        if self._task is not None:
+            self._bars.update(self._task, completed=done, total=total)
+
+    def end(self, title: str, seconds: float, note: str) -> None:
+        self._clear()
+        console.print(f"  [green]✓[/] {title} [dim]({duration(seconds)})[/] {note}")
+
+    def skip(self, title: str) -> None:
+        console.print(f"  [dim]✓ {title} (done before)[/]")
+
+    def say(self, text: str) -> None:
+        console.print(f"    {text}", markup=False)
+
+    def _clear(self) -> None:
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+            self._task = None
+
+
+def print_plan(rows: Sequence["PlannedStage"], out: Path) -> None:
+    table = Table("stage", "work", "about", box=None, padding=(0, 2))
+    for row in rows:
+        table.add_row(row.title, row.work, duration(row.seconds))
+    table.add_row("[bold]in all", "", f"[bold]{duration(sum(row.seconds for row in rows))}")
+    console.print(table)
+    console.print(f"Times are measured on a few steps of each loop here. Nothing was written; {out} is not touched.")
+
+
+def print_scores(rows: Sequence[Mapping[str, Any]]) -> None:
+    if not rows:
+        return
+    table = Table("method", "images a class", "network", "OA %", "AA %", "κ", box=None, padding=(0, 2))
+    for row in rows:
+        table.add_row(
+            row["method"],
+            str(row["ipc"] or "all"),
+            row["network"],
+            accuracy(row),
+            f"{100 * row['aa_mean']:.1f}",
+            f"{row['kappa_mean']:.3f}",
+        )
+    console.print(table)
+
+
+def print_check(scenes: "SceneFolder", report: "CheckReport") -> None:
+    for line in report.summary():
+        console.print(line, markup=False)
+    table = Table("class", "read as", "images", box=None, padding=(0, 2))
+    for name, count in scenes.counts.items():
+        table.add_row(name, scenes.readable(name), str(count))
+    console.print(table)
+
+
+def print_findings(findings: Sequence[tuple[str, str]]) -> None:
+    table = Table("", "", box=None, padding=(0, 2), show_header=False)
+    for name, finding in findings:
+        table.add_row(f"[bold]{name}", finding)
+    console.print(table)
+
+
+def print_made(paths: Mapping[str, Path]) -> None:
+    for name, path in paths.items():
+        console.print(f"  {name}: [bold]{path}[/]", soft_wrap=True)

@@ -1,0 +1,242 @@
+"""Pixels: from encoded bytes to uint8 RGB, to squares, to tensors in [-1, 1], and back. The one place that converts."""
+
+import io
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+
+from terradistill.data.scenes import SceneFolder
+from terradistill.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SCENE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif")
+MAX_PIXELS = 89_478_485  # a quarter of a GiB of RGB, where Pillow begins to warn of decompression bombs
+STRETCH_PERCENTILES = (2.0, 98.0)
+BATCH = 512  # images in flight while a folder is read: bounds the memory
+
+Progress = Callable[[int, int], None]
+
+_TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+
+
+def is_scene_file(name: str) -> bool:
+    """Whether the ending is one of `SCENE_SUFFIXES`; the content decides later."""
+    return name.lower().endswith(SCENE_SUFFIXES)
+
+
+def n_threads() -> int:
+    """Decoding threads: Pillow frees the interpreter lock while it decodes."""
+    return min(8, os.cpu_count() or 1)
+
+
+def decode(data: bytes) -> NDArray[np.uint8]:
+    """Decodes JPEG, PNG, WebP, TIFF, BMP or the first frame of a GIF.
+
+    - 8-bit grey, 1-bit, palette and CMYK images become RGB.
+    - Alpha is dropped, not composited: in Earth observation it masks "no data", and a white ground would invent pixels.
+    - EXIF orientation is ignored: masks, coordinates and captions refer to the pixels as stored.
+    - 16-bit grey and 16-bit or float multi-band images are stretched linearly from their 2nd-98th percentile, over the
+      first three bands together so that hues survive, to 0-255 [ours]; pixels that are not finite become 0.
+    - Of more than three bands the first three are taken, of two the first.
+
+    Args:
+        data: the file's bytes.
+
+    Returns:
+        uint8, shape (height, width, 3).
+
+    Raises:
+        DataError: empty, truncated, damaged, of an unknown format, or above `MAX_PIXELS`.
+    """
+    if not data:
+        raise DataError("The image file is empty (0 bytes).")
+    if ImageFile.LOAD_TRUNCATED_IMAGES:  # another library may have set it: half an image must not pass for a whole one
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            _refuse_huge(image.width, image.height)
+            if _has_more_bands(image):
+                return _decode_tiff(data)
+            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+                return _to_rgb8(np.asarray(image))
+            return np.array(image.convert("RGBA").convert("RGB") if image.mode == "PA" else image.convert("RGB"))
+    except DataError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(
+            f"The image has more than the {MAX_PIXELS} pixels that are accepted; cut it into tiles."
+        ) from error
+    except UnidentifiedImageError as error:
+        if data.startswith(_TIFF_MAGIC):
+            return _decode_tiff(data)
+        raise DataError("The file is no image in a known format (JPEG, PNG, WebP, TIFF, BMP, GIF).") from error
+    except Exception as error:  # damaged files make Pillow's parsers raise nearly anything
+        raise DataError(f"The image is truncated or damaged ({_reason(error)}).") from error
+
+
+def _has_more_bands(image: Image.Image) -> bool:
+    """Whether a TIFF holds more bands, as samples or as pages, than the one that Pillow shows of it."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile) or len(image.getbands()) > 1 or image.mode in ("1", "P"):
+        return False
+    return bool(image.tag_v2.get(277, 1) > 1 or getattr(image, "n_frames", 1) > 1)  # 277: SamplesPerPixel
+
+
+def _decode_tiff(data: bytes) -> NDArray[np.uint8]:
+    """TIFFs beyond Pillow: many bands, 16 bits a band, floats."""
+    try:
+        import tifffile
+    except ImportError as error:
+        raise DataError(
+            "This TIFF (many bands or 16 bits) needs the package tifffile: pip install tifffile."
+        ) from error
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+            series = tiff.series[0]
+            axes = dict(zip(series.axes, series.shape, strict=True))
+            _refuse_huge(axes["X"], axes["Y"])
+            if series.nbytes > 16 * MAX_PIXELS:
+                raise DataError(f"The TIFF unpacks to {series.nbytes / 2**20:.0f} MiB; cut it into tiles.")
+            array, order = series.asarray(), series.axes
+    except DataError:
+        raise
+    except Exception as error:  # tifffile, too, raises nearly anything
+        raise DataError(f"The TIFF cannot be read ({_reason(error)}).") from error
+    # Of stacks beyond (band, y, x) the first is taken; the bands are whatever axis is left.
+    while array.ndim > 3:
+        extra = next(i for i, axis in enumerate(order) if axis not in "YXSC")
+        array, order = array.take(0, axis=extra), order[:extra] + order[extra + 1 :]
+    if array.ndim == 3:
+        bands = next(i for i, axis in enumerate(order) if axis not in "YX")
+        array = np.moveaxis(array, bands, -1)
+    return _to_rgb8(array)
+
+
+def _to_rgb8(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """(H, W) or (H, W, bands) of any real dtype to (H, W, 3) uint8; 8-bit values are kept, others stretched."""
+    if array.ndim == 2:
+        array = array[..., None]
+    array = array[..., :3] if array.shape[-1] >= 3 else array[..., :1]
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8) * 255
+    if array.dtype != np.uint8:
+        values = array.astype(np.float32)
+        finite = np.isfinite(values)
+        low, high = np.percentile(values[finite], STRETCH_PERCENTILES) if finite.any() else (0.0, 0.0)
+        scaled = (values - low) / max(high - low, np.finfo(np.float32).tiny) * 255
+        array = np.where(finite, scaled.clip(0, 255).round(), 0).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+
+
+def _refuse_huge(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise DataError(
+            f"The image has {width} x {height} pixels; at most {MAX_PIXELS} are accepted. Cut it into tiles."
+        )
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
+
+
+def resize(image: NDArray[np.uint8], resolution: int) -> NDArray[np.uint8]:
+    """Crops the central square and resamples it with an antialiasing Lanczos filter.
+
+    Args:
+        image: uint8, shape (height, width, 3).
+        resolution: side wanted, pixels.
+
+    Returns:
+        uint8, shape (resolution, resolution, 3); the very pixels when the size is right already.
+    """
+    height, width = image.shape[:2]
+    side = min(height, width)
+    if (height, width) == (resolution, resolution):
+        return image
+    left, top = (width - side) // 2, (height - side) // 2
+    middle = Image.fromarray(image[top : top + side, left : left + side])
+    square = middle.resize((resolution, resolution), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return np.array(square)
+
+
+def load_pixels(folder: SceneFolder, resolution: int, out: Path, progress: Progress | None = None) -> NDArray[np.uint8]:
+    """All scenes as one memory-mapped array, made once and used again while folder and resolution stay the same.
+
+    Args:
+        folder: checked scenes.
+        resolution: side of the squares, pixels.
+        out: the `.npy` file; `<out>.key` beside it says what it was made from.
+        progress: called with (done, total).
+
+    Returns:
+        Read-only uint8, shape (n, resolution, resolution, 3), in the order of the folder.
+
+    Raises:
+        DataError: an image cannot be read or decoded.
+    """
+    shape = (len(folder), resolution, resolution, 3)
+    key, key_file = f"{folder.fingerprint} {resolution}", out.with_name(out.name + ".key")
+    if out.is_file() and key_file.is_file() and key_file.read_text() == key:
+        pixels: NDArray[np.uint8] = np.load(out, mmap_mode="r" if len(folder) else None)
+        if pixels.shape == shape and pixels.dtype == np.uint8:
+            return pixels
+
+    def one(index: int) -> NDArray[np.uint8]:
+        try:
+            return resize(decode(folder.read(index)), resolution)
+        except DataError as error:
+            raise DataError(f"{folder.scenes[index].name}: {error}") from error
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part, part_key = out.with_name(out.name + ".part"), key_file.with_name(key_file.name + ".part")
+    if len(folder):
+        target = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+        with ThreadPoolExecutor(n_threads()) as pool:
+            for start in range(0, len(folder), BATCH):
+                stop = min(start + BATCH, len(folder))
+                for index, square in enumerate(pool.map(one, range(start, stop)), start):
+                    target[index] = square
+                if progress:
+                    progress(stop, len(folder))
+        target.flush()
+        del target
+    else:
+        with part.open("wb") as stream:
+            np.save(stream, np.empty(shape, dtype=np.uint8))
+    # The key goes last: a crash between the two renames only means that the array is made again.
+    key_file.unlink(missing_ok=True)
+    part.replace(out)
+    part_key.write_text(key)
+    part_key.replace(key_file)
+    made: NDArray[np.uint8] = np.load(out, mmap_mode="r" if len(folder) else None)  # nothing cannot be mapped
+    return made
+
+
+def pixel_hash(image: NDArray[np.uint8]) -> str:
+    """SHA-256 of the decoded pixels and their shape: the same picture in two formats has one hash."""
+    return sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def to_float(images: NDArray[np.uint8]) -> "Tensor":
+    """uint8 (n, height, width, 3) to float32 (n, 3, height, width) in [-1, 1]."""
+    import torch
+
+    tensor = torch.from_numpy(np.array(images, dtype=np.uint8))  # a copy: memory-mapped arrays are read-only
+    return tensor.permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
+
+
+def to_uint8(images: "Tensor") -> NDArray[np.uint8]:
+    """(n, 3, height, width) in [-1, 1], values outside clipped, to uint8 (n, height, width, 3); inverts `to_float`."""
+    import torch
+
+    scaled = images.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+    pixels: NDArray[np.uint8] = scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return pixels

@@ -1,0 +1,197 @@
+"""Scene folders: images by class, what is known of each image, and how to read its bytes.
+
+Real, distilled, controlled and super-resolved scenes all have this one form, on disk and in memory.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from terradistill.errors import DataError
+
+# Letters meet digits, lower meets upper case, or an acronym ends: UCMerced -> UC Merced.
+_WORD_BOUNDARY = re.compile(
+    r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])|[\s_.\-]+"
+)
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What a dataset card needs to know.
+
+    Attributes:
+        name: short name, such as "eurosat".
+        title: name as its authors write it.
+        readable: class name -> words for a caption, only where they are known; see `readable_name`.
+        gsd_m: ground sampling distance in metres; None when mixed or unknown.
+        licence: as stated upstream.
+        citation: the publication to cite.
+        hub_id: Hugging Face dataset id, if there is one.
+        url: home page.
+    """
+
+    name: str
+    title: str = ""
+    readable: dict[str, str] = field(default_factory=dict)
+    gsd_m: float | None = None
+    licence: str = "unknown"
+    citation: str = ""
+    hub_id: str | None = None
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One image of a folder.
+
+    Attributes:
+        name: path inside the folder, "class/file.ext" or "split/class/file.ext"; unique.
+        label: index into the folder's classes.
+        sha256: hash of the decoded RGB pixels and their shape; empty until checked.
+        width: pixels; 0 until checked.
+        height: pixels; 0 until checked.
+        captions: written for this very image; often none.
+        metadata: numeric fields that are known (lon, lat, gsd_m, cloud_fraction, year, month, day).
+    """
+
+    name: str
+    label: int
+    sha256: str = ""
+    width: int = 0
+    height: int = 0
+    captions: tuple[str, ...] = ()
+    metadata: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SceneFolder:
+    """Scenes sorted by name, their sorted classes, and a way to read them.
+
+    Attributes:
+        classes: sorted class names. A subset keeps them all, so labels mean the same on both sides of a split.
+        scenes: sorted by name.
+        info: what is known of the dataset.
+        n_ignored: files of the source that are no images of a class.
+    """
+
+    classes: tuple[str, ...]
+    scenes: tuple[Scene, ...]
+    info: DatasetInfo
+    _reader: Callable[[str], bytes] = field(repr=False, compare=False)
+    n_ignored: int = 0
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def read(self, index: int) -> bytes:
+        """The encoded bytes of one scene; safe to call from several threads.
+
+        Raises:
+            DataError: the file is gone or its archive member is damaged.
+        """
+        return self._reader(self.scenes[index].name)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class indices, shape (n,)."""
+        return np.fromiter((scene.label for scene in self.scenes), dtype=np.int64, count=len(self.scenes))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images in each class, in class order; a class that lost all its images has 0."""
+        totals = np.bincount(self.labels, minlength=len(self.classes))
+        return {name: int(total) for name, total in zip(self.classes, totals, strict=True)}
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of classes, names, labels and pixel hashes: two folders with the same one hold the same scenes."""
+        digest = sha256("\x1f".join(self.classes).encode())
+        for scene in self.scenes:
+            digest.update(f"\x1e{scene.name}\x1f{scene.label}\x1f{scene.sha256}".encode())
+        return digest.hexdigest()
+
+    def subset(self, indices: Iterable[int]) -> "SceneFolder":
+        """The scenes at these indices, in name order whatever the order (or repetition) of the indices."""
+        return self.with_scenes(self.scenes[i] for i in {int(i) for i in indices})
+
+    def with_scenes(self, scenes: Iterable[Scene]) -> "SceneFolder":
+        """The same folder with other scenes in it, sorted by name."""
+        return replace(self, scenes=tuple(sorted(scenes, key=lambda scene: scene.name)))
+
+    def readable(self, class_name: str) -> str:
+        """The class in words: as the dataset says, else as its name splits."""
+        return self.info.readable.get(class_name) or readable_name(class_name)
+
+
+def readable_name(class_name: str) -> str:
+    """Splits a folder name into lower-case words: "AnnualCrop" -> "annual crop", "sea_ice2" -> "sea ice 2"."""
+    words = _WORD_BOUNDARY.sub(" ", class_name).split()
+    return " ".join(words).lower() or class_name
+
+
+def write_scene_folder(
+    out: Path,
+    classes: Sequence[str],
+    images: NDArray[np.uint8],
+    labels: Sequence[int] | NDArray[np.int64],
+    metadata: Sequence[dict[str, Any]],
+    info: dict[str, Any],
+) -> None:
+    """Writes `<class>/<class>_0000.png`, `metadata.jsonl` and `dataset.json`, all or nothing.
+
+    The folder opens as a Hugging Face `imagefolder` (columns: image, label and those of the metadata) and as a
+    torchvision `ImageFolder`.
+
+    Args:
+        out: a folder that does not exist yet, or is empty.
+        classes: class names; they become folder names.
+        images: uint8, shape (n, height, width, 3).
+        labels: n indices into `classes`.
+        metadata: one dict an image, empty ones allowed; `file_name` and `label` are filled in here.
+        info: name, readable (class -> words), gsd_m, licence, citation, made_by and whatever else the card should hold.
+
+    Raises:
+        DataError: `out` is not empty, a class name is no folder name, or the lengths differ.
+    """
+    if not len(images) == len(labels) == len(metadata):
+        raise DataError(
+            f"{out}: {len(images)} images, {len(labels)} labels and {len(metadata)} metadata rows; give one of each."
+        )
+    for name in classes:
+        if not name or name.startswith(".") or re.search(r'[/\\:*?"<>|\x00-\x1f]', name):
+            raise DataError(f"Class name {name!r} cannot be a folder name; rename the class.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} exists and is not an empty folder; choose another place or remove it.")
+
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    for name in classes:
+        (part / name).mkdir(parents=True)
+    # Every row has every column: the JSON reader of `datasets` infers one schema for all of them.
+    columns = list(dict.fromkeys(key for row in metadata for key in row if key not in ("file_name", "label")))
+    written = [0] * len(classes)
+    with (part / "metadata.jsonl").open("w", encoding="utf-8") as rows:
+        for image, label, extra in zip(images, labels, metadata, strict=True):
+            class_name = classes[int(label)]
+            file_name = f"{class_name}/{class_name}_{written[int(label)]:04d}.png"
+            written[int(label)] += 1
+            Image.fromarray(np.ascontiguousarray(image)).save(part / file_name)
+            row = {"file_name": file_name, "label": class_name} | {key: extra.get(key) for key in columns}
+            rows.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    readable = {name: readable_name(name) for name in classes} | dict(info.get("readable") or {})
+    defaults = {"name": out.name, "gsd_m": None, "licence": "unknown", "citation": "", "made_by": "terradistill"}
+    card = defaults | info | {"classes": list(classes), "readable": readable}
+    (part / "dataset.json").write_text(json.dumps(card, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    if out.exists():
+        out.rmdir()
+    part.replace(out)

@@ -1,0 +1,174 @@
+"""Who may be learned from and who judges: subsets that depend on the set of names, never on the order of a listing."""
+
+import json
+import math
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from terradistill.data.scenes import SceneFolder
+from terradistill.errors import DataError
+from terradistill.seeding import derive
+
+
+def limit_scenes(folder: SceneFolder, per_class: int, seed: int) -> SceneFolder:
+    """At most so many images a class, drawn before anything is decoded.
+
+    Args:
+        folder: scenes.
+        per_class: images to keep of each class, at least 1.
+        seed: another seed, another draw.
+    """
+    chosen = [i for indices in _ranked(folder, seed, "limit") for i in indices[:per_class]]
+    return folder.subset(chosen)
+
+
+def split_scenes(folder: SceneFolder, train_fraction: float, seed: int) -> tuple[SceneFolder, SceneFolder]:
+    """Divides each class alike, with at least one image of a class on either side.
+
+    Args:
+        folder: scenes.
+        train_fraction: share of each class to learn from, in (0, 1); halves are rounded up.
+        seed: another seed, another split.
+
+    Returns:
+        (train, test).
+
+    Raises:
+        DataError: a class has fewer than two images.
+    """
+    train: list[int] = []
+    for indices, (name, count) in zip(_ranked(folder, seed, "split"), folder.counts.items(), strict=True):
+        if count < 2:
+            raise DataError(
+                f"Class {name!r} has {count} images; at least 2 are needed to divide it. Add some or remove it."
+            )
+        train += indices[: min(max(math.floor(train_fraction * count + 0.5), 1), count - 1)]
+    rest = set(range(len(folder))) - set(train)
+    return folder.subset(train), folder.subset(rest)
+
+
+def _ranked(folder: SceneFolder, seed: int, purpose: str) -> list[list[int]]:
+    """Indices of each class in an order that a hash of (seed, name) fixes: adding an image moves no other one."""
+    order = sorted(range(len(folder)), key=lambda i: derive(seed, purpose, folder.scenes[i].name))
+    by_class: list[list[int]] = [[] for _ in folder.classes]
+    for i in order:
+        by_class[folder.scenes[i].label].append(i)
+    return by_class
+
+
+def save_split(
+    path: Path,
+    train: SceneFolder,
+    test: SceneFolder,
+    *,
+    seed: int | None = None,
+    train_fraction: float | None = None,
+) -> None:
+    """Writes a split as JSON that `load_split` reads: seed, train_fraction, and name and hash of every image."""
+    sides = {
+        side: [{"name": scene.name, "sha256": scene.sha256} for scene in folder.scenes]
+        for side, folder in (("train", train), ("test", test))
+    }
+    part = path.with_name(path.name + ".part")
+    content = {"seed": seed, "train_fraction": train_fraction} | sides
+    part.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def load_split(path: Path, folder: SceneFolder, *, dropped: Collection[str] = ()) -> tuple[SceneFolder, SceneFolder]:
+    """Divides a folder as a file says.
+
+    Args:
+        path: JSON, what `save_split` wrote or a plain {"train": [names], "test": [names]}. Images that it doesn't
+            name are on no side.
+        folder: scenes.
+        dropped: names that the check took out of the data; the file may name them, and they are passed over.
+
+    Returns:
+        (train, test).
+
+    Raises:
+        DataError: no such file or form; a name that isn't in the data or is on both sides; an exact copy on both sides;
+            an image that is not the one of the file any more; a class that is missing from a side.
+    """
+    position = {scene.name: i for i, scene in enumerate(folder.scenes)}
+    scenes = list(folder.scenes)
+    sides: dict[str, list[int]] = {}
+    content = _content(path)
+    for side in ("train", "test"):
+        indices = []
+        for name, digest in _entries(path, side, content.get(side)):
+            if name in dropped:
+                continue
+            if name not in position:
+                raise DataError(
+                    f"{path}: {side} names {name!r}, which is not in the data; give the split file of this dataset."
+                )
+            scene = folder.scenes[position[name]]
+            if digest and scene.sha256 and digest != scene.sha256:
+                raise DataError(
+                    f"{path}: {name!r} is not the image that was split; it has changed. Make the split anew."
+                )
+            # Scenes that were not decoded in this process are known by what the file says of them.
+            scenes[position[name]] = replace(scene, sha256=scene.sha256 or digest)
+            indices.append(position[name])
+        sides[side] = indices
+    both = set(sides["train"]) & set(sides["test"])
+    if both:
+        raise DataError(
+            f"{path}: {folder.scenes[min(both)].name!r} is in train and in test ({len(both)} in all); keep one."
+        )
+    folder = folder.with_scenes(scenes)
+    train, test = folder.subset(sides["train"]), folder.subset(sides["test"])
+    for side, part in (("train", train), ("test", test)):
+        missing = [name for name, count in part.counts.items() if count == 0]
+        if missing:
+            raise DataError(f"{path}: {side} has no image of class {missing[0]!r}; every class must be on both sides.")
+    assert_disjoint(train, test)
+    return train, test
+
+
+def assert_disjoint(train: SceneFolder, test: SceneFolder) -> None:
+    """Makes sure that nothing is judged by what it learned from.
+
+    Raises:
+        DataError: an image, or an exact copy of it, is on both sides.
+    """
+    names = {scene.name: scene.name for scene in train.scenes}
+    hashes = {scene.sha256: scene.name for scene in train.scenes if scene.sha256}
+    for scene in test.scenes:
+        twin = names.get(scene.name) or hashes.get(scene.sha256)
+        if twin is not None:
+            raise DataError(f"{scene.name!r} of test is an exact copy of {twin!r} of train; remove one of them.")
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"The split file {path} cannot be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f'The split file {path} is not valid JSON; expected {{"train": [names], "test": [names]}}.'
+        ) from error
+    if not isinstance(content, dict):
+        raise DataError(
+            f"The split file {path} holds a {type(content).__name__}; expected an object with train and test."
+        )
+    return content
+
+
+def _entries(path: Path, side: str, listed: object) -> list[tuple[str, str]]:
+    """(name, hash or "") of each entry."""
+    if not isinstance(listed, list):
+        raise DataError(f'The split file {path} has no list {side!r}; expected {{"train": [names], "test": [names]}}.')
+    entries = []
+    for entry in listed:
+        name = entry.get("name") if isinstance(entry, dict) else entry
+        digest = entry.get("sha256") if isinstance(entry, dict) else ""
+        if not isinstance(name, str):
+            raise DataError(f'{path}: {side} has an entry {str(entry)[:60]!r}; expected a name or {{"name": ..}}.')
+        entries.append((name, digest if isinstance(digest, str) else ""))
+    return entries

@@ -1,0 +1,125 @@
+"""The main job as a list of named steps. Run again after a crash, it goes on where it stood."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from terradistill.config import Settings
+from terradistill.data.scenes import SceneFolder
+from terradistill.data.sources import open_scenes
+from terradistill.distillation import stages
+from terradistill.distillation.card import dataset_card, write_parquet
+from terradistill.distillation.scoreboard import evaluate_stage
+from terradistill.distillation.work import Work, open_work
+from terradistill.evaluation.harness import Row
+from terradistill.report.page import write_report
+from terradistill.run import Reporter, write_text
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What `distill` made, and where.
+
+    Attributes:
+        run: the run folder.
+        scenes: the distilled scene folder.
+        scores: rows of the scoreboard; empty without evaluation.
+        report: the HTML page.
+    """
+
+    run: Path
+    scenes: SceneFolder
+    scores: list[Row]
+    report: Path
+
+
+def distill(
+    data: str | Path,
+    out: str | Path,
+    settings: Settings | None = None,
+    *,
+    captions: Path | None = None,
+    evaluate: bool = True,
+    reporter: Reporter | None = None,
+) -> Distilled:
+    """Condense DATA into `settings.ipc` synthetic images a class, score them and write a report.
+
+    Args:
+        data: a folder of class folders, a zip of one, a Hugging Face id, or a catalogue name.
+        out: run folder; an existing one with the same settings is gone on with.
+        settings: see `terradistill.config.Settings`; `load_settings` reads presets and files.
+        captions: JSON lines with `file_name` and captions, for DATA that has them elsewhere.
+        evaluate: train downstream networks and write the scoreboard.
+        reporter: told of progress.
+
+    Raises:
+        TerraDistillError: what was asked cannot be done; the message says what would help.
+    """
+    work = open_work(data, Path(out), settings or Settings(), captions=captions, reporter=reporter)
+    stages.autoencoder(work)
+    stages.encode(work)
+    stages.diffusion(work)
+    stages.classifier(work)
+    stages.prototypes(work)
+    stages.candidates(work)
+    stages.export(work)
+    if evaluate:
+        evaluate_stage(work)
+    return publish(work)
+
+
+def train(
+    data: str | Path,
+    out: str | Path,
+    settings: Settings | None = None,
+    *,
+    until: str = "generator",
+    captions: Path | None = None,
+    reporter: Reporter | None = None,
+) -> Path:
+    """The first steps of `distill` alone: train the autoencoder, the generator or the latent classifier on DATA.
+
+    Args:
+        data: as for `distill`.
+        out: as for `distill`.
+        settings: as for `distill`.
+        until: "autoencoder", "generator" or "classifier".
+        captions: as for `distill`.
+        reporter: as for `distill`.
+
+    Returns:
+        The folder of what was trained, inside `out`.
+    """
+    work = open_work(data, Path(out), settings or Settings(), captions=captions, reporter=reporter)
+    stages.autoencoder(work)
+    if until == "autoencoder":
+        return work.run / "autoencoder"
+    stages.encode(work)
+    if until == "classifier":
+        stages.classifier(work)
+        return work.run / "classifier"
+    stages.diffusion(work)
+    return work.run / "generator"
+
+
+def publish(work: Work) -> Distilled:
+    """Write what people look at, anew each time: dataset card, gallery, report."""
+    run, settings = work.run, work.settings
+    manifest: dict[str, Any] = run.manifest
+    scores: list[Row] = run.read_json("scores.json", default=[])
+    folder = run / "distilled"
+    write_text(folder / "README.md", dataset_card(manifest, settings.model_dump(mode="json"), scores))
+    if settings.export.parquet:
+        write_parquet(folder, run / "distilled.parquet")
+    scenes = open_scenes(folder)
+    return Distilled(run.root, scenes, scores, write_report(run.root, prototypes=_prototype_pixels(work)))
+
+
+def _prototype_pixels(work: Work) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
+    if work.settings.export.hide_real:
+        return None
+    index = stages.prototype_indices(work)
+    pixels = work.pixels()[index.ravel()]
+    return np.asarray(pixels).reshape(*index.shape, *pixels.shape[1:])

@@ -1,0 +1,160 @@
+"""`--dry-run`: what a run would do, with times measured on a few steps of the real loops on this machine."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from terradistill.config import Settings
+from terradistill.data.sources import open_scenes
+from terradistill.errors import DataError
+from terradistill.evaluation.recipe import fit, training_steps
+from terradistill.hardware import Hardware, find_hardware
+from terradistill.models.downstream import build_network
+from terradistill.models.generator import Generator, build_generator, build_vae
+from terradistill.sampling.guidance import classifier_free
+from terradistill.sampling.sampler import Request, sample
+from terradistill.training.autoencoder import train_autoencoder
+from terradistill.training.classifier import train_latent_classifier
+from terradistill.training.diffusion import train_diffusion
+from terradistill.training.latents import encode_scenes
+from terradistill.training.progress import Unwatched
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One line of the plan: what, how much of it, and the estimated time in seconds."""
+
+    title: str
+    work: str
+    seconds: float
+
+
+class _Stopwatch(Unwatched):
+    """Seconds a step, the first one (allocation, warm-up) left out."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def progress(self, done: int, total: int) -> None:  # noqa: ARG002 - only when, not how far
+        self.times.append(time.monotonic())
+
+    @property
+    def seconds(self) -> float:
+        return (self.times[-1] - self.times[0]) / (len(self.times) - 1)
+
+
+def plan(data: str | Path, settings: Settings, *, evaluate: bool = True) -> list[PlannedStage]:
+    """The stages of `distill` with estimated times; nothing is written.
+
+    Raises:
+        DataError: DATA cannot be opened, or has no scenes.
+    """
+    scenes = open_scenes(data)
+    if not len(scenes):
+        raise DataError(f"{data} holds no images: expected a folder of class folders, or a zip of one.")
+    counts = [min(count, settings.data.limit or count) for count in scenes.counts.values()]
+    n_train = max(2, round(sum(counts) * settings.data.train_fraction))
+    n_classes = len(scenes.classes)
+    hardware = find_hardware(settings.precision)
+    rows = [PlannedStage("Reading and checking scenes", f"{sum(counts):,} images", sum(counts) / 500)]
+    if settings.generator is None:
+        generator = _probe_training(rows, settings, n_train, hardware)
+    else:
+        generator = Generator.load(settings.generator).to(hardware.device).eval()
+    _probe_sampling(rows, settings, generator, n_train, n_classes, hardware)
+    if evaluate:
+        _probe_evaluation(rows, settings, generator.resolution, n_train, n_classes, hardware)
+    return rows
+
+
+def _pixels(n: int, resolution: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.random.default_rng(0).integers(0, 256, (n, resolution, resolution, 3), dtype=np.uint8)
+
+
+def _probe_training(rows: list[PlannedStage], settings: Settings, n_train: int, hardware: Hardware) -> Generator:
+    auto, diffusion = settings.autoencoder, settings.diffusion
+    vae = build_vae(auto, settings.data.resolution, 0).to(hardware.device)
+    watch = _Stopwatch()
+    few = auto.model_copy(update={"steps": 4})
+    pixels = _pixels(max(8, auto.batch_size), settings.data.resolution)
+    train_autoencoder(vae, pixels, few, seed=0, hardware=hardware, watch=watch)
+    work = f"{auto.steps:,} steps of {auto.batch_size}"
+    rows.append(PlannedStage("Training the autoencoder", work, auto.steps * watch.seconds))
+
+    captions = [[settings.data.caption_template]] * len(pixels)
+    generator = build_generator(diffusion, vae, settings.data.resolution, captions[0], 0).to(hardware.device)
+    began = time.monotonic()
+    latents = encode_scenes(generator, pixels, n_views=1, hardware=hardware)
+    each = (time.monotonic() - began) / len(pixels)
+    rows.append(
+        PlannedStage("Encoding the train scenes", f"{n_train:,} × {diffusion.views}", n_train * diffusion.views * each)
+    )
+
+    watch = _Stopwatch()
+    few_steps = diffusion.model_copy(update={"steps": 4, "held_out": 0.0})
+    train_diffusion(generator, latents, captions, few_steps, seed=0, hardware=hardware, watch=watch)
+    work = f"{diffusion.steps:,} steps of {diffusion.batch_size}"
+    rows.append(PlannedStage("Training the generator", work, diffusion.steps * watch.seconds))
+    return generator.eval()
+
+
+def _probe_sampling(
+    rows: list[PlannedStage], settings: Settings, generator: Generator, n_train: int, n_classes: int, hardware: Hardware
+) -> None:
+    wanted, classify = settings.sampling, settings.classifier
+    watch = _Stopwatch()
+    latents = encode_scenes(
+        generator, _pixels(max(16, 2 * n_classes), generator.resolution), n_views=1, hardware=hardware
+    )
+    batch = min(classify.batch_size, n_train)
+    # Enough copies for a full batch: the cost of a step depends on its size alone.
+    repeats = -(-2 * batch // len(latents))
+    latents.mean, latents.std = (x.repeat(1, repeats, 1, 1, 1) for x in (latents.mean, latents.std))
+    labels = np.arange(len(latents)) % n_classes
+    few = classify.model_copy(update={"max_steps": 4})
+    train_latent_classifier(latents, labels, n_classes, few, seed=0, hardware=hardware, watch=watch)
+    steps = min(classify.epochs * max(1, n_train // batch), classify.max_steps)
+    rows.append(PlannedStage("Training the latent classifier", f"{steps:,} steps of {batch}", steps * watch.seconds))
+
+    images = n_classes * settings.ipc * wanted.candidates
+    batch = min(wanted.batch_size, images)
+    text = generator.embed(["", "a"])
+    request = Request(text[1:], torch.zeros(batch, dtype=torch.long), range(batch))
+    guidances = [classifier_free(wanted.cfg_scale, text[:1])]
+    began = time.monotonic()
+    sample(generator, request, steps=2, hardware=hardware, guidances=guidances, batch_size=batch)
+    each = (time.monotonic() - began) / (2 * batch)
+    work = f"{images:,} candidates × {wanted.steps} steps"
+    rows.append(PlannedStage("Drawing and selecting candidates", work, images * wanted.steps * each))
+
+
+def _probe_evaluation(
+    rows: list[PlannedStage], settings: Settings, resolution: int, n_train: int, n_classes: int, hardware: Hardware
+) -> None:
+    recipe = settings.evaluation
+    side = recipe.resolution or resolution
+    sizes = {method: n_train if method == "full" else settings.ipc * n_classes for method in recipe.methods}
+    steps = sum(training_steps(size, recipe) for size in sizes.values()) * recipe.n_seeds
+    seconds = 0.0
+    for name in recipe.networks:
+        watch = _Stopwatch()
+        model = build_network(name, n_classes, side).to(hardware.device)
+        few = recipe.model_copy(update={"epochs": 1, "min_steps": 4, "max_steps": 4})
+        pixels, labels = _pixels(recipe.batch_size, side), np.arange(recipe.batch_size) % n_classes
+        fit(
+            model,
+            pixels,
+            labels,
+            side,
+            few,
+            seed=0,
+            device=hardware.device,
+            bf16=hardware.bf16,
+            progress=watch.progress,
+        )
+        seconds += steps * watch.seconds
+    work = f"{len(recipe.networks)} × {len(sizes)} methods × {recipe.n_seeds} seeds, {steps:,} steps"
+    rows.append(PlannedStage("Training downstream networks", work, seconds))

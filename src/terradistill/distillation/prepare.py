@@ -1,0 +1,61 @@
+"""`data prepare`: DATA as clean, square, split scene folders."""
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+from terradistill.config import DataSettings
+from terradistill.data.check import CheckReport, check_scenes
+from terradistill.data.images import load_pixels
+from terradistill.data.scenes import write_scene_folder
+from terradistill.data.sources import open_scenes
+from terradistill.data.splits import limit_scenes, load_split, save_split, split_scenes
+from terradistill.errors import RunError
+from terradistill.run import Progress
+
+
+def prepare(
+    data: str | Path,
+    out: str | Path,
+    settings: DataSettings | None = None,
+    *,
+    captions: Path | None = None,
+    progress: Progress | None = None,
+) -> CheckReport:
+    """Check and split DATA, and write `out/train`, `out/test` (scene folders of square PNG) and `out/split.json`.
+
+    Args:
+        data: as for `distill`.
+        out: a new or empty folder.
+        settings: resolution, split, limit and what to do with unreadable images.
+        captions: JSON lines with `file_name` and captions.
+        progress: called with images done and images in all.
+
+    Raises:
+        DataError: DATA cannot be used.
+        RunError: `out` is not empty.
+    """
+    settings, out = settings or DataSettings(), Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out} is not empty: give a new folder for --out.")
+    scenes = open_scenes(data, captions=captions)
+    if settings.limit is not None:
+        scenes = limit_scenes(scenes, settings.limit, settings.split_seed)
+    scenes, report = check_scenes(scenes, on_corrupt=settings.on_corrupt, progress=progress)
+    if settings.split_file is not None:
+        train, test = load_split(settings.split_file, scenes, dropped=report.dropped)
+    else:
+        train, test = split_scenes(scenes, settings.train_fraction, settings.split_seed)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, side in (("train", train), ("test", test)):
+        cache = out / ".pixels"
+        pixels = load_pixels(side, settings.resolution, cache / f"{name}.npy", progress=progress)
+        rows = [
+            {"source": scene.name, **({"captions": list(scene.captions)} if scene.captions else {}), **scene.metadata}
+            for scene in side.scenes
+        ]
+        info = asdict(side.info) | {"made_by": "terradistill data prepare"}
+        write_scene_folder(out / name, side.classes, pixels, side.labels, rows, info)
+        shutil.rmtree(cache)
+    save_split(out / "split.json", train, test, seed=settings.split_seed, train_fraction=settings.train_fraction)
+    return report

@@ -1,0 +1,153 @@
+"""The scoreboard: the distilled set beside real images of the same number and beside all of them, under one recipe."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terradistill.config import Settings
+from terradistill.data.images import load_pixels
+from terradistill.data.scenes import SceneFolder
+from terradistill.data.sources import open_scenes
+from terradistill.distillation.coresets import medoid_subset, random_subset
+from terradistill.distillation.work import Work, open_work
+from terradistill.errors import DataError
+from terradistill.evaluation.harness import Labelled, Row, score_method, with_references
+from terradistill.run import Reporter, Stage, write_text
+from terradistill.seeding import derive
+
+Sets = Callable[[], Sequence[Labelled]]
+
+
+def evaluate_stage(work: Work) -> None:
+    """Score every method: `scores.json`. The first stage that opens the test split."""
+    run, settings = work.run, work.settings
+    if run.done("evaluate"):
+        return
+    with run.stage("evaluate", "Training downstream networks") as stage:
+        distilled = open_scenes(run / "distilled")
+        resolution = settings.evaluation.resolution or work.resolution
+        train = _labelled(work.train, resolution, run.root / "cache")
+        test = _labelled(work.test, resolution, run.root / "cache", "test")
+
+        def medoids() -> list[Labelled]:
+            latents = work.latents().means()
+            seed = derive(settings.seed, "medoids")
+            return [_pick(train, medoid_subset(latents, train.labels, settings.ipc, seed, settings.prototypes.pool))]
+
+        sets: dict[str, Sets] = {
+            "distilled": lambda: [_labelled(distilled, resolution, stage.work, "distilled")],
+            "random": lambda: _random_sets(train, settings.ipc, settings),
+            "medoid": medoids,
+            "full": lambda: [train],
+        }
+        rows = _score(work, stage, {name: sets[name] for name in settings.evaluation.methods}, test, settings.ipc)
+        run.write_json("scores.json", rows)
+        stage.note = _summary(rows)
+
+
+def evaluate(
+    scenes: str | Path,
+    against: str | Path,
+    out: str | Path,
+    settings: Settings,
+    *,
+    captions: Path | None = None,
+    reporter: Reporter | None = None,
+) -> list[Row]:
+    """Score any scene folder as a training set for the test split of DATA, beside random and all real scenes.
+
+    Args:
+        scenes: the scene folder to judge, distilled here or elsewhere; its classes are those of DATA.
+        against: DATA, as everywhere.
+        out: run folder; `scores.json` in it holds the rows.
+        settings: `data` says how DATA is split (give the split file of the run that made the scenes), `evaluation` how.
+        captions: not used for scoring; for DATA that needs it to open.
+        reporter: told of progress.
+
+    Returns:
+        Rows of the scoreboard.
+
+    Raises:
+        DataError: the folders cannot be read, or their classes differ.
+    """
+    judged = open_scenes(scenes)
+    counts = np.bincount(judged.labels, minlength=len(judged.classes))
+    ipc = int(counts.max())
+    work = open_work(against, Path(out), settings.model_copy(update={"ipc": ipc}), captions=captions, reporter=reporter)
+    if judged.classes != work.train.classes:
+        odd = sorted(set(judged.classes) ^ set(work.train.classes))
+        raise DataError(
+            f"{scenes} and {against} differ in the classes {', '.join(odd[:5])}: give scenes of the same classes."
+        )
+    if not work.run.done("evaluate"):
+        with work.run.stage("evaluate", "Training downstream networks") as stage:
+            resolution = settings.evaluation.resolution or settings.data.resolution
+            cache = work.run.root / "cache"
+            train, test = _labelled(work.train, resolution, cache), _labelled(work.test, resolution, cache, "test")
+            sets: dict[str, Sets] = {
+                "distilled": lambda: [_labelled(judged, resolution, cache, "judged")],
+                "random": lambda: _random_sets(train, ipc, settings),
+                "full": lambda: [train],
+            }
+            rows = _score(work, stage, {k: v for k, v in sets.items() if k in settings.evaluation.methods}, test, ipc)
+            work.run.write_json("scores.json", rows)
+            stage.note = _summary(rows)
+    scores: list[Row] = work.run.read_json("scores.json")
+    return scores
+
+
+def _score(work: Work, stage: Stage, methods: dict[str, Sets], test: Labelled, ipc: int) -> list[Row]:
+    # Each finished row is kept at once: a kill costs one row, not the table.
+    settings, kept = work.settings.evaluation, stage.work / "rows.json"
+    rows: list[Row] = json.loads(kept.read_text()) if kept.exists() else []
+    total = len(settings.networks) * len(methods)
+    for network in settings.networks:
+        for method, make_sets in methods.items():
+            if any(row["network"] == network and row["method"] == method for row in rows):
+                continue
+            before = len(rows)
+
+            def report(done: int, of: int, before: int = before) -> None:
+                stage.progress(int(1000 * (before + done / of)), 1000 * total)
+
+            row = score_method(
+                method,
+                make_sets(),
+                test,
+                work.train.classes,
+                network,
+                settings,
+                dataset=work.train.info.name,
+                ipc=None if method == "full" else ipc,
+                base_seed=work.settings.seed,
+                device=work.hardware.device,
+                bf16=work.hardware.bf16,
+                progress=report,
+            )
+            rows.append(row)
+            write_text(kept, json.dumps(rows))
+    return with_references(rows)
+
+
+def _labelled(scenes: SceneFolder, resolution: int, cache: Path, name: str = "train") -> Labelled:
+    return Labelled(load_pixels(scenes, resolution, cache / f"{name}-{resolution}.npy"), scenes.labels)
+
+
+def _random_sets(train: Labelled, ipc: int, settings: Settings) -> list[Labelled]:
+    # A new draw for every training: the spread of `random` holds the luck of the draw.
+    seeds = [derive(settings.seed, "random", i) for i in range(settings.evaluation.n_seeds)]
+    return [_pick(train, random_subset(train.labels, ipc, seed)) for seed in seeds]
+
+
+def _pick(scenes: Labelled, index: NDArray[np.int64]) -> Labelled:
+    return Labelled(np.asarray(scenes.images[index]), scenes.labels[index])
+
+
+def _summary(rows: Sequence[dict[str, Any]]) -> str:
+    return ", ".join(
+        f"{row['method']} {100 * row['oa_mean']:.1f} %" for row in rows if row["network"] == rows[0]["network"]
+    )

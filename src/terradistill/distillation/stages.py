@@ -1,0 +1,259 @@
+"""The stages of the main job, in order, each from files to files."""
+
+import json
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from terradistill.data.images import to_uint8
+from terradistill.data.scenes import write_scene_folder
+from terradistill.distillation.prototypes import choose_prototypes
+from terradistill.distillation.work import Work, write_seen
+from terradistill.models.generator import Generator, build_generator, build_vae
+from terradistill.models.latent_classifier import LatentClassifier
+from terradistill.sampling.guidance import classifier_free, towards_prototypes
+from terradistill.sampling.sampler import Guidance, Request, sample
+from terradistill.sampling.selection import best_of, margins
+from terradistill.seeding import derive, noise
+from terradistill.training.autoencoder import reconstruction_psnr, train_autoencoder
+from terradistill.training.classifier import predict, train_latent_classifier
+from terradistill.training.diffusion import train_diffusion
+from terradistill.training.latents import encode_scenes
+
+
+def autoencoder(work: Work) -> None:
+    """Train the autoencoder: `autoencoder/`."""
+    run, settings = work.run, work.settings
+    if settings.generator is not None or run.done("autoencoder"):
+        return
+    with run.stage("autoencoder", "Training the autoencoder") as stage:
+        pixels = work.pixels()
+        vae = build_vae(settings.autoencoder, work.resolution, derive(settings.seed, "autoencoder weights"))
+        vae.to(work.hardware.device)
+        train_autoencoder(
+            vae,
+            pixels,
+            settings.autoencoder,
+            seed=derive(settings.seed, "autoencoder"),
+            hardware=work.hardware,
+            checkpoint=stage.work / "checkpoint.safetensors",
+            checkpoint_seconds=settings.checkpoint_seconds,
+            watch=stage,
+        )
+        with stage.writes("autoencoder") as folder:
+            vae.save_pretrained(folder, safe_serialization=True)
+        stage.note = f"{reconstruction_psnr(vae, pixels, work.hardware):.1f} dB on train scenes"
+
+
+def encode(work: Work) -> None:
+    """Encode the train scenes once: `latents/train.safetensors`."""
+    from diffusers import AutoencoderKL
+
+    run, settings = work.run, work.settings
+    if run.done("encode"):
+        return
+    with run.stage("encode", "Encoding the train scenes") as stage:
+        if settings.generator is None:
+            vae = AutoencoderKL.from_pretrained(run / "autoencoder").to(work.hardware.device).eval()
+            generator = Generator(vae, None, None, None, None)
+        else:
+            generator = work.generator()
+        latents = encode_scenes(
+            generator, work.pixels(), n_views=settings.diffusion.views, hardware=work.hardware, watch=stage
+        )
+        with stage.writes("latents/train.safetensors") as path:
+            latents.save(path)
+        stage.note = f"{latents.n_views} views"
+
+
+def diffusion(work: Work) -> None:
+    """Train the denoiser and its text encoder: `generator/`."""
+    from diffusers import AutoencoderKL
+
+    run, settings = work.run, work.settings
+    if settings.generator is not None or run.done("diffusion"):
+        return
+    with run.stage("diffusion", "Training the generator") as stage:
+        captions = work.captions()
+        vae = AutoencoderKL.from_pretrained(run / "autoencoder")
+        generator = build_generator(
+            settings.diffusion,
+            vae,
+            work.resolution,
+            [text for texts in captions for text in texts],
+            derive(settings.seed, "generator weights"),
+        ).to(work.hardware.device)
+        train_diffusion(
+            generator,
+            work.latents(),
+            captions,
+            settings.diffusion,
+            seed=derive(settings.seed, "diffusion"),
+            hardware=work.hardware,
+            checkpoint=stage.work / "checkpoint.safetensors",
+            checkpoint_seconds=settings.checkpoint_seconds,
+            watch=stage,
+        )
+        with stage.writes("generator") as folder:
+            generator.save(folder)
+            write_seen(folder, work.train)
+
+
+def classifier(work: Work) -> None:
+    """Train the latent classifier: `classifier/`."""
+    run, settings = work.run, work.settings
+    if run.done("classifier"):
+        return
+    with run.stage("classifier", "Training the latent classifier") as stage:
+        model, accuracy = train_latent_classifier(
+            work.latents(),
+            work.train.labels,
+            len(work.train.classes),
+            settings.classifier,
+            seed=derive(settings.seed, "classifier"),
+            hardware=work.hardware,
+            watch=stage,
+        )
+        with stage.writes("classifier") as folder:
+            model.save(folder)
+        stage.note = f"{accuracy:.1%} of its validation scenes right"
+
+
+def prototypes(work: Work) -> None:
+    """Choose the real scenes that stand for each class: `prototypes.json`."""
+    run, settings = work.run, work.settings
+    if run.done("prototypes"):
+        return
+    with run.stage("prototypes", "Choosing prototypes") as stage:
+        chosen = choose_prototypes(
+            work.latents().means(),
+            work.train.labels,
+            settings.ipc,
+            settings.prototypes,
+            derive(settings.seed, "prototypes"),
+        )
+        scenes = work.train.scenes
+        names = settings.export.keep_names
+        rows = [
+            {
+                "class": work.train.classes[label],
+                "sha256": [scenes[i].sha256 for i in members],
+                "cluster_size": [int(size) for size in chosen.sizes[label]],
+                **({"file_name": [scenes[i].name for i in members]} if names else {}),
+            }
+            for label, members in enumerate(chosen.indices)
+        ]
+        run.write_json("prototypes.json", rows)
+        alone = int((chosen.sizes == 1).sum())
+        stage.note = f"{chosen.indices.size} prototypes, {alone} of them alone in their cluster"
+
+
+def prototype_indices(work: Work) -> NDArray[np.int64]:
+    """The prototypes' places in the train split: int64 (n_classes, ipc)."""
+    place = {scene.sha256: i for i, scene in enumerate(work.train.scenes)}
+    rows = json.loads((work.run / "prototypes.json").read_text())
+    return np.array([[place[sha] for sha in row["sha256"]] for row in rows], dtype=np.int64)
+
+
+def candidate_seeds(work: Work) -> list[int]:
+    """One seed a candidate, by class, prototype and candidate: more classes or candidates leave the others alone."""
+    return [
+        derive(work.settings.seed, "candidate", name, k, r)
+        for name in work.train.classes
+        for k in range(work.settings.ipc)
+        for r in range(work.settings.sampling.candidates)
+    ]
+
+
+def candidates(work: Work) -> None:
+    """Draw R candidates a prototype and keep the best: `latents/distilled.safetensors`."""
+    run, settings = work.run, work.settings
+    if run.done("candidates"):
+        return
+    wanted = settings.sampling
+    with run.stage("candidates", "Drawing and selecting candidates") as stage:
+        generator = work.generator()
+        targets = work.latents().means()[prototype_indices(work).ravel()]
+        labels = np.repeat(np.arange(len(work.train.classes)), settings.ipc)
+        if wanted.target_jitter:
+            seeds = [derive(settings.seed, "jitter", i) for i in range(len(targets))]
+            targets = targets + noise(seeds, targets.shape[1:]) / targets[0].numel() ** 0.5
+        # Everything from here on is R rows a prototype, side by side.
+        rows = np.repeat(np.arange(len(targets)), wanted.candidates)
+        text = generator.embed([*work.prompts(), ""])
+        request = Request(
+            text=text[:-1],
+            prompt_of=torch.as_tensor(labels[rows]),
+            seeds=candidate_seeds(work),
+        )
+        guidances: list[Guidance] = [
+            classifier_free(wanted.cfg_scale, text[-1:]),
+            towards_prototypes(
+                targets[rows], generator.parameterisation, scale=wanted.prototype_scale, until=wanted.prototype_until
+            ),
+        ]
+        drawn = sample(
+            generator,
+            request,
+            steps=wanted.steps,
+            hardware=work.hardware,
+            scheduler=wanted.scheduler,
+            guidances=guidances,
+            batch_size=wanted.batch_size,
+            progress=stage.progress,
+        )
+        judge = LatentClassifier.load(run / "classifier").to(work.hardware.device)
+        scores = margins(predict(judge, drawn, work.hardware), torch.as_tensor(labels[rows]))
+        best = best_of(scores, wanted.candidates)
+        with stage.writes("latents/distilled.safetensors") as path:
+            save_file({"latents": drawn[best], "margin": scores[best], "candidate": best}, path)
+        right = float((scores[best] > 0).float().mean())
+        stage.note = f"{len(best)} of {len(drawn)} kept, {right:.0%} of them judged as their class"
+
+
+def export(work: Work) -> None:
+    """Decode the chosen latents into a scene folder: `distilled/`."""
+    run, settings = work.run, work.settings
+    if run.done("export"):
+        return
+    with run.stage("export", "Writing the distilled scenes") as stage:
+        generator = work.generator()
+        chosen = load_file(run / "latents" / "distilled.safetensors")
+        with work.hardware.autocast():
+            decoded = [generator.decode(part.to(work.hardware.device)) for part in chosen["latents"].split(64)]
+        labels = np.repeat(np.arange(len(work.train.classes)), settings.ipc)
+        prompts, seeds = work.prompts(), candidate_seeds(work)
+        info = work.train.info
+        rows = [
+            {
+                "prompt": prompts[label],
+                "seed": seeds[int(candidate)],
+                "prototype": place % settings.ipc,
+                "candidate": int(candidate) % settings.sampling.candidates,
+                "margin": round(float(margin), 4),
+                **({"gsd_m": info.gsd_m} if info.gsd_m else {}),
+            }
+            for place, (label, candidate, margin) in enumerate(
+                zip(labels, chosen["candidate"], chosen["margin"], strict=True)
+            )
+        ]
+        with stage.writes("distilled") as folder:
+            write_scene_folder(
+                folder,
+                work.train.classes,
+                to_uint8(torch.cat(decoded)),
+                labels,
+                rows,
+                {
+                    "name": f"{info.name}-distilled-ipc{settings.ipc}",
+                    "title": f"{info.title}, distilled to {settings.ipc} images per class",
+                    "readable": {name: work.train.readable(name) for name in work.train.classes},
+                    "gsd_m": info.gsd_m,
+                    "licence": info.licence,
+                    "citation": info.citation,
+                    "made_by": "terradistill",
+                },
+            )
+        stage.note = f"{len(labels)} images"

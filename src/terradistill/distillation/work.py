@@ -1,0 +1,178 @@
+"""What the stages share: the run folder, the machine, and the scenes as they were split. Each stage is a function of
+this, reads its inputs from the run folder and leaves its output there, so that any of them can be the first one after
+a crash."""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terradistill.config import Settings
+from terradistill.data.captions import captions_of, class_prompt
+from terradistill.data.check import check_scenes, require_enough
+from terradistill.data.images import load_pixels
+from terradistill.data.scenes import SceneFolder
+from terradistill.data.sources import open_scenes
+from terradistill.data.splits import assert_disjoint, limit_scenes, load_split, save_split, split_scenes
+from terradistill.errors import GeneratorError, RunError, TerraDistillError
+from terradistill.hardware import Hardware, describe, find_hardware
+from terradistill.models.downstream import require_network
+from terradistill.models.generator import Generator, locate_generator, require_fitting_levels
+from terradistill.run import Reporter, Run, provenance
+from terradistill.training.latents import LatentCache
+
+
+@dataclass
+class Work:
+    """One run in progress.
+
+    Attributes:
+        run: its folder.
+        hardware: device and precision.
+        train: the scenes that may be learned from.
+        test: the scenes that only the evaluation opens.
+    """
+
+    run: Run
+    hardware: Hardware
+    train: SceneFolder
+    test: SceneFolder
+
+    @property
+    def settings(self) -> Settings:
+        return self.run.settings
+
+    @cached_property
+    def resolution(self) -> int:
+        """Side of the scenes worked on, pixels: the given generator's, or the setting."""
+        if self.settings.generator is None:
+            return self.settings.data.resolution
+        return self.generator().resolution
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """Train scenes at working size, uint8 (N, H, W, 3), memory-mapped."""
+        return load_pixels(self.train, self.resolution, self.run / "cache" / f"train-{self.resolution}.npy")
+
+    def latents(self) -> LatentCache:
+        return LatentCache.load(self.run / "latents" / "train.safetensors")
+
+    def generator(self) -> Generator:
+        """The trained or given generator, ready to draw."""
+        source = self.settings.generator or self.run.root / "generator"
+        return Generator.load(source).to(self.hardware.device).eval()
+
+    def prompts(self) -> list[str]:
+        """The prompt of each class."""
+        return [class_prompt(self.train, name, self.settings.data.caption_template) for name in self.train.classes]
+
+    def captions(self) -> list[list[str]]:
+        """The class prompt and the human captions of each train scene, in this order."""
+        prompts = self.prompts()
+        own = captions_of(self.train, self.settings.data.caption_template)
+        return [
+            list(dict.fromkeys([prompts[scene.label], *texts]))
+            for scene, texts in zip(self.train.scenes, own, strict=True)
+        ]
+
+
+def open_work(
+    data: str | Path, out: Path, settings: Settings, *, captions: Path | None = None, reporter: Reporter | None = None
+) -> Work:
+    """Read, check and split DATA, or take up a run where it stands.
+
+    Raises:
+        DataError: DATA cannot be used; the message says why and what would help.
+        RunError: `out` holds another run.
+    """
+    fresh = not Path(out).exists()
+    run = Run(out, settings, reporter)
+    hardware = find_hardware(settings.precision)
+    try:
+        train, test = _scenes(run, data, captions, hardware)
+    except TerraDistillError:
+        # A folder that holds nothing but wrong settings would only be in the way of the mended command.
+        if fresh:
+            run.discard()
+        raise
+    return Work(run, hardware, train, test)
+
+
+def _scenes(run: Run, data: str | Path, captions: Path | None, hardware: Hardware) -> tuple[SceneFolder, SceneFolder]:
+    settings = run.settings.data
+    scenes = open_scenes(data, captions=captions)
+    if settings.limit is not None:
+        scenes = limit_scenes(scenes, settings.limit, settings.split_seed)
+    if run.done("read"):
+        # The split holds what the check found; the source must still be the same.
+        if run.manifest["data"]["source"] != str(data):
+            raise RunError(
+                f"{run.root} was made from {run.manifest['data']['source']}, not from {data}: use another --out."
+            )
+        return load_split(run / "split.json", scenes)
+    with run.stage("read", "Reading and checking scenes") as stage:
+        scenes, report = check_scenes(scenes, on_corrupt=settings.on_corrupt, progress=stage.progress)
+        if settings.split_file is not None:
+            train, test = load_split(settings.split_file, scenes, dropped=report.dropped)
+        else:
+            train, test = split_scenes(scenes, settings.train_fraction, settings.split_seed)
+        require_enough(train, run.settings.ipc)
+        assert_disjoint(train, test)
+        _require_feasible(run.settings, train)
+        _refuse_seen(run.settings.generator, test)
+        info = scenes.info
+        run.describe(
+            **provenance(),
+            device=describe(hardware),
+            data={
+                **asdict(info),
+                "source": str(data),
+                "classes": list(scenes.classes),
+                "readable": {name: scenes.readable(name) for name in scenes.classes},
+                "n_train": len(train),
+                "n_test": len(test),
+                "check": report.to_json(),
+            },
+        )
+        save_split(run / "split.json", train, test, seed=settings.split_seed, train_fraction=settings.train_fraction)
+        stage.note = f"{len(train)} train, {len(test)} test, {len(scenes.classes)} classes"
+        for line in report.summary():
+            run.reporter.say(line)
+    return train, test
+
+
+def _require_feasible(settings: Settings, train: SceneFolder) -> None:
+    # What a late stage would refuse is refused now, before hours are spent on the early ones.
+    for name in train.classes:
+        class_prompt(train, name, settings.data.caption_template)
+    for network in settings.evaluation.networks:
+        require_network(network, pretrained=settings.evaluation.pretrained)
+    if settings.generator is not None:
+        locate_generator(settings.generator)
+    else:
+        factor = 2 ** (len(settings.autoencoder.block_channels) - 1)
+        require_fitting_levels(settings.diffusion, factor, settings.data.resolution)
+
+
+def write_seen(folder: Path, train: SceneFolder) -> None:
+    """Leave in a generator folder which scenes it has learned from, as hashes."""
+    hashes = sorted(scene.sha256 for scene in train.scenes)
+    (folder / "learned_from.json").write_text(json.dumps({"data": train.info.name, "sha256": hashes}))
+
+
+def _refuse_seen(generator: str | None, test: SceneFolder) -> None:
+    # A generator that has learned from test scenes would make every number below worthless.
+    if generator is None:
+        return
+    for folder in (Path(generator), Path(generator) / "generator"):
+        path = folder / "learned_from.json"
+        if path.exists():
+            seen = set(json.loads(path.read_text())["sha256"])
+            shared = sum(scene.sha256 in seen for scene in test.scenes)
+            if shared:
+                raise GeneratorError(
+                    f"The generator {generator} has learned from {shared} of the {len(test)} test scenes: "
+                    "use the split it was trained with (--set data.split_file=RUN/split.json), or another generator."
+                )

@@ -1,0 +1,52 @@
+"""`terradistill doctor`: what this machine computes with, and what is missing."""
+
+import os
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+EXTRAS = {
+    "timm": "more downstream networks (timm:NAME)",
+    "torchvision": "more downstream networks (torchvision:NAME)",
+    "datasets": "Hugging Face datasets as DATA, parquet export",
+    "tifffile": "TIFF with more than 8 bits",
+}
+GIB = 1 << 30
+
+
+def examine() -> list[tuple[str, str]]:
+    """Findings as (name, sentence), in the order in which one would ask."""
+    import psutil
+    import torch
+
+    from terradistill.hardware import find_hardware
+
+    hardware = find_hardware()
+    memory = psutil.virtual_memory()
+    disk = shutil.disk_usage(Path.cwd())
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface")) / "hub"
+    cached = sorted(folder.name.removeprefix("models--").replace("--", "/") for folder in home.glob("models--*"))
+    findings = [
+        ("terradistill", _version("terradistill")),
+        ("device", f"{hardware.device.type}: {hardware.name}"),
+        (
+            "precision",
+            "bf16 natively, used by --set precision=auto" if hardware.bf16 else "fp32; bf16 would be emulated",
+        ),
+        ("threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors (set OMP_NUM_THREADS to change)"),
+        ("memory", f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free"),
+        ("disk here", f"{disk.free / GIB:.1f} GiB free{' — little' if disk.free < 5 * GIB else ''}"),
+        ("hub", "offline by HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "asked only for hub ids"),
+        ("cached weights", ", ".join(cached) or "none"),
+        *((name, _version(name)) for name in ("torch", "diffusers", "transformers")),
+    ]
+    missing = [f"{name}: {use}" for name, use in EXTRAS.items() if find_spec(name) is None]
+    return [*findings, ("optional, absent", "; ".join(missing) or "nothing")]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,161 @@
+"""The one recipe by which every downstream network is trained and tested."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from terradistill.config import EvaluationSettings
+from terradistill.errors import EvaluationError
+from terradistill.seeding import generator
+
+Progress = Callable[[int, int], None]
+PREDICT_BATCH = 128
+
+
+def training_steps(n_images: int, settings: EvaluationSettings) -> int:
+    """Optimiser steps for a training set of ``n_images``: its epochs, within the bounds; the upper bound wins."""
+    return min(max(math.ceil(settings.epochs * n_images / settings.batch_size), settings.min_steps), settings.max_steps)
+
+
+def batches(n_images: int, batch_size: int, steps: int, stream: torch.Generator) -> Iterator[NDArray[np.int64]]:
+    """Indices of each step's images, shape (batch_size,).
+
+    Permutations of the whole set, joined and cut: every image is seen equally often, also where the set is smaller
+    than a batch, and no batch is ever short (batch norm would suffer).
+    """
+    queue = torch.empty(0, dtype=torch.int64)
+    for _ in range(steps):
+        while len(queue) < batch_size:
+            queue = torch.cat([queue, torch.randperm(n_images, generator=stream)])
+        yield queue[:batch_size].numpy()
+        queue = queue[batch_size:]
+
+
+def to_input(images: NDArray[np.uint8], resolution: int, device: torch.device) -> Tensor:
+    """uint8 (n, height, width, 3) to float32 (n, 3, resolution, resolution) in [-1, 1]; resized if need be."""
+    x = torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    if x.shape[2:] == (resolution, resolution):
+        return x.contiguous()
+    return F.interpolate(x, (resolution, resolution), mode="bilinear", antialias=True)
+
+
+def augment(x: Tensor, settings: EvaluationSettings, stream: torch.Generator) -> Tensor:
+    """Random resized crop and flips, drawn for each image: one affine resampling of the whole batch.
+
+    Args:
+        x: images (n, 3, side, side).
+        settings: ``crop_area``, ``crop_aspect`` (drawn uniformly in its logarithm) and ``flips``.
+        stream: a CPU generator, so that every device crops alike.
+
+    Returns:
+        Images of the same shape.
+    """
+    area, aspect, left, top, mirror, turn = torch.rand(6, len(x), generator=stream)
+    low, high = settings.crop_area
+    area = low + (high - low) * area
+    low, high = (math.log(bound) for bound in settings.crop_aspect)
+    aspect = torch.exp(low + (high - low) * aspect)
+    width = (area * aspect).sqrt().clamp(max=1)
+    height = (area / aspect).sqrt().clamp(max=1)
+    flip = float(settings.flips)
+    theta = torch.zeros(len(x), 2, 3)  # from output to input, in coordinates from -1 to 1
+    theta[:, 0, 0] = width * (1 - 2 * flip * (mirror < 0.5).float())
+    theta[:, 1, 1] = height * (1 - 2 * flip * (turn < 0.5).float())
+    theta[:, 0, 2] = (2 * left - 1) * (1 - width)
+    theta[:, 1, 2] = (2 * top - 1) * (1 - height)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False).to(x.device)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+@contextmanager
+def repeatable(seed: int, device: torch.device) -> Iterator[None]:
+    """Global random state and cuDNN fixed inside, as they were outside: initial weights and dropout draw from it."""
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(cuda), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
+        torch.manual_seed(seed)
+        yield
+
+
+def fit(
+    network: nn.Module,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    resolution: int,
+    settings: EvaluationSettings,
+    *,
+    seed: int,
+    device: torch.device,
+    bf16: bool,
+    progress: Progress | None = None,
+) -> int:
+    """Trains in place: cross-entropy, gradient clip, linear warm-up over 5 % of the steps, cosine to zero [ours].
+
+    Args:
+        network: on ``device``.
+        images: uint8, (n, height, width, 3).
+        labels: int64, (n,).
+        resolution: side of the images that the network sees, pixels.
+        settings: the recipe.
+        seed: decides the order of the images and the crops.
+        device: where to compute.
+        bf16: compute in bfloat16 where autocast finds it safe.
+        progress: called as ``progress(done, total)`` after every step.
+
+    Returns:
+        The number of optimiser steps.
+
+    Raises:
+        EvaluationError: the loss of the last step is not finite.
+    """
+    steps = training_steps(len(labels), settings)
+    weights, rate, decay = network.parameters(), settings.learning_rate, settings.weight_decay
+    optimizer: torch.optim.Optimizer
+    if settings.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(weights, rate, weight_decay=decay)
+    else:
+        optimizer = torch.optim.SGD(weights, rate, momentum=settings.momentum, weight_decay=decay)
+    warmup = max(1, steps // 20)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * step / steps)))
+    )
+    crops = generator(seed, "augment")
+    loss = torch.zeros((), device=device)
+    network.train()
+    drawn = batches(len(labels), settings.batch_size, steps, generator(seed, "batches"))
+    for step, index in enumerate(drawn, start=1):
+        x = augment(to_input(images[index], resolution, device), settings, crops)
+        y = torch.from_numpy(labels[index]).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            loss = F.cross_entropy(network(x), y)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
+        optimizer.step()
+        schedule.step()
+        if progress:
+            progress(step, steps)
+    if not loss.isfinite():
+        raise EvaluationError(
+            f"The training diverged (loss {loss.item()}): lower evaluation.learning_rate from {settings.learning_rate}."
+        )
+    return steps
+
+
+@torch.inference_mode()
+def predict(
+    network: nn.Module, images: NDArray[np.uint8], resolution: int, *, device: torch.device, bf16: bool
+) -> NDArray[np.int64]:
+    """The most likely class of each of the uint8 images (n, height, width, 3): int64, shape (n,)."""
+    network.eval()
+    predicted = []
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        for start in range(0, len(images), PREDICT_BATCH):
+            x = to_input(images[start : start + PREDICT_BATCH], resolution, device)
+            predicted.append(network(x).argmax(dim=1).cpu())
+    return torch.cat(predicted).numpy()

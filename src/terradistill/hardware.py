@@ -1,0 +1,85 @@
+"""What this machine computes with: one device, and bfloat16 where it is fast."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A device and a precision; passed explicitly, never global."""
+
+    device: torch.device
+    bf16: bool
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Mixed precision for the forward pass; weights, latents and losses stay float32."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    @property
+    def name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else _cpu_name()
+
+
+def find_hardware(precision: str = "auto") -> Hardware:
+    """The best device at hand.
+
+    Args:
+        precision: "bf16", "fp32", or "auto": bfloat16 where the hardware multiplies it natively.
+    """
+    if torch.cuda.is_available():
+        # The same command must give the same images; filling fresh memory as well would only cost time.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        device, native = torch.device("cuda"), torch.cuda.is_bf16_supported(including_emulation=False)
+    elif torch.backends.mps.is_available():
+        device, native = torch.device("mps"), False
+    else:
+        _keep_freed_memory()
+        device, native = torch.device("cpu"), _cpu_has_bf16()
+    return Hardware(device, bf16=native if precision == "auto" else precision == "bf16")
+
+
+def describe(hardware: Hardware) -> dict[str, Any]:
+    """What a manifest says of the machine."""
+    return {
+        "name": hardware.name,
+        "device": str(hardware.device),
+        "bf16": hardware.bf16,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def _keep_freed_memory() -> None:
+    # glibc hands large blocks back to the kernel and faults every page in again: a third of a training step on a CPU.
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return  # another C library, another habit
+    top_pad, trim_threshold, mmap_threshold = -2, -1, -3
+    mallopt(mmap_threshold, 1 << 30)
+    mallopt(trim_threshold, (1 << 31) - 1)
+    mallopt(top_pad, 1 << 28)
+
+
+def _cpu_has_bf16() -> bool:
+    # bfloat16 without AMX or AVX512-BF16 is emulated, and slower than float32.
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(bool(getattr(torch.cpu, probe, lambda: False)()) for probe in probes)
+
+
+def _cpu_name() -> str:
+    import platform
+    from pathlib import Path
+
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,292 @@
+"""The generator: a diffusers pipeline folder with `vae`, `unet`, `text_encoder`, `tokenizer` and `scheduler`.
+
+A small one trained here and Stable Diffusion from a hub are the same thing to every line of code. Latents are *scaled*
+(as the UNet sees them) everywhere outside this file; the VAE's own *raw* latents never leave it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from terradistill.config import AutoencoderSettings, DiffusionSettings
+from terradistill.errors import ConfigError, GeneratorError
+from terradistill.models.parameterisation import Parameterisation
+from terradistill.models.tokenizer import build_tokenizer
+
+
+@dataclass
+class Generator:
+    """The parts of a text-to-image latent diffusion model.
+
+    Attributes:
+        vae: diffusers `AutoencoderKL`.
+        unet: diffusers `UNet2DConditionModel`.
+        text_encoder: transformers `CLIPTextModel`.
+        tokenizer: transformers `CLIPTokenizer`.
+        scheduler: the diffusers scheduler that stock pipelines use; holds the noise schedule.
+    """
+
+    vae: Any
+    unet: Any
+    text_encoder: Any
+    tokenizer: Any
+    scheduler: Any
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent, along a side."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @property
+    def resolution(self) -> int:
+        """Side of the images it makes, pixels."""
+        return int(self.unet.config.sample_size) * self.factor
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of one scaled latent."""
+        side = int(self.unet.config.sample_size)
+        return int(self.unet.config.in_channels), side, side
+
+    @property
+    def parameterisation(self) -> Parameterisation:
+        return Parameterisation.of(self.scheduler)
+
+    def to(self, device: torch.device) -> "Generator":
+        for part in (self.vae, self.unet, self.text_encoder):
+            part.to(device)
+        return self
+
+    def eval(self) -> "Generator":
+        for part in (self.vae, self.unet, self.text_encoder):
+            part.eval().requires_grad_(False)
+        return self
+
+    def tokens(self, texts: Sequence[str]) -> Tensor:
+        """Token ids of captions, cut and padded to the encoder's window: int64 (n, L)."""
+        length = self.tokenizer.model_max_length
+        batch = self.tokenizer(
+            list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
+        return torch.as_tensor(batch.input_ids)
+
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """Text embeddings, float32 (n, L, D)."""
+        device = next(self.text_encoder.parameters()).device
+        with torch.no_grad():
+            return torch.as_tensor(self.text_encoder(self.tokens(texts).to(device))[0]).float()
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Scaled posterior mean and standard deviation of images.
+
+        Args:
+            images: float (B, 3, H, W) in [-1, 1].
+
+        Returns:
+            Two float32 tensors (B, C, h, w).
+        """
+        with torch.no_grad():
+            posterior = self.vae.encode(images).latent_dist
+        scale = self.vae.config.scaling_factor
+        return posterior.mean.float() * scale, posterior.std.float() * scale
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images float32 (B, 3, H, W) in [-1, 1] of scaled latents (B, C, h, w)."""
+        with torch.no_grad():
+            images = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        return torch.as_tensor(images).float().clamp(-1, 1)
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that `diffusers.DiffusionPipeline.from_pretrained` opens."""
+        from diffusers import StableDiffusionPipeline
+
+        pipeline: Any = StableDiffusionPipeline(
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=self.unet,
+            scheduler=self.scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipeline.save_pretrained(str(folder), safe_serialization=True)
+
+    @classmethod
+    def load(cls, source: str | Path) -> "Generator":
+        """Open a generator folder, a run folder that holds one, or a hub id.
+
+        Raises:
+            GeneratorError: nothing there, the hub cannot be reached, or the parts are of another kind.
+        """
+        from diffusers import DiffusionPipeline
+
+        folder = locate_generator(source)
+        local = Path(folder).is_dir()
+        try:
+            pipeline = DiffusionPipeline.from_pretrained(
+                folder, local_files_only=local, use_safetensors=True, safety_checker=None
+            )
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0][:200]
+            raise GeneratorError(
+                f"The generator {source} cannot be loaded ({reason}): give a complete diffusers folder, "
+                "or check the hub id and the network."
+            ) from error
+        parts = {name: getattr(pipeline, name, None) for name in cls.__dataclass_fields__}
+        missing = [name for name, part in parts.items() if part is None]
+        if missing:
+            raise GeneratorError(f"The generator {source} has no {', '.join(missing)}: expected a text-to-image one.")
+        return cls(**parts)
+
+
+def locate_generator(source: str | Path) -> str:
+    """The diffusers folder that `source` names (itself, or `generator/` in a run folder), or the hub id that it is.
+
+    Raises:
+        GeneratorError: it is neither.
+    """
+    inside = Path(source) / "generator" / "model_index.json"
+    folder = inside.parent if inside.exists() else Path(source)
+    if folder.is_dir() and not (folder / "model_index.json").exists():
+        raise GeneratorError(
+            f"{source} holds no generator: expected a diffusers folder with model_index.json, "
+            "or a run folder with generator/ in it."
+        )
+    if not folder.is_dir() and (str(source).count("/") != 1 or Path(source).parent.is_dir()):
+        raise GeneratorError(f"There is no generator at {source}: give a folder or a hub id such as owner/name.")
+    return str(folder)
+
+
+def build_vae(settings: AutoencoderSettings, resolution: int, seed: int) -> Any:
+    """A fresh KL autoencoder (diffusers `AutoencoderKL`)."""
+    from diffusers import AutoencoderKL
+
+    levels = len(settings.block_channels)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoencoderKL(
+            block_out_channels=settings.block_channels,
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            layers_per_block=settings.layers_per_block,
+            latent_channels=settings.latent_channels,
+            norm_num_groups=_groups(settings.block_channels),
+            sample_size=resolution,
+            scaling_factor=1.0,
+        )
+
+
+def whiten(vae: Any, mean_C: Tensor, std_C: Tensor) -> None:
+    """Fold per-channel latent statistics into the VAE, so that its latents have mean 0 and variance 1.
+
+    The 1x1 convolutions next to the latent take them up exactly; the statistics live in the weights, the folder
+    needs no scaling factor but 1, and a stock pipeline decodes correctly.
+    """
+    channels = len(mean_C)
+    with torch.no_grad():
+        out, into = vae.quant_conv, vae.post_quant_conv  # (mean, log-variance) ← h;  h ← z
+        out.weight[:channels] /= std_C.view(-1, 1, 1, 1)
+        out.bias[:channels] = (out.bias[:channels] - mean_C) / std_C
+        out.bias[channels:] -= 2 * std_C.log()
+        into.bias += (into.weight[:, :, 0, 0] * mean_C).sum(1)
+        into.weight *= std_C.view(1, -1, 1, 1)
+
+
+def build_generator(
+    settings: DiffusionSettings, vae: Any, resolution: int, captions: Sequence[str], seed: int
+) -> Generator:
+    """A fresh denoiser and text encoder around a trained autoencoder.
+
+    Raises:
+        ConfigError: levels that do not fit each other or the resolution.
+    """
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    require_fitting_levels(settings, factor, resolution)
+    side, attends = resolution // factor, settings.attention_levels
+    tokenizer = build_tokenizer(captions, settings.vocabulary, settings.max_tokens)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(
+            sample_size=side,
+            in_channels=vae.config.latent_channels,
+            out_channels=vae.config.latent_channels,
+            block_out_channels=settings.block_channels,
+            down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+            up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+            layers_per_block=settings.layers_per_block,
+            cross_attention_dim=settings.text_width,
+            attention_head_dim=8,
+            norm_num_groups=_groups(settings.block_channels),
+        )
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=settings.text_width,
+                intermediate_size=4 * settings.text_width,
+                num_hidden_layers=settings.text_layers,
+                num_attention_heads=settings.text_heads,
+                max_position_embeddings=settings.max_tokens,
+                projection_dim=settings.text_width,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+    return Generator(vae, unet, text_encoder, tokenizer, noise_schedule(settings.prediction))
+
+
+def require_fitting_levels(settings: DiffusionSettings, factor: int, resolution: int) -> None:
+    """Make sure that a latent can be halved as often as the denoiser's levels ask.
+
+    Args:
+        settings: of the denoiser.
+        factor: pixels per latent, along a side.
+        resolution: side of the images, pixels.
+
+    Raises:
+        ConfigError: it can't; or the levels' settings differ in length.
+    """
+    levels, attends, side = len(settings.block_channels), len(settings.attention_levels), resolution // factor
+    if attends != levels:
+        raise ConfigError(
+            f"diffusion.attention_levels has {attends} entries and diffusion.block_channels {levels}: "
+            "give one true or false a level."
+        )
+    if resolution % factor or side < 2 ** (levels - 1) or side % 2 ** (levels - 1):
+        raise ConfigError(
+            f"A latent of {side}x{side} (data.resolution {resolution} by a factor of {factor}) cannot be halved "
+            f"{levels - 1} times: choose another data.resolution, or fewer diffusion.block_channels."
+        )
+
+
+def noise_schedule(prediction: str) -> Any:
+    """The scheduler of a fresh generator: Stable Diffusion's noise schedule, ended at pure noise where it can be.
+
+    Stable Diffusion's last step still holds 7 % of the signal, but sampling starts from none: images come out too grey
+    (Lin et al. 2024). A prediction of v or of the clean latent is defined at pure noise too, that of the noise is not.
+    """
+    from diffusers import DPMSolverMultistepScheduler
+
+    return DPMSolverMultistepScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type=prediction,
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=prediction != "epsilon",
+    )
+
+
+def _groups(channels: Sequence[int]) -> int:
+    # Group normalisation wants a divisor of every width; 32 as in Stable Diffusion where the widths allow it.
+    return math.gcd(32, *channels)

@@ -1,0 +1,253 @@
+"""A run folder: what was asked, what was made, and how the same command goes on after a crash.
+
+A stage writes to a temporary name and renames; `Run.stage` is entered only for work that is not done. Killed at any
+moment, the same command resumes and ends with the same images. Nothing outside the folder is written.
+"""
+
+import json
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from terradistill.config import Settings, flatten
+from terradistill.errors import RunError
+
+Progress = Callable[[int, int], None]
+
+
+class Reporter(Protocol):
+    """Who tells the user what is going on; the command line has a colourful one."""
+
+    def start(self, title: str) -> None: ...
+    def progress(self, done: int, total: int) -> None: ...
+    def end(self, title: str, seconds: float, note: str) -> None: ...
+    def skip(self, title: str) -> None: ...
+    def say(self, text: str) -> None: ...
+
+
+class Silent:
+    """Tells nobody."""
+
+    def start(self, title: str) -> None: ...
+    def progress(self, done: int, total: int) -> None: ...
+    def end(self, title: str, seconds: float, note: str) -> None: ...
+    def skip(self, title: str) -> None: ...
+    def say(self, text: str) -> None: ...
+
+
+class Run:
+    """One run folder, opened for one set of settings."""
+
+    def __init__(self, root: Path, settings: Settings, reporter: Reporter | None = None) -> None:
+        """Open or create the folder.
+
+        Raises:
+            RunError: the folder holds something else, or a run with other settings; the message names the keys.
+        """
+        self.root = Path(root)
+        self.settings = settings
+        self.reporter: Reporter = reporter or Silent()
+        self._open()
+        self.manifest: dict[str, Any] = self.read_json("manifest.json", default={"stages": []})
+
+    def __truediv__(self, name: str) -> Path:
+        return self.root / name
+
+    def _open(self) -> None:
+        asked = json.loads(self.settings.model_dump_json())
+        resolved = self.root / "resolved.json"
+        if resolved.exists():
+            before, now = flatten(json.loads(resolved.read_text())), flatten(asked)
+            differ = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
+            if differ:
+                what = ", ".join(f"{key} ({before.get(key)} → {now.get(key)})" for key in differ)
+                raise RunError(
+                    f"{self.root} holds a run with other settings: {what}. Use another --out, or the same settings."
+                )
+            return
+        if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+            raise RunError(f"{self.root} exists and holds no run: choose a new or empty folder for --out.")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"{self.root} cannot be made ({error.strerror}): choose a folder you may write to."
+            ) from error
+        self.write_json("resolved.json", asked)
+
+    def discard(self) -> None:
+        """Remove the folder of a run in which nothing was made."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    # -- stages ---------------------------------------------------------------------------------------------------
+
+    def done(self, name: str) -> bool:
+        """Whether a stage is finished (and says so to the user)."""
+        for stage in self.manifest["stages"]:
+            if stage["name"] == name:
+                self.reporter.skip(stage["title"])
+                return True
+        return False
+
+    @contextmanager
+    def stage(self, name: str, title: str) -> Iterator["Stage"]:
+        """Time and weigh a stage; on leaving without an error it counts as done."""
+        self.reporter.start(title)
+        (self.root / "work").mkdir(exist_ok=True)
+        stage = Stage(self, name)
+        with _PeakMemory() as memory:
+            try:
+                yield stage
+            finally:
+                stage.remember_time()
+        seconds = stage.seconds
+        row = {"name": name, "title": title, "seconds": seconds, "peak_memory_bytes": memory.peak, "note": stage.note}
+        self.manifest["stages"].append(row)
+        self.write_json("manifest.json", self.manifest)
+        shutil.rmtree(stage.work, ignore_errors=True)
+        self.reporter.end(title, seconds, stage.note)
+
+    # -- files ----------------------------------------------------------------------------------------------------
+
+    def read_json(self, name: str, default: Any = None) -> Any:
+        path = self.root / name
+        return json.loads(path.read_text()) if path.exists() else default
+
+    def write_json(self, name: str, value: Any) -> None:
+        write_text(self.root / name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+    def describe(self, **values: Any) -> None:
+        """Add to the manifest."""
+        self.manifest |= values
+        self.write_json("manifest.json", self.manifest)
+
+
+class Stage:
+    """What a stage may do while it runs: report, log, and keep work in progress in its own folder."""
+
+    def __init__(self, run: Run, name: str) -> None:
+        self.run = run
+        self.name = name
+        self.note = ""
+        self.work = run.root / "work" / name  # resumable state; gone when the stage is done
+        self.work.mkdir(parents=True, exist_ok=True)
+        self._clock = self.work / "seconds.json"
+        before: float = json.loads(self._clock.read_text()) if self._clock.exists() else 0.0
+        self._began = time.monotonic() - before
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on this stage, that of interrupted tries included."""
+        return time.monotonic() - self._began
+
+    def remember_time(self) -> None:
+        """So that an interrupted stage's earlier time counts too."""
+        write_text(self._clock, json.dumps(self.seconds))
+
+    def progress(self, done: int, total: int) -> None:
+        self.run.reporter.progress(done, total)
+
+    def log(self, step: int, **values: float) -> None:
+        """One line of `metrics.jsonl`."""
+        line = {"stage": self.name, "step": step} | {key: round(float(value), 6) for key, value in values.items()}
+        with (self.run.root / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self.remember_time()
+
+    def forget_after(self, step: int) -> None:
+        """Drop this stage's metrics past a step: a resumed loop writes them anew."""
+        path = self.run.root / "metrics.jsonl"
+        if not path.exists():
+            return
+        rows = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+        kept = [row for row in rows if row["stage"] != self.name or row["step"] <= step]
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+    @contextmanager
+    def writes(self, name: str) -> Iterator[Path]:
+        """A temporary path (file or folder) that becomes `RUN/name` when the block ends without an error."""
+        target = self.run.root / name
+        with replacing(target) as temporary:
+            yield temporary
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A temporary path beside `target` that takes its place, whole or not at all."""
+    temporary = target.with_name(f".{target.name}.partial")
+    _remove(temporary)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    yield temporary
+    if target.is_dir():
+        _remove(target)
+    temporary.replace(target)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def provenance() -> dict[str, Any]:
+    """Who made this, with what, and how."""
+    from terradistill import __version__
+
+    return {
+        "terradistill": __version__,
+        "git_sha": _git_sha(),
+        "command": " ".join(["terradistill", *sys.argv[1:]]),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": sys.version.split()[0],
+    }
+
+
+def _git_sha() -> str | None:
+    # Read from .git directly: no process is started for a line in a manifest.
+    for folder in Path(__file__).resolve().parents:
+        head = folder / ".git" / "HEAD"
+        if head.is_file():
+            text = head.read_text().strip()
+            reference = folder / ".git" / text.removeprefix("ref: ")
+            if not text.startswith("ref: "):
+                return text
+            return reference.read_text().strip() if reference.is_file() else None
+    return None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+class _PeakMemory:
+    """Peak resident memory of this process while the block runs, sampled five times a second."""
+
+    peak = 0
+
+    def __enter__(self) -> "_PeakMemory":
+        import psutil
+
+        self._process = psutil.Process()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while True:
+            self.peak = max(self.peak, self._process.memory_info().rss)
+            if self._stop.wait(0.2):
+                return
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()

@@ -1,0 +1,65 @@
+"""Guidances: functions that change one denoising step. See `terradistill.sampling.sampler` for how they compose."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from terradistill.models.parameterisation import Parameterisation
+from terradistill.sampling.sampler import Guidance, Predict, Step
+
+
+def classifier_free(scale: float, empty: Tensor) -> Guidance:
+    """Classifier-free guidance: ``free + scale · (told − free)`` as one doubled batch (Ho & Salimans 2022).
+
+    Args:
+        scale: 1 is the prompted prediction itself, and costs no second evaluation; 0 ignores the prompt.
+        empty: float (1, L, D), embedding of the empty caption.
+    """
+
+    def guide(predict: Predict) -> Predict:
+        if scale == 1:
+            return predict
+
+        def guided(step: Step) -> tuple[Tensor, Tensor]:
+            text = torch.cat([empty.to(step.text).expand_as(step.text), step.text])
+            both = replace(step, rows=step.rows.repeat(2), z=step.z.repeat(2, 1, 1, 1), text=text)
+            z, output = predict(both)
+            free, told = output.chunk(2)
+            return z[: len(step.z)], free + scale * (told - free)
+
+        return guided
+
+    return guide
+
+
+def towards_prototypes(prototypes: Tensor, schedule: Parameterisation, *, scale: float, until: float = 0.8) -> Guidance:
+    """Prototype guidance (DPD, revised release): push z_t towards the image's prototype before the scheduler steps.
+
+        z_t ← z_t + s · √(1−ᾱ_t) · (z_proto − ẑ0) / ‖z_proto − ẑ0‖₂     while step/(steps − 1) ≤ `until`
+
+    The prediction itself is left as it is. Put it after classifier-free guidance in the list, so that ẑ0 is guided.
+
+    Args:
+        prototypes: float (N, C, h, w), the scaled latent that each image of the request is drawn to.
+        schedule: the generator's, to read ẑ0 off a prediction of any kind.
+        scale: s; 0 means none.
+        until: share of the steps, in [0, 1].
+    """
+
+    def guide(predict: Predict) -> Predict:
+        if scale == 0:
+            return predict
+
+        def guided(step: Step) -> tuple[Tensor, Tensor]:
+            z, output = predict(step)
+            if step.index / max(1, step.count - 1) > until:
+                return z, output
+            pull = prototypes[step.rows].to(z) - schedule.z0(z, output, step.t)
+            length = pull.flatten(1).norm(dim=1).clamp_min(1e-8).view(-1, 1, 1, 1)
+            sigma = (1 - schedule.alphas_cumprod[int(step.t)]).sqrt().to(z)
+            return z + scale * sigma * pull / length, output
+
+        return guided
+
+    return guide

@@ -1,0 +1,130 @@
+"""The batched sampler: any diffusers scheduler, any list of guidances, one seed an image.
+
+A *guidance* wraps the function that predicts in one denoising step; guidances compose in a list, the first being the
+innermost, and the sampler knows none of them by name. Legend: B batch, N images, P prompts, L tokens, D text width.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from terradistill.hardware import Hardware
+from terradistill.models.generator import Generator
+from terradistill.run import Progress
+from terradistill.seeding import noise
+
+
+@dataclass(frozen=True)
+class Step:
+    """One denoising step of one batch.
+
+    Attributes:
+        rows: int64 (B,), which images of the request these are: guidances look up their own per-image data with it.
+        index: number of the step, 0 … count − 1.
+        count: number of steps.
+        t: int64 (), the timestep.
+        z: float32 (B, C, h, w), noisy latents.
+        text: float32 (B, L, D), text embeddings.
+    """
+
+    rows: Tensor
+    index: int
+    count: int
+    t: Tensor
+    z: Tensor
+    text: Tensor
+
+
+# A step in, (latents to step from, model output in the generator's own parameterisation) out.
+Predict = Callable[[Step], tuple[Tensor, Tensor]]
+Guidance = Callable[[Predict], Predict]
+
+
+@dataclass(frozen=True)
+class Request:
+    """N images to draw.
+
+    Attributes:
+        text: float32 (P, L, D), embeddings of the distinct prompts.
+        prompt_of: int64 (N,), the prompt of each image.
+        seeds: N seeds; image i's noise comes from seeds[i] alone.
+    """
+
+    text: Tensor
+    prompt_of: Tensor
+    seeds: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+
+def sample(
+    generator: Generator,
+    request: Request,
+    *,
+    steps: int,
+    hardware: Hardware,
+    scheduler: str = "dpm++",
+    guidances: Sequence[Guidance] = (),
+    batch_size: int = 100,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Draw scaled latents, float32 (N, C, h, w) on the CPU, in full batches whatever they are for."""
+    predict = compose(unguided(generator, hardware), guidances)
+    drawn = []
+    for first in range(0, len(request), batch_size):
+        rows = torch.arange(first, min(first + batch_size, len(request)))
+        drawn.append(_sample_batch(generator, request, rows, steps, scheduler, predict, hardware.device))
+        if progress:
+            progress(int(rows[-1]) + 1, len(request))
+    return torch.cat(drawn) if drawn else torch.empty(0, *generator.latent_shape)
+
+
+@torch.no_grad()
+def _sample_batch(
+    generator: Generator,
+    request: Request,
+    rows: Tensor,
+    steps: int,
+    scheduler: str,
+    predict: Predict,
+    device: torch.device,
+) -> Tensor:
+    solver = make_scheduler(generator.scheduler, scheduler)  # a fresh one: multistep solvers remember the batch
+    solver.set_timesteps(steps)
+    text = request.text[request.prompt_of[rows]].to(device)
+    z = noise([request.seeds[int(row)] for row in rows], generator.latent_shape).to(device) * solver.init_noise_sigma
+    for index, t in enumerate(solver.timesteps):
+        z, output = predict(Step(rows, index, len(solver.timesteps), t, z, text))
+        z = solver.step(output, t, z).prev_sample
+    return torch.as_tensor(z).float().cpu()
+
+
+def unguided(generator: Generator, hardware: Hardware) -> Predict:
+    """The UNet itself."""
+
+    def predict(step: Step) -> tuple[Tensor, Tensor]:
+        with hardware.autocast():
+            output = generator.unet(step.z, step.t.to(step.z.device), step.text).sample
+        return step.z, output.float()
+
+    return predict
+
+
+def compose(predict: Predict, guidances: Sequence[Guidance]) -> Predict:
+    for guidance in guidances:
+        predict = guidance(predict)
+    return predict
+
+
+def make_scheduler(base: Any, name: str) -> Any:
+    """A diffusers scheduler by our name, with the noise schedule of `base`."""
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+
+    # All of these keep latents at variance-preserving scale, so that guidances see the same z whatever the solver.
+    kinds = {"dpm++": DPMSolverMultistepScheduler, "ddim": DDIMScheduler, "unipc": UniPCMultistepScheduler}
+    extra = {"clip_sample": False, "set_alpha_to_one": True} if name == "ddim" else {}
+    return kinds[name].from_config(base.config, timestep_spacing="trailing", **extra)

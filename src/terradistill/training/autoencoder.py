@@ -1,0 +1,129 @@
+"""One loop that trains the autoencoder, read from top to bottom."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from terradistill.config import AutoencoderSettings
+from terradistill.data.images import to_float
+from terradistill.hardware import Hardware
+from terradistill.models.generator import whiten
+from terradistill.seeding import derive, generator
+from terradistill.training.progress import (
+    Checkpoint,
+    Ema,
+    Unwatched,
+    Watch,
+    batch_indices,
+    learning_rate,
+    set_learning_rate,
+)
+from terradistill.training.views import random_views
+
+
+def train_autoencoder(
+    vae: Any,
+    pixels: NDArray[np.uint8],
+    settings: AutoencoderSettings,
+    *,
+    seed: int,
+    hardware: Hardware,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 60,
+    watch: Watch | None = None,
+) -> None:
+    """Train a KL autoencoder in place, take its averaged weights, and whiten its latents.
+
+    Loss: mean absolute error of pixels + `edge_weight` · that of their differences + `kl_weight` · KL [ours].
+
+    Args:
+        vae: diffusers `AutoencoderKL`, on the hardware's device.
+        pixels: uint8 (N, H, W, 3), may be a memory map; read a batch at a time.
+        settings: steps, batch size, rates and weights.
+        seed: of the order, the views and the noise.
+        hardware: device and precision.
+        checkpoint: file to resume from and to write to.
+        checkpoint_seconds: time between two checkpoints.
+        watch: told of progress and metrics.
+    """
+    watch = watch or Unwatched()
+    vae.train()
+    optimizer = torch.optim.AdamW(
+        vae.parameters(), lr=settings.learning_rate, weight_decay=0.0, betas=(0.9, 0.95), fused=True
+    )
+    ema = Ema(vae, settings.ema_decay)
+    keeper = Checkpoint(checkpoint, vae, optimizer, ema, checkpoint_seconds)
+    start = keeper.resume()
+    watch.forget_after(start)
+
+    for step in range(start, settings.steps):
+        rng = generator(seed, "autoencoder", step)
+        index = batch_indices(len(pixels), settings.batch_size, step, seed)
+        x = random_views(to_float(pixels[np.sort(index)]), rng).to(hardware.device)
+        with hardware.autocast():
+            posterior = vae.encode(x).latent_dist
+            mean, logvar = posterior.mean.float(), posterior.logvar.float()
+            z = mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=rng).to(mean)
+            y = vae.decode(z).sample.float()
+        pixel_loss = (y - x).abs().mean()
+        edge_loss = _edges(y, x)
+        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum((1, 2, 3)).mean()
+        loss = pixel_loss + settings.edge_weight * edge_loss + settings.kl_weight * kl
+
+        set_learning_rate(
+            optimizer,
+            learning_rate(step, peak=settings.learning_rate, warmup=settings.warmup_steps, total=settings.steps),
+        )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        ema.update(step)
+
+        if step % 20 == 0 or step + 1 == settings.steps:
+            error = F.mse_loss(y.detach(), x).item() / 4  # [-1, 1] spans 2
+            watch.log(step + 1, loss=loss.item(), psnr=-10 * float(np.log10(max(error, 1e-12))), kl=kl.item())
+        watch.progress(step + 1, settings.steps)
+        keeper.maybe_save(step + 1)
+
+    ema.copy_to_module()
+    vae.eval().requires_grad_(False)
+    mean_C, std_C = latent_statistics(vae, pixels, hardware, seed=derive(seed, "whiten"))
+    whiten(vae, mean_C, std_C)
+
+
+def latent_statistics(
+    vae: Any, pixels: NDArray[np.uint8], hardware: Hardware, *, seed: int, images: int = 1024, batch_size: int = 64
+) -> tuple[Tensor, Tensor]:
+    """Per-channel mean and standard deviation of the raw posterior means, over a seeded sample of the images."""
+    index = np.sort(batch_indices(len(pixels), min(images, len(pixels)), 0, seed))
+    batches = [index[i : i + batch_size] for i in range(0, len(index), batch_size)]
+    with torch.no_grad(), hardware.autocast():
+        means = [vae.encode(to_float(pixels[batch]).to(hardware.device)).latent_dist.mean.float() for batch in batches]
+    values = torch.cat(means).transpose(0, 1).flatten(1)
+    return values.mean(1), values.std(1)
+
+
+def reconstruction_psnr(
+    vae: Any, pixels: NDArray[np.uint8], hardware: Hardware, *, images: int = 512, batch_size: int = 64
+) -> float:
+    """Mean PSNR in dB of decoded posterior means, over the first images given."""
+    values = []
+    for start in range(0, min(images, len(pixels)), batch_size):
+        x = to_float(pixels[start : start + batch_size]).to(hardware.device)
+        with torch.no_grad(), hardware.autocast():
+            y = vae.decode(vae.encode(x).latent_dist.mean).sample.float().clamp(-1, 1)
+        values.append(-10 * torch.log10((y - x).square().mean((1, 2, 3)) / 4))
+    return float(torch.cat(values).mean())
+
+
+def _edges(y: Tensor, x: Tensor) -> Tensor:
+    # Error of the differences between neighbours: absolute error alone is content with blur.
+    across = (y.diff(dim=3) - x.diff(dim=3)).abs().mean()
+    down = (y.diff(dim=2) - x.diff(dim=2)).abs().mean()
+    return across + down

@@ -1,0 +1,102 @@
+"""One loop that trains the latent classifier (DPD, revised release)."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from terradistill.config import ClassifierSettings
+from terradistill.hardware import Hardware
+from terradistill.models.latent_classifier import LatentClassifier
+from terradistill.seeding import derive, generator, numpy_generator
+from terradistill.training.latents import LatentCache
+from terradistill.training.progress import Unwatched, Watch, batch_indices, learning_rate, set_learning_rate
+
+
+def train_latent_classifier(
+    latents: LatentCache,
+    labels: NDArray[np.int64],
+    n_classes: int,
+    settings: ClassifierSettings,
+    *,
+    seed: int,
+    hardware: Hardware,
+    watch: Watch | None = None,
+) -> tuple[LatentClassifier, float]:
+    """Train on posterior samples in flipped views; keep the best epoch on an internal validation split.
+
+    Short enough to start anew after a kill, and then with the same result.
+
+    Returns:
+        The classifier in evaluation mode, and its validation accuracy in [0, 1].
+    """
+    watch = watch or Unwatched()
+    learned, validation = _stratified(labels, settings.validation_fraction, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "classifier weights"))
+        model = LatentClassifier(latents.mean.shape[2], n_classes, settings.width, settings.dropout)
+    model.to(hardware.device)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
+    batch_size = min(settings.batch_size, len(learned))
+    per_epoch = max(1, len(learned) // batch_size)
+    total = min(settings.epochs * per_epoch, settings.max_steps)
+    targets = torch.as_tensor(labels)
+    best, best_weights = -1.0, {}
+
+    for step in range(total):
+        rng = generator(seed, "classifier", step)
+        index = learned[batch_indices(len(learned), batch_size, step, seed)]
+        z = latents.draw(index, rng).to(hardware.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, "dropout", step))
+            with hardware.autocast():
+                logits = model.train()(z).float()
+        loss = F.cross_entropy(logits, targets[index].to(hardware.device))
+
+        set_learning_rate(
+            optimizer,
+            learning_rate(
+                step,
+                peak=settings.learning_rate,
+                warmup=min(settings.warmup_epochs * per_epoch, total // 10),
+                total=total,
+                floor=settings.minimum_learning_rate,
+            ),
+        )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+        last = step + 1 == total
+        if (step + 1) % max(per_epoch, 50) == 0 or last:
+            accuracy = float(
+                (predict(model, latents.means()[validation], hardware).argmax(1) == targets[validation]).float().mean()
+            )
+            watch.log(step + 1, loss=loss.item(), accuracy=accuracy)
+            if accuracy > best:
+                best, best_weights = accuracy, {k: v.detach().clone() for k, v in model.state_dict().items()}
+        watch.progress(step + 1, total)
+    model.load_state_dict(best_weights)
+    return model.eval(), best
+
+
+@torch.no_grad()
+def predict(model: LatentClassifier, latents: Tensor, hardware: Hardware, batch_size: int = 512) -> Tensor:
+    """Logits, float32 (N, n_classes) on the CPU, of scaled latents (N, C, h, w)."""
+    model.eval()
+    with hardware.autocast():
+        return torch.cat([model(part.to(hardware.device)).float().cpu() for part in latents.split(batch_size)])
+
+
+def _stratified(labels: NDArray[np.int64], share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    # At least one validation scene and one training scene a class.
+    rng = numpy_generator(seed, "validation")
+    validation = []
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        validation.append(members[: max(1, min(round(len(members) * share), len(members) - 1))])
+    held = np.sort(np.concatenate(validation))
+    return np.setdiff1d(np.arange(len(labels)), held), held

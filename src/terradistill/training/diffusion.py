@@ -1,0 +1,187 @@
+"""One loop that trains the text-conditioned denoiser, read from top to bottom."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from terradistill.config import DiffusionSettings
+from terradistill.hardware import Hardware
+from terradistill.models.generator import Generator
+from terradistill.models.parameterisation import Parameterisation
+from terradistill.seeding import generator as seeded
+from terradistill.training.latents import LatentCache
+from terradistill.training.progress import (
+    Checkpoint,
+    Ema,
+    Unwatched,
+    Watch,
+    batch_indices,
+    learning_rate,
+    set_learning_rate,
+)
+
+
+@dataclass(frozen=True)
+class CaptionTable:
+    """The captions of all scenes, tokenised once.
+
+    Attributes:
+        tokens: int64 (M, L), one row for each distinct caption; row 0 is the empty caption.
+        first: int64 (N,), where a scene's captions begin in `rows`.
+        count: int64 (N,), how many it has.
+        rows: int64 (sum of count,), rows of `tokens`.
+    """
+
+    tokens: Tensor
+    first: Tensor
+    count: Tensor
+    rows: Tensor
+
+    @classmethod
+    def of(cls, captions: Sequence[Sequence[str]], generator: Generator) -> "CaptionTable":
+        number: dict[str, int] = {"": 0}
+        rows = [number.setdefault(text, len(number)) for texts in captions for text in texts]
+        count = torch.tensor([len(texts) for texts in captions])
+        return cls(generator.tokens(list(number)), count.cumsum(0) - count, count, torch.tensor(rows))
+
+    def draw(self, index: NDArray[np.int64], dropout: float, rng: torch.Generator) -> Tensor:
+        """Tokens (B, L) of one caption a scene, emptied with probability `dropout`."""
+        scenes = torch.as_tensor(index)
+        pick = (torch.rand(len(index), generator=rng) * self.count[scenes]).long()
+        rows = self.rows[self.first[scenes] + pick]
+        rows[torch.rand(len(index), generator=rng) < dropout] = 0
+        return self.tokens[rows]
+
+
+def train_diffusion(
+    generator: Generator,
+    latents: LatentCache,
+    captions: Sequence[Sequence[str]],
+    settings: DiffusionSettings,
+    *,
+    seed: int,
+    hardware: Hardware,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 120,
+    watch: Watch | None = None,
+) -> None:
+    """Train UNet and text encoder in place and take their averaged weights.
+
+    Loss: squared error of the prediction, weighted by min-SNR; timesteps uniform; captions dropped for guidance.
+
+    Args:
+        generator: its autoencoder stays as it is.
+        latents: of the N scenes to learn from.
+        captions: N lists of at least one caption.
+        settings: steps, batch size, rates; `held_out` of the scenes only watch the loss.
+        seed: of the order, the noise, the times and the dropout.
+        hardware: device and precision.
+        checkpoint: file to resume from and to write to.
+        checkpoint_seconds: time between two checkpoints.
+        watch: told of progress and metrics.
+    """
+    watch = watch or Unwatched()
+    device = hardware.device
+    model = nn.ModuleDict({"unet": generator.unet, "text_encoder": generator.text_encoder})
+    model.train().requires_grad_(True)
+    schedule = generator.parameterisation
+    table = CaptionTable.of(captions, generator)
+    kept_back, learned = held_out_split(len(latents), settings.held_out, seed)
+
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
+    ema = Ema(model, settings.ema_decay)
+    keeper = Checkpoint(checkpoint, model, optimizer, ema, checkpoint_seconds)
+    start = keeper.resume()
+    watch.forget_after(start)
+    mean_loss = 0.0
+
+    for step in range(start, settings.steps):
+        rng = seeded(seed, "diffusion", step)
+        index = learned[batch_indices(len(learned), settings.batch_size, step, seed)]
+        tokens = table.draw(index, settings.caption_dropout, rng)
+        loss = denoising_loss(
+            generator, schedule, latents.draw(index, rng), tokens, rng, hardware, settings.min_snr_gamma
+        )
+
+        set_learning_rate(
+            optimizer,
+            learning_rate(step, peak=settings.learning_rate, warmup=settings.warmup_steps, total=settings.steps),
+        )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        ema.update(step)
+
+        value = loss.item()
+        mean_loss = value if step == start else 0.98 * mean_loss + 0.02 * value
+        last = step + 1 == settings.steps
+        if step % 20 == 0 or last:
+            watch.log(step + 1, loss=mean_loss)
+        if len(kept_back) and ((step + 1) % 250 == 0 or last):
+            ema.swap()
+            watch.log(
+                step + 1, held_out_loss=_held_out_loss(generator, schedule, latents, table, kept_back, seed, hardware)
+            )
+            ema.swap()
+        watch.progress(step + 1, settings.steps)
+        keeper.maybe_save(step + 1)
+
+    ema.copy_to_module()
+    model.to(device).eval().requires_grad_(False)
+
+
+def denoising_loss(
+    generator: Generator,
+    schedule: Parameterisation,
+    z0: Tensor,
+    tokens: Tensor,
+    rng: torch.Generator,
+    hardware: Hardware,
+    gamma: float | None,
+) -> Tensor:
+    """Min-SNR weighted squared error at random times: a scalar. z0 (B, C, h, w), tokens (B, L), both on the CPU."""
+    device = hardware.device
+    t = torch.randint(0, schedule.n_timesteps, (len(z0),), generator=rng)
+    noise = torch.randn(z0.shape, generator=rng)
+    z_t, target = schedule.add_noise(z0, noise, t), schedule.target(z0, noise, t)
+    with hardware.autocast():
+        text = generator.text_encoder(tokens.to(device))[0]
+        output = generator.unet(z_t.to(device), t.to(device), text).sample
+    error = (output.float() - target.to(device)).square().mean((1, 2, 3))
+    return torch.as_tensor((schedule.loss_weight(t, gamma).to(device) * error).mean())
+
+
+def held_out_split(n: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Scenes kept back and scenes learned from, both int64 indices."""
+    order = batch_indices(n, n, 0, seed)
+    count = min(int(n * share), n - 1)
+    return order[:count], np.sort(order[count:])
+
+
+@torch.no_grad()
+def _held_out_loss(
+    generator: Generator,
+    schedule: Parameterisation,
+    latents: LatentCache,
+    table: CaptionTable,
+    index: NDArray[np.int64],
+    seed: int,
+    hardware: Hardware,
+) -> float:
+    # The same scenes, times and noise at every look, so that the curve shows learning and nothing else.
+    rng = seeded(seed, "held out")
+    index = np.resize(index, 256) if len(index) < 256 else index[:256]
+    generator.unet.eval()
+    loss = denoising_loss(
+        generator, schedule, latents.draw(index, rng), table.draw(index, 0.0, rng), rng, hardware, None
+    )
+    generator.unet.train()
+    return float(loss)

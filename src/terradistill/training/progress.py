@@ -1,0 +1,140 @@
+"""What every training loop needs to be interrupted at any moment and end the same: batches and noise that depend on
+the step alone, and a checkpoint of everything that changes."""
+
+import math
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from terradistill.run import replacing
+from terradistill.seeding import numpy_generator
+
+
+class Watch(Protocol):
+    """Whom a loop tells how it goes (a `terradistill.run.Stage`)."""
+
+    def progress(self, done: int, total: int) -> None: ...
+    def log(self, step: int, **values: float) -> None: ...
+    def forget_after(self, step: int) -> None: ...
+
+
+class Unwatched:
+    """Tells nobody."""
+
+    def progress(self, done: int, total: int) -> None: ...
+    def log(self, step: int, **values: float) -> None: ...
+    def forget_after(self, step: int) -> None: ...
+
+
+@lru_cache(maxsize=4)
+def _order(n: int, epoch: int, seed: int) -> NDArray[np.int64]:
+    return numpy_generator(seed, "order", epoch).permutation(n)
+
+
+def batch_indices(n: int, batch_size: int, step: int, seed: int) -> NDArray[np.int64]:
+    """The step's batch from endless seeded permutations of n items: int64 (batch_size,), known without any state."""
+    places = np.arange(step * batch_size, (step + 1) * batch_size)
+    return np.concatenate(
+        [_order(n, int(epoch), seed)[places[places // n == epoch] % n] for epoch in np.unique(places // n)]
+    )
+
+
+def learning_rate(step: int, *, peak: float, warmup: int, total: int, floor: float = 0.0) -> float:
+    """Linear warm-up to `peak`, then a half cosine down to `floor` at the last step."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = (step - warmup) / max(1, total - warmup)
+    return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+class Ema:
+    """Exponential moving average of a module's parameters, with a short memory at the start."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.live: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
+        self.mean = [p.detach().clone() for p in self.live]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.mean, self.live, 1 - decay)
+
+    @torch.no_grad()
+    def copy_to_module(self) -> None:
+        torch._foreach_copy_(self.live, self.mean)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange live weights and averages (call twice to look at the averages and go on)."""
+        kept = [p.detach().clone() for p in self.live]
+        torch._foreach_copy_(self.live, self.mean)
+        torch._foreach_copy_(self.mean, kept)
+
+
+class Checkpoint:
+    """Everything that a loop changes, in one safetensors file, written every so often by the clock.
+
+    When it is written has no influence on the result, so the clock may decide.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        ema: Ema | None,
+        seconds: float = 60,
+    ) -> None:
+        self.path, self.module, self.optimizer, self.ema, self.seconds = path, module, optimizer, ema, seconds
+        self._last = time.monotonic()
+
+    def resume(self) -> int:
+        """Load the file if there is one; the number of steps already done."""
+        if self.path is None or not self.path.exists():
+            return 0
+        with safe_open(self.path, "pt") as file:
+            step = int((file.metadata() or {})["step"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+        self.module.load_state_dict(_strip(tensors, "model."))
+        if self.ema is not None:
+            for mean, (_, saved) in zip(self.ema.mean, sorted(_strip(tensors, "ema.").items()), strict=True):
+                mean.copy_(saved)
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in _strip(tensors, "optimizer.").items():
+            index, _, name = key.partition(".")
+            state.setdefault(int(index), {})[name] = tensor
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        return step
+
+    def maybe_save(self, step: int) -> None:
+        """Write after `step` steps, if it is time."""
+        if self.path is None or time.monotonic() - self._last < self.seconds:
+            return
+        tensors = {f"model.{key}": value for key, value in self.module.state_dict().items()}
+        if self.ema is not None:
+            tensors |= {f"ema.{index:05d}": mean for index, mean in enumerate(self.ema.mean)}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
+        with replacing(self.path) as temporary:
+            save_file(
+                {key: value.detach().contiguous() for key, value in tensors.items()}, temporary, {"step": str(step)}
+            )
+        self._last = time.monotonic()
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

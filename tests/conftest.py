@@ -1,0 +1,30 @@
+"""What several rooms' tests share: drawn scenes, and one tiny run made from them."""
+
+from pathlib import Path
+
+import pytest
+
+import terradistill as td
+from terradistill.data.drawn import draw_scenes
+
+TINY = [
+    "--preset", "tiny", "--ipc", "2", "--set", "checkpoint_seconds=0",
+    "--set", "autoencoder.steps=12", "--set", "diffusion.steps=12", "--set", "evaluation.max_steps=10",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of twelve drawn scenes, with captions."""
+    return draw_scenes(tmp_path_factory.mktemp("drawn") / "scenes", per_class=12, size=32, n_classes=3)
+
+
+@pytest.fixture(scope="session")
+def finished(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> td.Distilled:
+    """A whole run of the main job with tiny networks, every stage for real."""
+    return td.distill(drawn, tmp_path_factory.mktemp("run") / "run", tiny_settings())
+
+
+def tiny_settings(**given: object) -> td.Settings:
+    overrides = TINY[5::2]
+    return td.load_settings(["tiny"], overrides=overrides, **{"ipc": 2, **given})

@@ -1,0 +1,168 @@
+"""The command line: its contract, its speed, and its answers to wrong input."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from terradistill import cli
+from tests.wrong_inputs import WRONG_DATA, good_folder
+
+OPTIONS = {
+    ("distill",): "--ipc --out --generator --preset --config --set --seed --limit --train-fraction --no-eval --dry-run",
+    ("train", "autoencoder"): "--out --preset --config --set --seed",
+    ("train", "generator"): "--out --preset --config --set --seed",
+    ("train", "classifier"): "--out --preset --config --set --seed",
+    ("evaluate",): "--against --out",
+    ("data", "check"): "--ipc --limit",
+    ("data", "prepare"): "--out --resolution",
+    ("data", "draw"): "--out --per-class",
+    ("doctor",): "--help",
+}
+
+
+def terradistill(
+    *arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> tuple[int, str]:
+    """Exit code and error output of the command line, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["terradistill", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    code = ended.value.code
+    return (code if isinstance(code, int) else 0), capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", OPTIONS, ids=" ".join)
+def test_the_commands_have_the_promised_options(command: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(cli.app, [*command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert shown.exit_code == 0
+    assert set(OPTIONS[command].split()) <= set(re.findall(r"--[a-z-]+", shown.output))
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    code = """
+import sys
+from terradistill import cli
+sys.argv = ["terradistill", "--help"]
+try:
+    cli.main()
+except SystemExit:
+    print(*sys.modules)
+"""
+    began = time.monotonic()
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    loaded = shown.splitlines()[-1].split()
+    seconds = time.monotonic() - began
+    assert not {"torch", "numpy", "diffusers", "transformers", "sklearn", "pydantic"} & set(loaded)
+    assert seconds < 3, "0.7 s on a quiet machine; the limit here is for a busy one"
+
+
+WRONG_COMMANDS: dict[str, tuple[list[str], str]] = {
+    "unknown preset": (["--preset", "huge"], "'huge'"),
+    "unknown setting": (["--set", "sampling.stepz=3"], "sampling.steps"),
+    "no equals sign": (["--set", "sampling.steps"], "'sampling.steps'"),
+    "out of range": (["--set", "sampling.steps=0"], "sampling.steps"),
+    "wrong type": (["--set", "diffusion.block_channels=wide"], "diffusion.block_channels"),
+    "negative ipc": (["--ipc", "-3"], "ipc"),
+    "fraction of two": (["--train-fraction", "2"], "data.train_fraction"),
+    "no settings file": (["--config", "nowhere.toml"], "nowhere.toml"),
+    "generator nowhere": (["--generator", "no-such-folder"], "no-such-folder"),
+    "unknown network": (["--set", "evaluation.networks=['resnet999']"], "resnet999"),
+    "resolution of seven": (["--set", "data.resolution=7"], "data.resolution"),
+    "template without class": (["--set", "data.caption_template='a picture'"], "{class}"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_COMMANDS)
+def test_a_wrong_command_is_one_sentence_and_exit_2(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments, says = WRONG_COMMANDS[kind]
+    data = good_folder(tmp_path / "data")
+    out = tmp_path / "run"
+    code, error = terradistill(
+        "distill", str(data), "--out", str(out), "--preset", "tiny", "--ipc", "2", *arguments,
+        capsys=capsys, monkeypatch=monkeypatch,
+    )  # fmt: skip
+    assert code == 2
+    assert says in error
+    assert "Traceback" not in error
+    assert not out.exists(), "a command that cannot start leaves nothing behind"
+
+
+def test_settings_files_that_are_no_toml(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad.toml").write_text("[sampling\nsteps = 3")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    for name in ("bad.toml", "binary.toml"):
+        code, error = terradistill(
+            "distill", "data", "--out", "run", "--config", str(tmp_path / name), capsys=capsys, monkeypatch=monkeypatch
+        )
+        assert (code, name in error) == (2, True)
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    data = good_folder(tmp_path / "data")
+    code, error = terradistill(
+        "distill", str(data), "--out", str(tmp_path / "thesis"), capsys=capsys, monkeypatch=monkeypatch
+    )
+    assert code == 2
+    assert "thesis" in error
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(("kind", "make"), WRONG_DATA, ids=[kind for kind, _ in WRONG_DATA])
+def test_wrong_data_is_one_sentence_and_exit_2(
+    kind: str, make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = make(tmp_path)
+    if "split" in given:
+        pytest.skip("upstream splits are asked for in Python, not on the command line")
+    arguments = ["distill", str(given["data"]), "--out", str(tmp_path / "run"), "--preset", "tiny"]
+    arguments += ["--ipc", str(given.get("ipc", 2))]
+    for name, option in (("captions", "--captions"), ("split_file", "--split-file")):
+        arguments += [option, str(given[name])] if name in given else []
+    for name, key in (("on_corrupt", "data.on_corrupt"), ("template", "data.caption_template")):
+        arguments += ["--set", f"{key}={given[name]}"] if name in given else []
+    code, error = terradistill(*arguments, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 2, kind
+    assert str(given["says"]) in error.replace("\n", " ")
+    assert "Traceback" not in error
+
+
+def test_a_plan_writes_nothing(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "terradistill",
+            "distill",
+            str(drawn),
+            "--out",
+            str(tmp_path / "run"),
+            "--preset",
+            "tiny",
+            "--ipc",
+            "2",
+            "--dry-run",
+        ],
+    )
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    shown = capsys.readouterr().out
+    assert not ended.value.code
+    assert "Training the generator" in shown
+    assert "in all" in shown
+    assert not (tmp_path / "run").exists()

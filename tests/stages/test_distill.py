@@ -1,0 +1,152 @@
+"""The main job from DATA to report, with tiny networks on drawn scenes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import terradistill as td
+from terradistill.data.images import decode
+from terradistill.data.scenes import SceneFolder
+from tests.conftest import tiny_settings
+
+STAGES = ["read", "autoencoder", "encode", "diffusion", "classifier", "prototypes", "candidates", "export", "evaluate"]
+
+
+def test_the_run_folder_holds_what_was_promised(finished: td.Distilled) -> None:
+    manifest = json.loads((finished.run / "manifest.json").read_text())
+    assert [stage["name"] for stage in manifest["stages"]] == STAGES
+    assert all(stage["seconds"] > 0 and stage["peak_memory_bytes"] > 1e7 for stage in manifest["stages"])
+    assert manifest["data"]["licence"]
+    for name in ("resolved.json", "split.json", "metrics.jsonl", "prototypes.json", "scores.json", "gallery.png"):
+        assert (finished.run / name).is_file(), name
+    assert "file_name" not in json.loads((finished.run / "prototypes.json").read_text())[0]
+    assert not list((finished.run / "work").iterdir())
+    assert not list(finished.run.rglob("*.partial"))
+    assert not list(finished.run.rglob("*.pkl")) + list(finished.run.rglob("*.bin"))
+
+
+def test_the_scoreboard_has_every_method_and_column(finished: td.Distilled) -> None:
+    columns = {
+        "method", "dataset", "ipc", "network", "pretrained", "labels", "n_seeds",
+        "oa_mean", "oa_std", "aa_mean", "kappa_mean", "seconds",
+    }  # fmt: skip
+    assert [row["method"] for row in finished.scores] == ["distilled", "random", "medoid", "full"]
+    assert all(columns <= row.keys() for row in finished.scores)
+    assert [row["n_train"] for row in finished.scores] == [6, 6, 6, 18]
+    distilled, random, _, full = finished.scores
+    assert distilled["ior"] == pytest.approx(distilled["oa_mean"] - random["oa_mean"])
+    assert distilled["hlr"] == pytest.approx(full["oa_mean"] - distilled["oa_mean"])
+
+
+def test_the_result_opens_as_an_imagefolder(finished: td.Distilled, tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    data = load_dataset("imagefolder", data_dir=str(finished.run / "distilled"), split="train", cache_dir=str(tmp_path))
+    assert len(data) == 6
+    assert {"image", "label", "prompt", "seed"} <= set(data.column_names)
+    assert isinstance(data[0]["image"], Image.Image)
+    assert data[0]["image"].size == (32, 32)
+
+
+def test_the_generator_makes_an_image_from_a_prompt_in_stock_diffusers(finished: td.Distilled) -> None:
+    from diffusers import DiffusionPipeline
+
+    pipeline = DiffusionPipeline.from_pretrained(finished.run / "generator", local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline("a satellite image of a river", num_inference_steps=2).images[0].size == (32, 32)
+
+
+def test_a_kept_image_can_be_made_again_from_its_row(finished: td.Distilled) -> None:
+    # The row says prompt, seed and prototype; nothing about its neighbours can matter.
+    import torch
+    from safetensors.torch import load_file
+
+    from terradistill.data.images import to_uint8
+    from terradistill.hardware import find_hardware
+    from terradistill.sampling.guidance import classifier_free, towards_prototypes
+    from terradistill.sampling.sampler import Request, sample
+
+    settings = json.loads((finished.run / "resolved.json").read_text())["sampling"]
+    row = json.loads((finished.run / "distilled" / "metadata.jsonl").read_text().splitlines()[-1])
+    generator, hardware = td.Generator.load(finished.run).eval(), find_hardware()
+    text = generator.embed([row["prompt"], ""])
+    prototype = json.loads((finished.run / "prototypes.json").read_text())[-1]["sha256"][row["prototype"]]
+    train = [scene["sha256"] for scene in json.loads((finished.run / "split.json").read_text())["train"]]
+    target = load_file(finished.run / "latents" / "train.safetensors")["mean"][0, train.index(prototype)].float()
+    pull = towards_prototypes(target[None], generator.parameterisation, scale=settings["prototype_scale"])
+    assert settings["prototype_scale"] > 0
+    latents = sample(
+        generator,
+        Request(text[:1], torch.zeros(1, dtype=torch.long), [row["seed"]]),
+        steps=settings["steps"],
+        hardware=hardware,
+        guidances=[classifier_free(settings["cfg_scale"], text[1:]), pull],
+    )
+    with hardware.autocast():
+        again = to_uint8(generator.decode(latents))[0]
+    kept = decode((finished.run / "distilled" / row["file_name"]).read_bytes())
+    assert np.abs(again.astype(int) - kept.astype(int)).max() <= 3
+
+
+def test_run_again_nothing_is_made_again(finished: td.Distilled, drawn: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (finished.run / "distilled").rglob("*.png")}
+    again = td.distill(drawn, finished.run, tiny_settings())
+    assert {path: path.stat().st_mtime_ns for path in (finished.run / "distilled").rglob("*.png")} == before
+    assert again.scores == finished.scores
+
+
+def test_changed_settings_or_data_are_refused_by_name(finished: td.Distilled, drawn: Path, tmp_path: Path) -> None:
+    with pytest.raises(td.TerraDistillError, match=r"sampling\.steps \(4 → 9\)"):
+        td.distill(drawn, finished.run, tiny_settings(sampling__steps=9))
+    other = td.prepare(drawn, tmp_path / "other")
+    assert other.n_kept == 36
+    with pytest.raises(td.TerraDistillError, match="was made from"):
+        td.distill(tmp_path / "other" / "train", finished.run, tiny_settings())
+
+
+def test_no_test_scene_is_opened_before_the_evaluation(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    read = SceneFolder.read
+
+    def spy(self: SceneFolder, index: int) -> bytes:
+        opened.append(self.scenes[index].name)
+        return read(self, index)
+
+    from terradistill.distillation import stages
+    from terradistill.distillation.scoreboard import evaluate_stage
+    from terradistill.distillation.work import open_work
+
+    work = open_work(drawn, tmp_path / "run", tiny_settings())
+    monkeypatch.setattr(SceneFolder, "read", spy)
+    for name in STAGES[1:-1]:
+        getattr(stages, name)(work)
+    test = {scene.name for scene in work.test.scenes}
+    assert opened
+    assert not test & set(opened)
+    evaluate_stage(work)
+    assert test <= set(opened)
+
+
+def test_a_generator_that_saw_the_exam_is_refused(finished: td.Distilled, drawn: Path, tmp_path: Path) -> None:
+    with pytest.raises(td.TerraDistillError, match="has learned from"):
+        td.distill(drawn, tmp_path / "a", tiny_settings(generator=str(finished.run), data__split_seed=5))
+    made = td.distill(drawn, tmp_path / "b", tiny_settings(generator=str(finished.run)), evaluate=False)
+    assert len(made.scenes) == 6
+    assert made.scores == []
+    assert not (tmp_path / "b" / "generator").exists()
+
+
+def test_a_distilled_folder_can_be_scored_by_itself(finished: td.Distilled, drawn: Path, tmp_path: Path) -> None:
+    settings = tiny_settings(data__split_file=finished.run / "split.json")
+    rows = td.evaluate(finished.run / "distilled", drawn, tmp_path / "scores", settings)
+    assert [row["method"] for row in rows] == ["distilled", "random", "full"]
+    assert rows[0]["oa"] == finished.scores[0]["oa"]
+    two = tmp_path / "two"
+    td.write_scene_folder(two, ("a", "b"), np.zeros((2, 8, 8, 3), np.uint8), [0, 1], [{}, {}], {"name": "two"})
+    with pytest.raises(td.TerraDistillError, match="differ in the classes"):
+        td.evaluate(two, drawn, tmp_path / "none", tiny_settings())

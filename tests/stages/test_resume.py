@@ -1,0 +1,59 @@
+"""Killed without warning at random moments, the same command ends with the same images."""
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TINY
+
+
+def start(data: Path, out: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "terradistill", "distill", str(data), "--out", str(out), *TINY]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def images(run: Path) -> dict[str, str]:
+    folder = run / "distilled"
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*.png")}
+
+
+@pytest.mark.slow
+def test_killed_at_five_random_moments_the_same_images_come_out(drawn: Path, tmp_path: Path) -> None:
+    began = time.monotonic()
+    whole = start(drawn, tmp_path / "whole")
+    assert whole.wait() == 0, whole.stderr and whole.stderr.read()
+    seconds = time.monotonic() - began
+
+    rng = random.Random(0)
+    kills = 0
+    for _ in range(5):
+        process = start(drawn, tmp_path / "killed")
+        try:
+            process.wait(timeout=rng.uniform(0.15, 0.6) * seconds)
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+    assert kills >= 3
+    last = start(drawn, tmp_path / "killed")
+    assert last.wait() == 0, last.stderr and last.stderr.read()
+    assert len(images(tmp_path / "whole")) == 6
+    assert images(tmp_path / "killed") == images(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_interrupted_by_the_keyboard_it_says_so(drawn: Path, tmp_path: Path) -> None:
+    process = start(drawn, tmp_path / "run")
+    while not (tmp_path / "run" / "metrics.jsonl").exists() and process.poll() is None:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert process.stderr is not None
+    assert b"the same command goes on" in process.stderr.read()

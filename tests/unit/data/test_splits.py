@@ -1,0 +1,138 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from terradistill.data.scenes import DatasetInfo, Scene, SceneFolder
+from terradistill.data.splits import assert_disjoint, limit_scenes, load_split, save_split, split_scenes
+from terradistill.errors import DataError
+
+
+def folder_of(counts: dict[str, int], salt: str = "") -> SceneFolder:
+    classes = tuple(sorted(counts))
+    scenes = [
+        Scene(f"{name}/{i:03d}.png", label, sha256=f"{salt}{name}{i}")
+        for label, name in enumerate(classes)
+        for i in range(counts[name])
+    ]
+    return SceneFolder(classes, tuple(sorted(scenes, key=lambda s: s.name)), DatasetInfo("x"), str.encode)
+
+
+def names(folder: SceneFolder) -> list[str]:
+    return [scene.name for scene in folder.scenes]
+
+
+def test_a_split_is_stratified_disjoint_and_complete() -> None:
+    folder = folder_of({"a": 10, "b": 7, "c": 2})
+    train, test = split_scenes(folder, 0.5, 0)
+    assert train.counts == {"a": 5, "b": 4, "c": 1}
+    assert test.counts == {"a": 5, "b": 3, "c": 1}
+    assert sorted(names(train) + names(test)) == names(folder)
+    assert train.classes == test.classes == folder.classes
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.999])
+def test_each_side_keeps_at_least_one(fraction: float) -> None:
+    train, test = split_scenes(folder_of({"a": 5, "b": 2}), fraction, 0)
+    assert min(*train.counts.values(), *test.counts.values()) == 1
+
+
+def test_a_split_depends_on_seed_and_names_alone() -> None:
+    folder = folder_of({"a": 40, "b": 40})
+    shuffled = replace(folder, scenes=tuple(reversed(folder.scenes)))
+    assert names(split_scenes(shuffled, 0.3, 1)[0]) == names(split_scenes(folder, 0.3, 1)[0])
+    assert names(split_scenes(folder, 0.3, 1)[0]) != names(split_scenes(folder, 0.3, 2)[0])
+
+
+def test_a_new_image_hardly_moves_others() -> None:
+    before = set(names(split_scenes(folder_of({"a": 40, "b": 2}), 0.5, 0)[0]))
+    after = set(names(split_scenes(folder_of({"a": 41, "b": 2}), 0.5, 0)[0]))
+    assert len(before ^ after) <= 2
+
+
+def test_a_class_of_one_cannot_be_divided() -> None:
+    with pytest.raises(DataError, match="Class 'b' has 1 images"):
+        split_scenes(folder_of({"a": 5, "b": 1}), 0.5, 0)
+
+
+def test_a_limit_is_stratified_and_nested() -> None:
+    folder = folder_of({"a": 30, "b": 4})
+    few, more = limit_scenes(folder, 3, 0), limit_scenes(folder, 6, 0)
+    assert few.counts == {"a": 3, "b": 3}
+    assert more.counts == {"a": 6, "b": 4}
+    assert set(names(few)) < set(names(more))
+    assert names(limit_scenes(folder, 3, 1)) != names(few)
+
+
+def test_a_saved_split_loads(tmp_path: Path) -> None:
+    folder = folder_of({"a": 6, "b": 6})
+    train, test = split_scenes(folder, 0.5, 3)
+    save_split(tmp_path / "split.json", train, test, seed=3, train_fraction=0.5)
+    content = json.loads((tmp_path / "split.json").read_text())
+    assert (content["seed"], content["train_fraction"]) == (3, 0.5)
+    assert content["train"][0] == {"name": train.scenes[0].name, "sha256": train.scenes[0].sha256}
+    again = load_split(tmp_path / "split.json", folder)
+    assert [names(side) for side in again] == [names(train), names(test)]
+    assert [path.name for path in tmp_path.iterdir()] == ["split.json"]
+
+
+def test_an_image_that_changed_since_is_refused(tmp_path: Path) -> None:
+    save_split(tmp_path / "split.json", *split_scenes(folder_of({"a": 4, "b": 4}), 0.5, 0))
+    with pytest.raises(DataError, match="has changed"):
+        load_split(tmp_path / "split.json", folder_of({"a": 4, "b": 4}, salt="other"))
+
+
+GOOD: dict[str, Any] = {"train": ["a/000.png", "b/000.png"], "test": ["a/001.png", "b/001.png"]}
+
+
+def written(tmp_path: Path, content: object) -> Path:
+    path = tmp_path / "mine.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_plain_names_load_and_may_leave_images_out(tmp_path: Path) -> None:
+    train, test = load_split(written(tmp_path, GOOD), folder_of({"a": 3, "b": 3}))
+    assert [names(train), names(test)] == [GOOD["train"], GOOD["test"]]
+
+
+def test_names_that_the_check_dropped_are_passed_over(tmp_path: Path) -> None:
+    content = GOOD | {"test": [*GOOD["test"], "a/009.png"]}
+    _, test = load_split(written(tmp_path, content), folder_of({"a": 3, "b": 3}), dropped={"a/009.png"})
+    assert len(test) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (GOOD | {"train": [*GOOD["train"], "a/999.png"]}, "'a/999.png', which is not in the data"),
+        (GOOD | {"train": [*GOOD["train"], "b/001.png"]}, "'b/001.png' is in train and in test"),
+        (GOOD | {"test": ["a/001.png"]}, "test has no image of class 'b'"),
+        (GOOD | {"train": "a/000.png"}, "no list 'train'"),
+        (GOOD | {"train": [1]}, "'1'"),
+        ({"train": GOOD["train"]}, "no list 'test'"),
+        ([], "holds a list"),
+        ("{", "not valid JSON"),
+    ],
+)
+def test_wrong_split_files_are_refused(tmp_path: Path, content: object, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        load_split(written(tmp_path, content), folder_of({"a": 3, "b": 3}))
+
+
+def test_an_exact_copy_on_both_sides_is_refused(tmp_path: Path) -> None:
+    folder = folder_of({"a": 3, "b": 3})
+    scenes = [replace(s, sha256="same") if s.name in ("a/000.png", "a/001.png") else s for s in folder.scenes]
+    with pytest.raises(DataError, match=r"'a/001\.png' of test is an exact copy of 'a/000\.png'"):
+        load_split(written(tmp_path, GOOD), folder.with_scenes(scenes))
+
+
+def test_disjoint_sides_pass_and_unchecked_ones_go_by_name() -> None:
+    folder = folder_of({"a": 4, "b": 4})
+    assert_disjoint(*split_scenes(folder, 0.5, 0))
+    unchecked = folder.with_scenes(replace(scene, sha256="") for scene in folder.scenes)
+    assert_disjoint(*split_scenes(unchecked, 0.5, 0))
+    with pytest.raises(DataError, match="exact copy"):
+        assert_disjoint(unchecked, unchecked)

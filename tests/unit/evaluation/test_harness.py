@@ -1,0 +1,156 @@
+import json
+import statistics
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from terradistill.config import EvaluationSettings
+from terradistill.errors import EvaluationError
+from terradistill.evaluation import harness
+from terradistill.evaluation.harness import Labelled, Score, score_method, train_and_score, with_references
+from terradistill.evaluation.metrics import agreement
+
+CPU = torch.device("cpu")
+QUICK = EvaluationSettings(
+    n_seeds=2, batch_size=16, epochs=1, min_steps=25, max_steps=25, optimizer="adamw", learning_rate=2e-3
+)
+
+
+def scenes(n_per_class: int, seed: int) -> Labelled:
+    """Three kinds of 16-pixel scenes that colour tells apart."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(3), n_per_class)
+    images = rng.integers(0, 120, (len(labels), 16, 16, 3))
+    images[np.arange(len(labels)), :, :, labels] += 100
+    return Labelled(images.astype(np.uint8), labels)
+
+
+def train(train_set: Labelled, seed: int = 0, **options: Any) -> Score:
+    return train_and_score(train_set, scenes(10, 9), 3, "convnet3", QUICK, seed=seed, device=CPU, bf16=False, **options)
+
+
+def test_learns_what_can_be_told_apart_and_repeats_itself() -> None:
+    ticks: list[tuple[int, int]] = []
+    before = torch.get_rng_state()
+    first = train(scenes(4, 1), progress=lambda done, total: ticks.append((done, total)))
+    assert first.agreement.oa > 0.95
+    assert first.steps == 25
+    assert ticks == [(i, 25) for i in range(1, 26)]
+    assert torch.equal(before, torch.get_rng_state())
+    torch.rand(7)  # the score depends on its seed, not on what was drawn before
+    again = train(scenes(4, 1))
+    assert (again.agreement.confusion == first.agreement.confusion).all()
+
+
+def test_shuffled_labels_give_chance() -> None:
+    tidy = scenes(20, 1)
+    mixed = Labelled(tidy.images, np.tile(np.arange(3), 20))
+    assert abs(train(mixed).agreement.oa - 1 / 3) < 0.25
+
+
+def test_bf16_learns_too() -> None:
+    score = train_and_score(scenes(4, 1), scenes(9, 2), 3, "convnet3", QUICK, seed=0, device=CPU, bf16=True)
+    assert score.agreement.oa > 0.9
+
+
+def test_sets_of_another_size_are_resized() -> None:
+    big = scenes(4, 1)
+    big = Labelled(big.images.repeat(2, axis=1).repeat(2, axis=2), big.labels)
+    assert train(big).agreement.oa > 0.9
+
+
+def test_bad_images_and_labels_are_refused() -> None:
+    good = scenes(2, 0)
+    with pytest.raises(EvaluationError, match="with 5 labels"):
+        Labelled(good.images, good.labels[:5])
+    with pytest.raises(EvaluationError, match="float64"):
+        Labelled(good.images / 255, good.labels)  # type: ignore[arg-type]
+    with pytest.raises(EvaluationError, match="n at least 1"):
+        Labelled(good.images[:0], good.labels[:0])
+    with pytest.raises(EvaluationError, match="training labels run from 0 to 2: expected 0 to 1"):
+        train_and_score(good, good, 2, "convnet3", QUICK, seed=0, device=CPU, bf16=False)
+
+
+def test_divergence_is_told() -> None:
+    wild = QUICK.model_copy(update={"optimizer": "sgd", "learning_rate": 1e30, "max_steps": 5})
+    with pytest.raises(EvaluationError, match=r"diverged.*learning_rate"):
+        train_and_score(scenes(2, 0), scenes(2, 0), 3, "convnet3", wild, seed=0, device=CPU, bf16=False)
+
+
+def test_row_sums_up_its_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []  # seed, size of the training set
+
+    def stub(train_set: Labelled, test: Labelled, n_classes: int, *_: Any, seed: int, **__: Any) -> Score:
+        seen.append((seed, len(train_set.labels)))
+        wrong = len(seen)
+        predicted = np.where(np.arange(len(test.labels)) < wrong, (test.labels + 1) % 3, test.labels)
+        return Score(agreement(test.labels, predicted, n_classes), 7, 11, 0.5)
+
+    monkeypatch.setattr(harness, "train_and_score", stub)
+    settings = QUICK.model_copy(update={"n_seeds": 3})
+
+    def row_of(method: str, sets: list[Labelled]) -> dict[str, Any]:
+        return score_method(
+            method, sets, scenes(4, 0), ["a", "b", "c"], "convnet3", settings,
+            dataset="toy", ipc=2, base_seed=5, device=CPU, bf16=False,
+        )  # fmt: skip
+
+    row = row_of("distilled", [scenes(2, 1), scenes(3, 2)])
+    assert row["oa"] == pytest.approx([11 / 12, 10 / 12, 9 / 12])
+    assert row["oa_std"] == pytest.approx(statistics.stdev(row["oa"]))
+    assert row["oa_std"] == pytest.approx(np.std(row["oa"], ddof=1))
+    assert row["recall"] == pytest.approx([0.5, 1, 1])
+    assert np.sum(row["confusion"]) == 36
+    assert (row["n_sets"], row["set_index"]) == (2, [0, 1, 0])
+    assert (row["steps"], row["parameters"], row["seconds"]) == (7, 11, 1.5)
+    assert (row["resolution"], row["chance"], row["labels"]) == (16, pytest.approx(1 / 3), "hard")
+    assert [size for _, size in seen] == [6, 9, 6]
+    assert json.loads(json.dumps(row, allow_nan=False)) == row
+
+    row_of("random", [scenes(2, 3)])
+    assert [seed for seed, _ in seen[:3]] == [seed for seed, _ in seen[3:]]
+    assert len({seed for seed, _ in seen}) == 3
+
+
+def test_one_training_has_no_spread_and_no_set_is_an_error() -> None:
+    settings = QUICK.model_copy(update={"n_seeds": 1, "min_steps": 2, "max_steps": 2})
+    told: list[tuple[int, int]] = []
+
+    def row_of(sets: list[Labelled]) -> dict[str, Any]:
+        return score_method(
+            "distilled", sets, scenes(2, 0), ["a", "b", "c"], "convnet3", settings,
+            dataset="toy", ipc=2, base_seed=0, device=CPU, bf16=False, progress=lambda *step: told.append(step),
+        )  # fmt: skip
+
+    assert row_of([scenes(2, 1)])["oa_std"] is None
+    assert told == [(1, 2), (2, 2)]
+    with pytest.raises(EvaluationError, match="no training set"):
+        row_of([])
+
+
+def test_progress_counts_all_trainings() -> None:
+    told: list[tuple[int, int]] = []
+    settings = QUICK.model_copy(update={"min_steps": 2, "max_steps": 2})
+    score_method(
+        "full", [scenes(2, 1)], scenes(2, 0), ["a", "b", "c"], "convnet3", settings,
+        dataset="toy", ipc=None, base_seed=0, device=CPU, bf16=False, progress=lambda *step: told.append(step),
+    )  # fmt: skip
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_references_give_recovery_and_improvement() -> None:
+    def row(method: str, oa: float, ipc: int | None = 10, network: str = "convnet3") -> dict[str, Any]:
+        same = {"dataset": "toy", "pretrained": False, "resolution": 64}
+        return {"method": method, "oa_mean": oa, "ipc": ipc, "network": network, **same}
+
+    rows = [row("distilled", 0.7), row("random", 0.6), row("full", 0.9, None), row("medoid", 0.55)]
+    rows += [row("distilled", 0.8, 20), row("distilled", 0.5, network="resnet18")]
+    distilled, random, full, medoid, more, lonely = with_references(rows)
+    assert (distilled["hlr"], distilled["ior"]) == (pytest.approx(0.2), pytest.approx(0.1))
+    assert (medoid["hlr"], medoid["ior"]) == (pytest.approx(0.35), pytest.approx(-0.05))
+    assert more["hlr"] == pytest.approx(0.1)
+    assert "ior" not in more
+    assert not {"ior", "hlr"} & (random.keys() | full.keys() | lonely.keys())
+    assert "hlr" not in rows[0]

@@ -1,0 +1,100 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from terradistill.config import load_settings
+from terradistill.errors import ConfigError, GeneratorError
+from terradistill.models.generator import Generator, build_generator, build_vae, whiten
+from terradistill.models.tokenizer import build_tokenizer
+
+SETTINGS = load_settings(["tiny"])
+CAPTIONS = ["a satellite image of a river", "a satellite image of dense forest", "many boats in a harbour"]
+
+
+@pytest.fixture(scope="module")
+def generator() -> Generator:
+    vae = build_vae(SETTINGS.autoencoder, 32, 0)
+    return build_generator(SETTINGS.diffusion, vae, 32, CAPTIONS, 0).eval()
+
+
+def test_sizes_follow_the_parts(generator: Generator) -> None:
+    assert (generator.factor, generator.resolution, generator.latent_shape) == (2, 32, (4, 16, 16))
+
+
+def test_a_saved_folder_opens_here_and_in_stock_diffusers(generator: Generator, tmp_path: Path) -> None:
+    from diffusers import DiffusionPipeline
+
+    generator.save(tmp_path / "g")
+    again = Generator.load(tmp_path / "g")
+    for part in ("vae", "unet", "text_encoder"):
+        before, after = getattr(generator, part).state_dict(), getattr(again, part).state_dict()
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[key], after[key]) for key in before)
+    torch.testing.assert_close(again.embed(CAPTIONS), generator.embed(CAPTIONS))
+    torch.testing.assert_close(again.parameterisation.alphas_cumprod, generator.parameterisation.alphas_cumprod)
+
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "g", local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    image = pipeline("a satellite image of a river", num_inference_steps=3).images[0]
+    assert image.size == (32, 32)
+
+
+def test_a_run_folder_stands_for_the_generator_in_it(generator: Generator, tmp_path: Path) -> None:
+    generator.save(tmp_path / "generator")
+    assert Generator.load(tmp_path).resolution == 32
+
+
+def test_the_same_seed_builds_the_same_weights() -> None:
+    one, two, other = (build_vae(SETTINGS.autoencoder, 32, seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert not torch.equal(one["encoder.conv_in.weight"], other["encoder.conv_in.weight"])
+
+
+def test_whitening_changes_the_latents_and_not_the_images() -> None:
+    vae = build_vae(SETTINGS.autoencoder, 32, 0).double().eval()
+    images = torch.randn(6, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        before = vae.encode(images).latent_dist
+        decoded = vae.decode(before.mean).sample
+        mean, std = before.mean.mean((0, 2, 3)), before.mean.std((0, 2, 3))
+        whiten(vae, mean, std)
+        after = vae.encode(images).latent_dist
+        torch.testing.assert_close(after.mean.mean((0, 2, 3)), torch.zeros(4, dtype=torch.float64), atol=1e-9, rtol=0)
+        torch.testing.assert_close(after.mean.std((0, 2, 3)), torch.ones(4, dtype=torch.float64))
+        torch.testing.assert_close(after.std * std.view(1, -1, 1, 1), before.std)
+        torch.testing.assert_close(vae.decode(after.mean).sample, decoded)
+
+
+def test_every_word_has_a_spelling_and_captions_are_cut_to_the_window() -> None:
+    tokenizer = build_tokenizer(CAPTIONS * 3, 700, 16)
+    assert len(tokenizer) <= 700
+    ids = tokenizer("Überschwemmungsgebiet ☃ 雪", add_special_tokens=False).input_ids
+    assert tokenizer.unk_token_id not in ids
+    assert tokenizer.decode(ids).replace(" ", "") == "überschwemmungsgebiet☃雪"
+    assert len(tokenizer("river " * 100, truncation=True, max_length=16).input_ids) == 16
+    assert len(tokenizer("river", add_special_tokens=False).input_ids) < 5  # merges were learned
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"attention_levels": (True,)}, "attention_levels"),
+        ({"block_channels": (32,) * 6, "attention_levels": (True,) * 6}, "halved"),
+    ],
+)
+def test_levels_that_do_not_fit_are_one_sentence(changes: dict[str, tuple[object, ...]], says: str) -> None:
+    settings = SETTINGS.diffusion.model_copy(update=changes)
+    with pytest.raises(ConfigError, match=says):
+        build_generator(settings, build_vae(SETTINGS.autoencoder, 32, 0), 32, CAPTIONS, 0)
+
+
+def test_what_is_no_generator_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    for source in (tmp_path / "empty", tmp_path / "half", tmp_path / "nowhere", "no such thing"):
+        with pytest.raises(GeneratorError) as caught:
+            Generator.load(source)
+        assert str(source) in str(caught.value)
+        assert "\n" not in str(caught.value)

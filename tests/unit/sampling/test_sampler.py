@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from terradistill.hardware import Hardware
+from terradistill.sampling.guidance import classifier_free
+from terradistill.sampling.sampler import Request, sample
+from terradistill.seeding import derive
+
+from .conftest import gaussian_generator
+
+
+def request(n: int, means: tuple[float, ...] = (2.0,)) -> Request:
+    text = torch.tensor(means).view(-1, 1, 1)
+    return Request(text, torch.arange(n) % len(means), [derive(0, i) for i in range(n)])
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize(("scheduler", "steps"), [("ddim", 200), ("dpm++", 40), ("unipc", 40)])
+def test_gaussian_data_are_sampled_to_their_mean_and_variance(
+    kind: str, scheduler: str, steps: int, cpu: Hardware
+) -> None:
+    generator = gaussian_generator(kind, std=0.5)
+    drawn = sample(generator, request(400), steps=steps, scheduler=scheduler, hardware=cpu)
+    assert drawn.mean().item() == pytest.approx(2.0, abs=0.03)
+    assert drawn.std().item() == pytest.approx(0.5, abs=0.03)
+
+
+def test_an_image_is_the_same_in_any_batch_and_beside_any_neighbour(cpu: Hardware) -> None:
+    generator = gaussian_generator()
+    by_size = [
+        sample(generator, request(64, (1.0, -1.0)), steps=8, hardware=cpu, batch_size=size) for size in (1, 7, 64)
+    ]
+    torch.testing.assert_close(by_size[0], by_size[2])
+    torch.testing.assert_close(by_size[1], by_size[2])
+    alone = Request(torch.tensor([[[-1.0]]]), torch.zeros(1, dtype=torch.long), [derive(0, 5)])
+    torch.testing.assert_close(sample(generator, alone, steps=8, hardware=cpu)[0], by_size[2][5])
+
+
+def test_batches_are_full_across_prompts(cpu: Hardware) -> None:
+    generator = gaussian_generator()
+    sample(generator, request(10, (1.0, 2.0, 3.0)), steps=2, hardware=cpu, batch_size=4)
+    assert generator.unet.batch_sizes == [4, 4, 4, 4, 2, 2]
+
+
+def test_nothing_asked_nothing_drawn(cpu: Hardware) -> None:
+    assert sample(gaussian_generator(), request(0), steps=2, hardware=cpu).shape == (0, 2, 4, 4)
+
+
+def test_prompts_steer_where_the_samples_go(cpu: Hardware) -> None:
+    generator = gaussian_generator()
+    drawn = sample(
+        generator,
+        request(200, (3.0, -3.0)),
+        steps=20,
+        hardware=cpu,
+        guidances=[classifier_free(1.0, torch.zeros(1, 1, 1))],
+    )
+    assert drawn[::2].mean().item() == pytest.approx(3.0, abs=0.1)
+    assert drawn[1::2].mean().item() == pytest.approx(-3.0, abs=0.1)

@@ -1,0 +1,172 @@
+"""The loops learn, and an interrupted one ends where an uninterrupted one does."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from terradistill.config import Settings
+from terradistill.hardware import Hardware
+from terradistill.models.generator import build_generator, build_vae
+from terradistill.training.autoencoder import latent_statistics, reconstruction_psnr, train_autoencoder
+from terradistill.training.classifier import predict, train_latent_classifier
+from terradistill.training.diffusion import CaptionTable, held_out_split, train_diffusion
+from terradistill.training.latents import LatentCache, encode_scenes
+from terradistill.training.progress import Unwatched
+from terradistill.training.views import random_views, view
+
+from .conftest import Log
+
+Scenes = tuple[NDArray[np.uint8], NDArray[np.int64]]
+CAPTIONS = [["a dark field"], ["a bright field", "a bright plain"]]
+
+
+class Killed(Exception):
+    pass
+
+
+class KilledAt(Unwatched):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def progress(self, done: int, total: int) -> None:  # noqa: ARG002
+        if done == self.step:
+            raise Killed
+
+
+def weights(*modules: Any) -> torch.Tensor:
+    return torch.cat([value.flatten().float() for module in modules for value in module.state_dict().values()])
+
+
+def test_autoencoder_learns_and_leaves_white_latents(scenes: Scenes, tiny: Settings, cpu: Hardware) -> None:
+    settings = tiny.autoencoder.model_copy(update={"steps": 100, "learning_rate": 3e-3})
+    vae, log = build_vae(settings, 32, 0), Log()
+    train_autoencoder(vae, scenes[0], settings, seed=0, hardware=cpu, watch=log)
+    assert log.rows[0]["psnr"] < 12 < 17 < reconstruction_psnr(vae, scenes[0], cpu)
+    mean, std = latent_statistics(vae, scenes[0], cpu, seed=1)
+    torch.testing.assert_close(mean, torch.zeros(4), atol=2e-2, rtol=0)
+    torch.testing.assert_close(std, torch.ones(4), atol=2e-2, rtol=0)
+
+
+def test_killed_autoencoder_goes_on_to_the_same_weights(
+    scenes: Scenes, tiny: Settings, cpu: Hardware, tmp_path: Path
+) -> None:
+    def run(checkpoint: Path, watch: Unwatched) -> Any:
+        vae = build_vae(tiny.autoencoder, 32, 0)
+        train_autoencoder(
+            vae,
+            scenes[0],
+            tiny.autoencoder,
+            seed=0,
+            hardware=cpu,
+            watch=watch,
+            checkpoint=checkpoint,
+            checkpoint_seconds=0,
+        )
+        return vae
+
+    for step in (1, 9, 17):
+        with pytest.raises(Killed):
+            run(tmp_path / "killed.safetensors", KilledAt(step))
+    assert torch.equal(
+        weights(run(tmp_path / "killed.safetensors", Unwatched())),
+        weights(run(tmp_path / "whole.safetensors", Unwatched())),
+    )
+
+
+@pytest.fixture
+def latents(scenes: Scenes, tiny: Settings, cpu: Hardware) -> tuple[Any, LatentCache]:
+    vae = build_vae(tiny.autoencoder, 32, 0).eval()
+    generator = build_generator(tiny.diffusion, vae, 32, [text for texts in CAPTIONS for text in texts], 0)
+    return generator, encode_scenes(generator, scenes[0], n_views=2, hardware=cpu, batch_size=5)
+
+
+def test_encoding_is_the_same_in_any_batch(scenes: Scenes, latents: tuple[Any, LatentCache], cpu: Hardware) -> None:
+    generator, cache = latents
+    whole = encode_scenes(generator, scenes[0], n_views=2, hardware=cpu, batch_size=24)
+    torch.testing.assert_close(whole.mean, cache.mean, atol=2e-3, rtol=1e-3)
+    assert cache.mean.shape == (2, 24, 4, 16, 16)
+
+
+def test_diffusion_learns_and_goes_on_after_a_kill(
+    scenes: Scenes, latents: tuple[Any, LatentCache], tiny: Settings, cpu: Hardware, tmp_path: Path
+) -> None:
+    _, cache = latents
+    captions = [CAPTIONS[label] for label in scenes[1]]
+
+    def run(checkpoint: Path, watch: Any, **changes: Any) -> Any:
+        vae = build_vae(tiny.autoencoder, 32, 0).eval()
+        generator = build_generator(tiny.diffusion, vae, 32, [text for texts in CAPTIONS for text in texts], 0)
+        settings = tiny.diffusion.model_copy(update=changes)
+        train_diffusion(
+            generator,
+            cache,
+            captions,
+            settings,
+            seed=0,
+            hardware=cpu,
+            watch=watch,
+            checkpoint=checkpoint,
+            checkpoint_seconds=0,
+        )
+        return generator
+
+    with pytest.raises(Killed):
+        run(tmp_path / "killed.safetensors", KilledAt(7))
+    resumed = run(tmp_path / "killed.safetensors", Unwatched())
+    whole = run(tmp_path / "whole.safetensors", Unwatched())
+    assert torch.equal(weights(resumed.unet, resumed.text_encoder), weights(whole.unet, whole.text_encoder))
+
+    log = Log()
+    run(tmp_path / "long.safetensors", log, steps=100, learning_rate=3e-3)
+    losses = [row["loss"] for row in log.rows if "loss" in row]
+    assert losses[-1] < 0.95 * losses[0]
+    assert "held_out_loss" in log.rows[-1]
+
+
+def test_latent_classifier_tells_two_plain_classes_apart(tiny: Settings, cpu: Hardware) -> None:
+    labels = np.arange(60) % 2
+    mean = torch.randn(1, 60, 4, 8, 8, generator=torch.Generator().manual_seed(0)) + torch.tensor(labels).view(
+        1, -1, 1, 1, 1
+    )
+    cache = LatentCache(mean.half(), torch.full_like(mean, 0.1).half())
+    model, accuracy = train_latent_classifier(cache, labels, 2, tiny.classifier, seed=0, hardware=cpu)
+    assert accuracy == 1.0
+    assert (predict(model, cache.means(), cpu).argmax(1).numpy() == labels).mean() > 0.95
+    again, _ = train_latent_classifier(cache, labels, 2, tiny.classifier, seed=0, hardware=cpu)
+    assert torch.equal(weights(model), weights(again))
+
+
+def test_captions_are_drawn_from_their_scene_and_dropped_at_the_asked_rate(latents: tuple[Any, LatentCache]) -> None:
+    generator, _ = latents
+    table = CaptionTable.of([["one"], ["two", "three"]], generator)
+    words = generator.tokens(["", "one", "two", "three"])
+    index = np.array([0, 1] * 3000)
+    drawn = table.draw(index, 0.1, torch.Generator().manual_seed(0))
+    matches = (drawn[:, None] == words).all(2)
+    assert matches.any(1).all()
+    rates = matches.float().mean(0)
+    torch.testing.assert_close(rates, torch.tensor([0.1, 0.45, 0.225, 0.225]), atol=0.02, rtol=0)
+    assert not matches[0::2, 2:].any()
+
+
+def test_held_out_scenes_are_not_learned_from() -> None:
+    held, learned = held_out_split(100, 0.05, seed=3)
+    assert len(held) == 5
+    assert sorted([*held, *learned]) == list(range(100))
+    assert len(held_out_split(1, 0.4, 0)[1]) == 1
+
+
+def test_views_are_the_eight_symmetries_of_a_square() -> None:
+    image = torch.arange(9.0).view(1, 3, 3)
+    seen = {tuple(view(image, number).flatten().tolist()) for number in range(8)}
+    turned = {
+        tuple(torch.rot90(flip, k, (1, 2)).flatten().tolist()) for k in range(4) for flip in (image, image.flip(2))
+    }
+    assert seen == turned
+    batch = image.expand(200, 1, 3, 3)
+    drawn = {tuple(x.flatten().tolist()) for x in random_views(batch, torch.Generator().manual_seed(0))}
+    assert drawn == turned

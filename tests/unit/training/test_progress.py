@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from terradistill.training.progress import Checkpoint, Ema, batch_indices, learning_rate
+
+
+def test_every_item_comes_once_an_epoch_whatever_the_batch_size() -> None:
+    for batch_size in (1, 3, 7):
+        drawn = np.concatenate([batch_indices(7, batch_size, step, seed=0) for step in range(21 // batch_size)])
+        for epoch in drawn.reshape(3, 7):
+            assert sorted(epoch) == list(range(7))
+    assert not np.array_equal(batch_indices(7, 7, 0, seed=0), batch_indices(7, 7, 1, seed=0))
+
+
+def test_a_batch_larger_than_the_data_spans_epochs() -> None:
+    assert np.bincount(batch_indices(3, 9, 0, seed=1)).tolist() == [3, 3, 3]
+
+
+def test_learning_rate_warms_up_and_falls_to_its_floor() -> None:
+    rates = [learning_rate(step, peak=1.0, warmup=10, total=110, floor=0.1) for step in range(111)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == max(rates) == 1.0
+    assert rates[60] == pytest.approx(0.55)
+    assert rates[110] == pytest.approx(0.1)
+
+
+def test_average_is_the_recursion_written_out() -> None:
+    module = torch.nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        module.weight.fill_(0.0)
+    ema, expected = Ema(module, decay=0.9), 0.0
+    for step in range(20):
+        with torch.no_grad():
+            module.weight.fill_(float(step))
+        ema.update(step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+    assert ema.mean[0].item() == pytest.approx(expected, rel=1e-5)
+    ema.swap()
+    assert module.weight.item() == pytest.approx(expected, rel=1e-5)
+    ema.swap()
+    assert module.weight.item() == 19.0
+
+
+def test_checkpoint_holds_everything_a_loop_changes(tmp_path: Path) -> None:
+    def loop(first: int, last: int, file: Path) -> torch.Tensor:
+        torch.manual_seed(0)
+        module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4))
+        optimizer = torch.optim.AdamW(module.parameters(), lr=0.1, fused=True)
+        ema = Ema(module, 0.9)
+        keeper = Checkpoint(file, module, optimizer, ema, seconds=0)
+        assert keeper.resume() == first
+        for step in range(first, last):
+            rng = torch.Generator().manual_seed(step)
+            module(torch.randn(8, 4, generator=rng)).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            ema.update(step)
+            keeper.maybe_save(step + 1)
+        return torch.cat([p.flatten() for p in [*module.state_dict().values(), *ema.mean]])
+
+    whole = loop(0, 6, tmp_path / "whole.safetensors")
+    loop(0, 3, tmp_path / "halves.safetensors")
+    assert torch.equal(loop(3, 6, tmp_path / "halves.safetensors"), whole)
