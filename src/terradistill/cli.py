@@ -68,6 +68,9 @@ def distill(
     train_fraction: Fraction = None,
     split_file: SplitFile = None,
     captions: Captions = None,
+    hide_real: Annotated[bool, typer.Option("--hide-real", help="Leave real scenes out of the report.")] = False,
+    keep_names: Annotated[bool, typer.Option("--keep-names", help="Write the prototypes' file names.")] = False,
+    parquet: Annotated[bool, typer.Option("--parquet", help="Write distilled.parquet too.")] = False,
     no_eval: Annotated[bool, typer.Option("--no-eval", help="Skip the scoreboard.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan with estimated times; write nothing.")
@@ -77,6 +80,7 @@ def distill(
     settings = _settings(
         preset, config, set_, ipc=ipc, generator=generator, seed=seed,
         data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
+        export__hide_real=hide_real or None, export__keep_names=keep_names or None, export__parquet=parquet or None,
     )  # fmt: skip
     from terradistill import console
 

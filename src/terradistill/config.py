@@ -3,6 +3,7 @@
 A preset is data and nothing else: a TOML file in ``presets/`` that differs from the defaults below in some values.
 """
 
+import json
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -204,7 +205,7 @@ def load_settings(
         _merge(merged, tomllib.loads(text))
     if config is not None:
         try:
-            _merge(merged, tomllib.loads(Path(config).read_text()))
+            _merge(merged, _without_none(tomllib.loads(Path(config).read_text())))
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not a text file"
             raise ConfigError(f"The settings file {config} cannot be read ({reason}): give a TOML file.") from error
@@ -244,12 +245,34 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def to_toml(settings: Settings) -> str:
+    """The settings that differ from the defaults, as a TOML file that `--config` reads."""
+    default = flatten(Settings().model_dump(mode="json"))
+    lines: dict[str, list[str]] = {}
+    for name, value in flatten(settings.model_dump(mode="json")).items():
+        if value != default[name]:
+            section, _, key = name.rpartition(".")
+            # JSON's texts, numbers, truth values and lists are TOML's too; null is not: the text "none" stands for it.
+            text = "none" if value is None else value
+            lines.setdefault(section, []).append(f"{key} = {json.dumps(text, ensure_ascii=False)}")
+    parts = ["\n".join([f"[{section}]"] * bool(section) + lines[section]) for section in sorted(lines)]
+    return "\n\n".join(parts) + "\n"
+
+
 def _near(key: str) -> str:
     from difflib import get_close_matches
 
     known = list(flatten(Settings().model_dump()))
     near = get_close_matches(key, known, n=3, cutoff=0.4) or known[:3]
     return f"did you mean {' or '.join(near)}?"
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    # TOML has no null; the text "none" stands for it.
+    return {
+        key: _without_none(value) if isinstance(value, dict) else None if value == "none" else value
+        for key, value in values.items()
+    }
 
 
 def _toml_value(text: str) -> Any:

@@ -15,10 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from terradistill.config import Settings, flatten
+from terradistill.config import Settings, flatten, to_toml
 from terradistill.errors import RunError
 
 Progress = Callable[[int, int], None]
+
+# Settings that change how a finished run is shown and nothing that was made: they may differ when it is run again.
+SHOWN = ("export.hide_real", "export.parquet")
 
 
 class Reporter(Protocol):
@@ -64,12 +67,14 @@ class Run:
         resolved = self.root / "resolved.json"
         if resolved.exists():
             before, now = flatten(json.loads(resolved.read_text())), flatten(asked)
-            differ = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
+            differ = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key not in SHOWN]
             if differ:
                 what = ", ".join(f"{key} ({before.get(key)} → {now.get(key)})" for key in differ)
                 raise RunError(
                     f"{self.root} holds a run with other settings: {what}. Use another --out, or the same settings."
                 )
+            if before != now:
+                self.write_json("resolved.json", asked)
             return
         if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
             raise RunError(f"{self.root} exists and holds no run: choose a new or empty folder for --out.")
@@ -79,6 +84,7 @@ class Run:
             raise RunError(
                 f"{self.root} cannot be made ({error.strerror}): choose a folder you may write to."
             ) from error
+        write_text(self.root / "config.toml", to_toml(self.settings))
         self.write_json("resolved.json", asked)
 
     def discard(self) -> None:
@@ -99,7 +105,7 @@ class Run:
     def stage(self, name: str, title: str) -> Iterator["Stage"]:
         """Time and weigh a stage; on leaving without an error it counts as done."""
         self.reporter.start(title)
-        (self.root / "work").mkdir(exist_ok=True)
+        self._log(f"{name}: started")
         stage = Stage(self, name)
         with _PeakMemory() as memory:
             try:
@@ -111,7 +117,17 @@ class Run:
         self.manifest["stages"].append(row)
         self.write_json("manifest.json", self.manifest)
         shutil.rmtree(stage.work, ignore_errors=True)
+        self._log(f"{name}: done in {seconds:.1f} s. {stage.note}")
         self.reporter.end(title, seconds, stage.note)
+
+    def say(self, text: str) -> None:
+        """Tell the user, and the log."""
+        self._log(text)
+        self.reporter.say(text)
+
+    def _log(self, text: str) -> None:
+        with (self.root / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
 
     # -- files ----------------------------------------------------------------------------------------------------
 

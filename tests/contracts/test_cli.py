@@ -166,3 +166,12 @@ def test_a_plan_writes_nothing(
     assert "Training the generator" in shown
     assert "in all" in shown
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", OPTIONS, ids=" ".join)
+def test_the_docs_name_every_option(command: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(cli.app, [*command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+    docs = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
+    missing = [option for option in re.findall(r"--[a-z-]+", shown) if option != "--help" and option not in docs]
+    assert not missing
+    assert all(word in docs for word in command)

@@ -21,7 +21,7 @@ from terradistill.errors import GeneratorError, RunError, TerraDistillError
 from terradistill.hardware import Hardware, describe, find_hardware
 from terradistill.models.downstream import require_network
 from terradistill.models.generator import Generator, locate_generator, require_fitting_levels
-from terradistill.run import Reporter, Run, provenance
+from terradistill.run import Reporter, Run, provenance, write_text
 from terradistill.training.latents import LatentCache
 
 
@@ -133,13 +133,16 @@ def _scenes(run: Run, data: str | Path, captions: Path | None, hardware: Hardwar
                 "readable": {name: scenes.readable(name) for name in scenes.classes},
                 "n_train": len(train),
                 "n_test": len(test),
+                "bytes_train": sum(len(train.read(i)) for i in range(len(train))),
                 "check": report.to_json(),
             },
         )
+        rows = [{"file_name": scene.name, "captions": scene.captions} for scene in train.scenes if scene.captions]
+        write_text(run / "captions.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         save_split(run / "split.json", train, test, seed=settings.split_seed, train_fraction=settings.train_fraction)
         stage.note = f"{len(train)} train, {len(test)} test, {len(scenes.classes)} classes"
         for line in report.summary():
-            run.reporter.say(line)
+            run.say(line)
     return train, test
 
 

@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import pytest
+
+from terradistill.config import Settings, flatten, load_settings, presets, to_toml
+from terradistill.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_is_valid(name: str) -> None:
+    assert load_settings([name]) != Settings() or name == "small"
+
+
+def test_the_later_wins(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("ipc = 3\n[sampling]\nsteps = 7\ncandidates = 9\n")
+    settings = load_settings(["tiny", "dpd"], file, ["sampling.steps=8"], sampling__candidates=2)
+    assert (settings.ipc, settings.sampling.steps, settings.sampling.candidates) == (3, 8, 2)
+    assert (settings.sampling.cfg_scale, settings.data.resolution) == (7.5, 32)
+
+
+def test_overrides_are_read_as_toml_and_otherwise_as_text() -> None:
+    settings = load_settings(
+        overrides=[
+            "diffusion.min_snr_gamma=none",
+            "evaluation.flips=false",
+            "prototypes.rule=medoid",
+            "evaluation.networks=['convnet3', 'resnet18']",
+            "data.caption_template='an image of a=b {class}'",
+        ]
+    )
+    assert settings.diffusion.min_snr_gamma is None
+    assert settings.evaluation.flips is False
+    assert settings.prototypes.rule == "medoid"
+    assert settings.evaluation.networks == ("convnet3", "resnet18")
+    assert settings.data.caption_template == "an image of a=b {class}"
+
+
+def test_what_was_asked_can_be_asked_again(tmp_path: Path) -> None:
+    asked = load_settings(
+        ["tiny"], overrides=["diffusion.min_snr_gamma=none", "data.caption_template='ä \"{class}\"'"], ipc=4
+    )
+    (tmp_path / "config.toml").write_text(to_toml(asked))
+    assert load_settings(config=tmp_path / "config.toml") == asked
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("sampling.stepz=3", "did you mean sampling.steps"),
+        ("sampling.steps=0", "greater than or equal to 1"),
+        ("sampling=3", "sampling"),
+        ("prototypes.rule=best", "'margin' or 'medoid'"),
+    ],
+)
+def test_wrong_settings_are_one_sentence(override: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        load_settings(overrides=[override])
+    assert "\n" not in str(caught.value)
+
+
+def test_every_setting_has_one_name() -> None:
+    names = list(flatten(Settings().model_dump()))
+    assert len(names) == len(set(names)) > 50
