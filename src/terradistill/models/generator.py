@@ -170,7 +170,7 @@ def build_vae(settings: AutoencoderSettings, resolution: int, seed: int) -> Any:
     levels = len(settings.block_channels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return AutoencoderKL(
+        vae = AutoencoderKL(
             block_out_channels=settings.block_channels,
             down_block_types=("DownEncoderBlock2D",) * levels,
             up_block_types=("UpDecoderBlock2D",) * levels,
@@ -180,6 +180,11 @@ def build_vae(settings: AutoencoderSettings, resolution: int, seed: int) -> Any:
             sample_size=resolution,
             scaling_factor=1.0,
         )
+    # A small posterior deviation at the start: unit noise on latents that say nothing yet would drown them for long.
+    with torch.no_grad():
+        vae.quant_conv.weight[settings.latent_channels :] = 0
+        vae.quant_conv.bias[settings.latent_channels :] = -6
+    return vae
 
 
 def whiten(vae: Any, mean_C: Tensor, std_C: Tensor) -> None:

@@ -39,7 +39,7 @@ def train_autoencoder(
 ) -> None:
     """Train a KL autoencoder in place, take its averaged weights, and whiten its latents.
 
-    Loss: mean absolute error of pixels + `edge_weight` · that of their differences + `kl_weight` · KL [ours].
+    Loss: mean absolute error of pixels + `kl_weight` · KL [ours].
 
     Args:
         vae: diffusers `AutoencoderKL`, on the hardware's device.
@@ -71,9 +71,8 @@ def train_autoencoder(
             z = mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=rng).to(mean)
             y = vae.decode(z).sample.float()
         pixel_loss = (y - x).abs().mean()
-        edge_loss = _edges(y, x)
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum((1, 2, 3)).mean()
-        loss = pixel_loss + settings.edge_weight * edge_loss + settings.kl_weight * kl
+        loss = pixel_loss + settings.kl_weight * kl
 
         set_learning_rate(
             optimizer,
@@ -120,10 +119,3 @@ def reconstruction_psnr(
             y = vae.decode(vae.encode(x).latent_dist.mean).sample.float().clamp(-1, 1)
         values.append(-10 * torch.log10((y - x).square().mean((1, 2, 3)) / 4))
     return float(torch.cat(values).mean())
-
-
-def _edges(y: Tensor, x: Tensor) -> Tensor:
-    # Error of the differences between neighbours: absolute error alone is content with blur.
-    across = (y.diff(dim=3) - x.diff(dim=3)).abs().mean()
-    down = (y.diff(dim=2) - x.diff(dim=2)).abs().mean()
-    return across + down
