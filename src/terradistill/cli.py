@@ -87,7 +87,7 @@ def distill(
     if dry_run:
         from terradistill.distillation.plan import plan
 
-        console.print_plan(plan(data, settings, evaluate=not no_eval), out)
+        console.print_plan(plan(data, settings, captions=captions, evaluate=not no_eval), out)
         return
     from terradistill.distillation.pipeline import distill as run
 
@@ -248,18 +248,25 @@ def main() -> None:
     """Entry point: 0 done, 2 the user's mistake in one sentence, 130 interrupted."""
     try:
         app()
+    except SystemExit as ended:
+        if ended.code == 130:
+            print("\nterradistill: interrupted; with --out, the same command goes on from here.", file=sys.stderr)
+        raise
     except TerraDistillError as error:
-        print(f"terradistill: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _give_up(str(error))
     except OSError as error:
-        if error.errno != 28:  # ENOSPC
-            raise
-        print(
-            f"terradistill: No space left on the disk ({error.filename or 'while writing'}): "
-            "free some, and run the same command again; finished stages are kept.",
-            file=sys.stderr,
-        )
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("\nterradistill: interrupted; the same command goes on from here.", file=sys.stderr)
-        raise SystemExit(130) from None
+        if error.errno == 28 or error.filename is not None:
+            _give_up(f"{error.filename or 'The disk'}: {error.strerror}. Mend that, and run the same command again.")
+        raise
+    except Exception as error:
+        # Two libraries have errors of their own for what is not a defect of ours.
+        if "No space left" in str(error):
+            _give_up("No space left on the disk: free some, and run the same command again; finished stages are kept.")
+        if type(error).__name__ == "OutOfMemoryError":
+            _give_up("The device's memory is full: lower sampling.batch_size or diffusion.batch_size with --set.")
+        raise
+
+
+def _give_up(sentence: str) -> None:
+    print(f"terradistill: {sentence}", file=sys.stderr)
+    raise SystemExit(2) from None

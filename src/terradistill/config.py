@@ -7,15 +7,17 @@ import json
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from terradistill.errors import ConfigError
 
+Width = Annotated[int, Field(ge=8, multiple_of=8)]  # channels of a level: group normalisation wants a divisor
+
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataSettings(Section):
@@ -35,7 +37,7 @@ class DataSettings(Section):
 class AutoencoderSettings(Section):
     """The latent space: a KL autoencoder (diffusers AutoencoderKL)."""
 
-    block_channels: tuple[int, ...] = Field(
+    block_channels: tuple[Width, ...] = Field(
         (32, 64, 128), min_length=1, description="channels a level; n levels divide the side by 2**(n-1)"
     )
     layers_per_block: int = Field(1, ge=1, le=4)
@@ -51,7 +53,7 @@ class AutoencoderSettings(Section):
 class DiffusionSettings(Section):
     """The text-conditioned denoiser and its training."""
 
-    block_channels: tuple[int, ...] = Field((128, 256, 256), min_length=1)
+    block_channels: tuple[Width, ...] = Field((128, 256, 256), min_length=1)
     attention_levels: tuple[bool, ...] = Field(
         (False, False, True), min_length=1, description="levels that attend to the text"
     )
@@ -76,6 +78,12 @@ class DiffusionSettings(Section):
     )
     ema_decay: float = Field(0.998, ge=0, lt=1)
     held_out: float = Field(0.05, ge=0, lt=0.5, description="share of the train split kept back to watch the loss")
+
+    @model_validator(mode="after")
+    def _fitting(self) -> "DiffusionSettings":
+        if self.text_width % self.text_heads:
+            raise ValueError("text_width should be a multiple of text_heads")
+        return self
 
 
 class ClassifierSettings(Section):
@@ -126,7 +134,9 @@ class EvaluationSettings(Section):
 
     networks: tuple[str, ...] = Field(("convnet3",), min_length=1)
     pretrained: bool = False
-    methods: tuple[Literal["distilled", "random", "medoid", "full"], ...] = ("distilled", "random", "medoid", "full")
+    methods: tuple[Literal["distilled", "random", "medoid", "full"], ...] = Field(
+        ("distilled", "random", "medoid", "full"), min_length=1
+    )
     n_seeds: int = Field(3, ge=1)
     resolution: int | None = Field(None, ge=16, description="side the networks see; none: data.resolution")
     batch_size: int = Field(16, ge=1, description="as in DPD: many small steps make more of few images")
@@ -141,6 +151,17 @@ class EvaluationSettings(Section):
     crop_area: tuple[float, float] = Field((0.67, 1.0), description="random resized crop: share of the area")
     crop_aspect: tuple[float, float] = (0.75, 1.33)
     flips: bool = True
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "EvaluationSettings":
+        for name, (low, high) in (("crop_area", self.crop_area), ("crop_aspect", self.crop_aspect)):
+            if not 0 < low <= high or (name == "crop_area" and high > 1):
+                raise ValueError(
+                    f"{name} should be two ordered positive numbers{', at most 1' * (name == 'crop_area')}"
+                )
+        if self.min_steps > self.max_steps:
+            raise ValueError("min_steps should not be more than max_steps")
+        return self
 
 
 class ExportSettings(Section):
@@ -230,7 +251,9 @@ def validate(values: dict[str, Any]) -> Settings:
             raise ConfigError(f"There is no setting {key!r}: {_near(key)}") from error
         more = len(error.errors()) - 1
         tail = f" ({more} more settings are wrong.)" if more else ""
-        message = f"The setting {key} is {first['input']!r}: {first['msg'][0].lower() + first['msg'][1:]}.{tail}"
+        reason = first["msg"].removeprefix("Value error, ")
+        given = "" if first["type"] == "value_error" else f" is {first['input']!r}"
+        message = f"The setting {key}{given}: {reason[0].lower() + reason[1:]}.{tail}"
         raise ConfigError(message) from error
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -61,13 +62,13 @@ class Rich:
 
     def end(self, title: str, seconds: float, note: str) -> None:
         self._clear()
-        console.print(f"  [green]✓[/] {title} [dim]({duration(seconds)})[/] {note}")
+        console.print(f"  [green]✓[/] {title} [dim]({duration(seconds)})[/] {escape(note)}", soft_wrap=True)
 
     def skip(self, title: str) -> None:
         console.print(f"  [dim]✓ {title} (done before)[/]")
 
     def say(self, text: str) -> None:
-        console.print(f"    {text}", markup=False)
+        console.print(f"    {text}", markup=False, soft_wrap=True)
 
     def _clear(self) -> None:
         if self._task is not None:
@@ -81,7 +82,8 @@ def print_plan(rows: Sequence["PlannedStage"], out: Path) -> None:
         table.add_row(row.title, row.work, duration(row.seconds))
     table.add_row("[bold]in all", "", f"[bold]{duration(sum(row.seconds for row in rows))}")
     console.print(table)
-    console.print(f"Times are measured on a few steps of each loop here. Nothing was written; {out} is not touched.")
+    text = f"Times are measured on a few steps of each loop here. Nothing was written; {out} is not touched."
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def print_scores(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -102,10 +104,10 @@ def print_scores(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def print_check(scenes: "SceneFolder", report: "CheckReport") -> None:
     for line in report.summary():
-        console.print(line, markup=False)
+        console.print(line, markup=False, soft_wrap=True)
     table = Table("class", "read as", "images", box=None, padding=(0, 2))
     for name, count in scenes.counts.items():
-        table.add_row(name, scenes.readable(name), str(count))
+        table.add_row(escape(name), escape(scenes.readable(name)), str(count))
     console.print(table)
 
 
@@ -118,4 +120,4 @@ def print_findings(findings: Sequence[tuple[str, str]]) -> None:
 
 def print_made(paths: Mapping[str, Path]) -> None:
     for name, path in paths.items():
-        console.print(f"  {name}: [bold]{path}[/]", soft_wrap=True)
+        console.print(f"  {name}: [bold]{escape(str(path))}[/]", soft_wrap=True)

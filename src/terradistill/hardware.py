@@ -1,5 +1,6 @@
 """What this machine computes with: one device, and bfloat16 where it is fast."""
 
+import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,7 @@ def find_hardware(precision: str = "auto") -> Hardware:
         precision: "bf16", "fp32", or "auto": bfloat16 where the hardware multiplies it natively.
     """
     if torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         # The same command must give the same images; filling fresh memory as well would only cost time.
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from terradistill.config import Settings, flatten, to_toml
 from terradistill.errors import RunError
 
 Progress = Callable[[int, int], None]
 
-# Settings that change how a finished run is shown and nothing that was made: they may differ when it is run again.
-SHOWN = ("export.hide_real", "export.parquet")
+# Settings that change nothing that was made, only how it is shown or how fast it goes: they may differ next time.
+FREE = ("export.hide_real", "export.parquet", "checkpoint_seconds", "sampling.batch_size")
 
 
 class Reporter(Protocol):
@@ -56,8 +56,9 @@ class Run:
         self.root = Path(root)
         self.settings = settings
         self.reporter: Reporter = reporter or Silent()
-        self._open()
+        self._lock: IO[str] | None = None
         self.manifest: dict[str, Any] = self.read_json("manifest.json", default={"stages": []})
+        self._open()
 
     def __truediv__(self, name: str) -> Path:
         return self.root / name
@@ -67,29 +68,58 @@ class Run:
         resolved = self.root / "resolved.json"
         if resolved.exists():
             before, now = flatten(json.loads(resolved.read_text())), flatten(asked)
-            differ = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key not in SHOWN]
+            evaluated = any(stage["name"] == "evaluate" for stage in self.manifest["stages"])
+            free = FREE if evaluated else (*FREE, "evaluation.")  # an exam that was not held may still be changed
+            differ = [
+                key for key in sorted(before | now) if before.get(key) != now.get(key) and not key.startswith(free)
+            ]
             if differ:
                 what = ", ".join(f"{key} ({before.get(key)} → {now.get(key)})" for key in differ)
                 raise RunError(
                     f"{self.root} holds a run with other settings: {what}. Use another --out, or the same settings."
                 )
+            self._take()
             if before != now:
                 self.write_json("resolved.json", asked)
+            for stage in self.manifest["stages"]:  # left over where a kill came between a stage's end and its tidying
+                shutil.rmtree(self.root / "work" / stage["name"], ignore_errors=True)
             return
-        if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+        if self.root.is_file() or (self.root.is_dir() and not all(_ours(path.name) for path in self.root.iterdir())):
             raise RunError(f"{self.root} exists and holds no run: choose a new or empty folder for --out.")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+            self._take()
         except OSError as error:
             raise RunError(
                 f"{self.root} cannot be made ({error.strerror}): choose a folder you may write to."
             ) from error
-        write_text(self.root / "config.toml", to_toml(self.settings))
         self.write_json("resolved.json", asked)
+        write_text(self.root / "config.toml", to_toml(self.settings))
+
+    def _take(self) -> None:
+        # Two processes in one folder would write over each other's work. The lock goes with the process that holds it.
+        if sys.platform == "win32":
+            return
+        import fcntl
+
+        self._lock = (self.root / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(f"Another process is at work in {self.root}: wait for it, or use another --out.") from error
+
+    def close(self) -> None:
+        """Let another process, or another call in this one, take the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def discard(self) -> None:
-        """Remove the folder of a run in which nothing was made."""
-        shutil.rmtree(self.root, ignore_errors=True)
+        """Empty the folder of a run in which nothing was made."""
+        self.close()
+        for path in self.root.iterdir():
+            _remove(path)
+        self.root.rmdir()
 
     # -- stages ---------------------------------------------------------------------------------------------------
 
@@ -208,7 +238,7 @@ def replacing(target: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def provenance() -> dict[str, Any]:
@@ -225,16 +255,22 @@ def provenance() -> dict[str, Any]:
 
 
 def _git_sha() -> str | None:
-    # Read from .git directly: no process is started for a line in a manifest.
-    for folder in Path(__file__).resolve().parents:
-        head = folder / ".git" / "HEAD"
-        if head.is_file():
-            text = head.read_text().strip()
-            reference = folder / ".git" / text.removeprefix("ref: ")
-            if not text.startswith("ref: "):
-                return text
-            return reference.read_text().strip() if reference.is_file() else None
-    return None
+    # Read from .git directly: no process is started for a line in a manifest. Only from our own checkout: installed
+    # inside somebody's repository, their commit is not ours.
+    here = Path(__file__).resolve().parent
+    git = here.parents[1] / ".git"
+    if git.parent / "src" / "terradistill" != here or not (git / "HEAD").is_file():
+        return None
+    text = (git / "HEAD").read_text().strip()
+    reference = git / text.removeprefix("ref: ")
+    if not text.startswith("ref: "):
+        return text
+    return reference.read_text().strip() if reference.is_file() else None
+
+
+def _ours(name: str) -> bool:
+    # What a kill in the first moments may leave behind.
+    return name in (".lock", "config.toml") or name.endswith(".partial")
 
 
 def _remove(path: Path) -> None:

@@ -16,7 +16,7 @@ def derive(seed: int, *keys: Key) -> int:
     Hashing (not adding) keeps streams of neighbouring seeds and keys apart, and is the same in every process.
     """
     text = "\x1f".join(f"{type(key).__name__}:{key}" for key in (seed, *keys))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    return int.from_bytes(hashlib.sha256(text.encode(errors="surrogateescape")).digest()[:8], "big") >> 1
 
 
 def generator(seed: int, *keys: Key) -> torch.Generator:

@@ -1,6 +1,7 @@
 """The main job from DATA to report, with tiny networks on drawn scenes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -142,11 +143,37 @@ def test_a_generator_that_saw_the_exam_is_refused(finished: td.Distilled, drawn:
 
 
 def test_a_distilled_folder_can_be_scored_by_itself(finished: td.Distilled, drawn: Path, tmp_path: Path) -> None:
-    settings = tiny_settings(data__split_file=finished.run / "split.json")
-    rows = td.evaluate(finished.run / "distilled", drawn, tmp_path / "scores", settings)
+    rows = td.evaluate(finished.run / "distilled", drawn, tmp_path / "scores", tiny_settings())
     assert [row["method"] for row in rows] == ["distilled", "random", "full"]
     assert rows[0]["oa"] == finished.scores[0]["oa"]
     two = tmp_path / "two"
     td.write_scene_folder(two, ("a", "b"), np.zeros((2, 8, 8, 3), np.uint8), [0, 1], [{}, {}], {"name": "two"})
     with pytest.raises(td.TerraDistillError, match="differ in the classes"):
         td.evaluate(two, drawn, tmp_path / "none", tiny_settings())
+
+
+def test_the_exam_is_guarded(finished: td.Distilled, drawn: Path, tmp_path: Path) -> None:
+    judged = Path(shutil.copytree(finished.run / "distilled", tmp_path / "judged"))
+    split = finished.run / "split.json"
+    settings = tiny_settings(data__split_file=split, evaluation__methods=("distilled",))
+    td.evaluate(judged, drawn, tmp_path / "scores", settings)
+    image = next(judged.rglob("*.png"))
+    Image.new("RGB", (32, 32), "red").save(image)
+    with pytest.raises(td.TerraDistillError, match="scores of other scenes"):
+        td.evaluate(judged, drawn, tmp_path / "scores", settings)
+    exam = json.loads(split.read_text())["test"][0]["name"]
+    image.write_bytes((drawn / exam).read_bytes())
+    with pytest.raises(td.TerraDistillError, match="exact copies of test scenes"):
+        td.evaluate(judged, drawn, tmp_path / "leak", settings)
+
+
+def test_a_run_inside_its_data_is_refused(drawn: Path) -> None:
+    with pytest.raises(td.TerraDistillError, match="lies inside DATA"):
+        td.distill(drawn, drawn / "run", tiny_settings())
+    assert not (drawn / "run").exists()
+
+
+def test_the_first_stages_alone(drawn: Path, tmp_path: Path) -> None:
+    assert (td.train(drawn, tmp_path / "a", tiny_settings(), until="autoencoder") / "config.json").is_file()
+    with pytest.raises(td.TerraDistillError, match="leave it out"):
+        td.train(drawn, tmp_path / "b", tiny_settings(generator="x"), until="generator")

@@ -17,6 +17,9 @@ def test_a_stage_counts_as_done_only_when_it_ends(tmp_path: Path) -> None:
     with run.stage("one", "One") as stage:
         assert (stage.work / "half").read_text() == "half"
         stage.note = "well"
+    with pytest.raises(RunError, match="Another process"):
+        Run(tmp_path / "run", Settings())
+    run.close()
     again = Run(tmp_path / "run", Settings())
     assert again.done("one")
     assert again.manifest["stages"][0]["note"] == "well"
@@ -25,10 +28,10 @@ def test_a_stage_counts_as_done_only_when_it_ends(tmp_path: Path) -> None:
 
 
 def test_other_settings_are_named_and_how_it_is_shown_is_free(tmp_path: Path) -> None:
-    Run(tmp_path / "run", load_settings(ipc=3))
+    Run(tmp_path / "run", load_settings(ipc=3)).close()
     with pytest.raises(RunError, match=r"ipc \(3 → 4\), seed \(0 → 1\)"):
         Run(tmp_path / "run", load_settings(ipc=4, seed=1))
-    Run(tmp_path / "run", load_settings(ipc=3, export__hide_real=True))
+    Run(tmp_path / "run", load_settings(ipc=3, export__hide_real=True, evaluation__n_seeds=5)).close()
     assert json.loads((tmp_path / "run" / "resolved.json").read_text())["export"]["hide_real"] is True
 
 

@@ -130,27 +130,28 @@ def check_scenes(
     return clean, report
 
 
-def require_enough(folder: SceneFolder, ipc: int) -> None:
+def require_enough(folder: SceneFolder, ipc: int, *, spare: int = 2) -> None:
     """Refuses a train share from which nothing can be distilled.
 
     Args:
         folder: the scenes that may be learned from.
-        ipc: images per class that are asked for; two more are needed, so that a choice and a check remain.
+        ipc: images per class that are asked for.
+        spare: how many more are needed, so that a choice and a check remain.
 
     Raises:
-        DataError: no images, one class, or a class with fewer than ipc + 2 images.
+        DataError: no images, one class, or a class with fewer than ipc + spare images.
     """
     if not len(folder):
         raise DataError("There are 0 images to learn from; give a folder with readable images in class folders.")
     if len(folder.classes) < 2:
         raise DataError(f"There is only one class, {folder.classes[0]!r}; at least 2 are needed, one folder each.")
-    poor = {name: count for name, count in folder.counts.items() if count < ipc + 2}
+    poor = {name: count for name, count in folder.counts.items() if count < ipc + spare}
     if poor:
         listed = ", ".join(f"{name!r} ({count})" for name, count in list(poor.items())[:5])
         listed += f" and {len(poor) - 5} more" if len(poor) > 5 else ""
         noun, verb = ("class", "has") if len(poor) == 1 else ("classes", "have")
         raise DataError(
-            f"The {noun} {listed} {verb} fewer than the {ipc + 2} images to learn from that ipc = {ipc} needs. "
+            f"The {noun} {listed} {verb} fewer than the {ipc + spare} images to learn from that ipc = {ipc} needs. "
             "Add images, raise data.train_fraction, lower ipc, or remove the class."
         )
 

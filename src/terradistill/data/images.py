@@ -190,10 +190,16 @@ def load_pixels(folder: SceneFolder, resolution: int, out: Path, progress: Progr
             return pixels
 
     def one(index: int) -> NDArray[np.uint8]:
+        scene = folder.scenes[index]
         try:
-            return resize(decode(folder.read(index)), resolution)
+            image = decode(folder.read(index))
         except DataError as error:
-            raise DataError(f"{folder.scenes[index].name}: {error}") from error
+            raise DataError(f"{scene.name}: {error}") from error
+        if scene.sha256 and pixel_hash(image) != scene.sha256:
+            raise DataError(
+                f"{scene.name!r} is not the image that was checked; it has changed. Start anew in another place."
+            )
+        return resize(image, resolution)
 
     out.parent.mkdir(parents=True, exist_ok=True)
     part, part_key = out.with_name(out.name + ".part"), key_file.with_name(key_file.name + ".part")

@@ -114,9 +114,10 @@ class SceneFolder:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of classes, names, labels and pixel hashes: two folders with the same one hold the same scenes."""
-        digest = sha256("\x1f".join(self.classes).encode())
+        digest = sha256("\x1f".join(self.classes).encode(errors="surrogateescape"))
         for scene in self.scenes:
-            digest.update(f"\x1e{scene.name}\x1f{scene.label}\x1f{scene.sha256}".encode())
+            line = f"\x1e{scene.name}\x1f{scene.label}\x1f{scene.sha256}"
+            digest.update(line.encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def subset(self, indices: Iterable[int]) -> "SceneFolder":
@@ -136,6 +137,18 @@ def readable_name(class_name: str) -> str:
     """Splits a folder name into lower-case words: "AnnualCrop" -> "annual crop", "sea_ice2" -> "sea ice 2"."""
     words = _WORD_BOUNDARY.sub(" ", class_name).split()
     return " ".join(words).lower() or class_name
+
+
+def require_folder_names(classes: Sequence[str]) -> None:
+    """Makes sure that classes can be folders, here and on other systems.
+
+    Raises:
+        DataError: a name is empty, too long, hidden, not Unicode, or has a character that some file system refuses.
+    """
+    for name in classes:
+        plain = name.isprintable() and not name.startswith(".") and not re.search(r'[/\\:*?"<>|]', name)
+        if not name or not plain or len(name.encode(errors="surrogateescape")) > 200:
+            raise DataError(f"Class name {name[:80]!r} cannot be a folder name everywhere; rename the class.")
 
 
 def write_scene_folder(
@@ -166,9 +179,7 @@ def write_scene_folder(
         raise DataError(
             f"{out}: {len(images)} images, {len(labels)} labels and {len(metadata)} metadata rows; give one of each."
         )
-    for name in classes:
-        if not name or name.startswith(".") or re.search(r'[/\\:*?"<>|\x00-\x1f]', name):
-            raise DataError(f"Class name {name!r} cannot be a folder name; rename the class.")
+    require_folder_names(classes)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} exists and is not an empty folder; choose another place or remove it.")
 

@@ -21,7 +21,6 @@ SETTINGS_THAT_MATTER = (
     ("ipc", "images per class"),
     ("seed", "seed"),
     ("generator", "generator"),
-    ("data.resolution", "side, pixels"),
     ("prototypes.rule", "prototype rule"),
     ("sampling.scheduler", "sampler"),
     ("sampling.steps", "sampling steps"),
@@ -159,7 +158,9 @@ def write_parquet(folder: Path, out: Path) -> None:
 
 def _provenance(manifest: dict[str, Any]) -> str:
     sha = f" ({manifest['git_sha'][:12]})" if manifest.get("git_sha") else ""
-    command = " ".join(str(manifest.get("command") or "terradistill distill").split()).replace("`", "'")
+    # The card travels: paths of the machine that it was made on are cut to their last part.
+    words = str(manifest.get("command") or "terradistill distill").split()
+    command = " ".join(word.rstrip("/").rsplit("/", 1)[-1] for word in words).replace("`", "'")
     return f"With TerraDistill {manifest.get('terradistill') or ''}{sha}: `{command}`."
 
 

@@ -1,5 +1,6 @@
 """The main job as a list of named steps. Run again after a crash, it goes on where it stood."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from terradistill.distillation import stages
 from terradistill.distillation.card import dataset_card, write_parquet
 from terradistill.distillation.scoreboard import evaluate_stage
 from terradistill.distillation.work import Work, open_work
+from terradistill.errors import ConfigError
 from terradistill.evaluation.harness import Row
 from terradistill.report.page import write_report
 from terradistill.run import Reporter, write_text
@@ -58,16 +60,17 @@ def distill(
         TerraDistillError: what was asked cannot be done; the message says what would help.
     """
     work = open_work(data, Path(out), settings or Settings(), captions=captions, reporter=reporter)
-    stages.autoencoder(work)
-    stages.encode(work)
-    stages.diffusion(work)
-    stages.classifier(work)
-    stages.prototypes(work)
-    stages.candidates(work)
-    stages.export(work)
-    if evaluate:
-        evaluate_stage(work)
-    return publish(work)
+    with closing(work.run):
+        stages.autoencoder(work)
+        stages.encode(work)
+        stages.diffusion(work)
+        stages.classifier(work)
+        stages.prototypes(work)
+        stages.candidates(work)
+        stages.export(work)
+        if evaluate:
+            evaluate_stage(work)
+        return publish(work)
 
 
 def train(
@@ -92,16 +95,22 @@ def train(
     Returns:
         The folder of what was trained, inside `out`.
     """
-    work = open_work(data, Path(out), settings or Settings(), captions=captions, reporter=reporter)
-    stages.autoencoder(work)
-    if until == "autoencoder":
-        return work.run / "autoencoder"
-    stages.encode(work)
-    if until == "classifier":
-        stages.classifier(work)
-        return work.run / "classifier"
-    stages.diffusion(work)
-    return work.run / "generator"
+    settings = settings or Settings()
+    if settings.generator is not None and until != "classifier":
+        raise ConfigError(
+            f"--generator {settings.generator} takes the place of what train {until} makes: leave it out."
+        )
+    work = open_work(data, Path(out), settings, captions=captions, reporter=reporter, spare=2 - settings.ipc)
+    with closing(work.run):
+        stages.autoencoder(work)
+        if until == "autoencoder":
+            return work.run / "autoencoder"
+        stages.encode(work)
+        if until == "classifier":
+            stages.classifier(work)
+            return work.run / "classifier"
+        stages.diffusion(work)
+        return work.run / "generator"
 
 
 def publish(work: Work) -> Distilled:

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 
 from terradistill.config import Settings
+from terradistill.data.check import require_enough
 from terradistill.data.sources import open_scenes
-from terradistill.errors import DataError
+from terradistill.data.splits import limit_scenes, load_split, split_scenes
+from terradistill.distillation.work import require_feasible
 from terradistill.evaluation.recipe import fit, training_steps
 from terradistill.hardware import Hardware, find_hardware
 from terradistill.models.downstream import build_network
@@ -43,23 +45,30 @@ class _Stopwatch(Unwatched):
 
     @property
     def seconds(self) -> float:
-        return (self.times[-1] - self.times[0]) / (len(self.times) - 1)
+        return (self.times[-1] - self.times[0]) / max(1, len(self.times) - 1)
 
 
-def plan(data: str | Path, settings: Settings, *, evaluate: bool = True) -> list[PlannedStage]:
+def plan(
+    data: str | Path, settings: Settings, *, captions: Path | None = None, evaluate: bool = True
+) -> list[PlannedStage]:
     """The stages of `distill` with estimated times; nothing is written.
 
     Raises:
-        DataError: DATA cannot be opened, or has no scenes.
+        TerraDistillError: what `distill` would refuse without reading the images.
     """
-    scenes = open_scenes(data)
-    if not len(scenes):
-        raise DataError(f"{data} holds no images: expected a folder of class folders, or a zip of one.")
-    counts = [min(count, settings.data.limit or count) for count in scenes.counts.values()]
-    n_train = max(2, round(sum(counts) * settings.data.train_fraction))
+    scenes = open_scenes(data, captions=captions)
+    if settings.data.limit is not None:
+        scenes = limit_scenes(scenes, settings.data.limit, settings.data.split_seed)
+    if settings.data.split_file is not None:
+        train, _ = load_split(settings.data.split_file, scenes)
+    else:
+        train, _ = split_scenes(scenes, settings.data.train_fraction, settings.data.split_seed)
+    require_enough(train, settings.ipc)
+    require_feasible(settings, train)
+    n_train = len(train)
     n_classes = len(scenes.classes)
     hardware = find_hardware(settings.precision)
-    rows = [PlannedStage("Reading and checking scenes", f"{sum(counts):,} images", sum(counts) / 500)]
+    rows = [PlannedStage("Reading and checking scenes", f"{len(scenes):,} images", len(scenes) / 500)]
     if settings.generator is None:
         generator = _probe_training(rows, settings, n_train, hardware)
     else:
@@ -114,7 +123,7 @@ def _probe_sampling(
     repeats = -(-2 * batch // len(latents))
     latents.mean, latents.std = (x.repeat(1, repeats, 1, 1, 1) for x in (latents.mean, latents.std))
     labels = np.arange(len(latents)) % n_classes
-    few = classify.model_copy(update={"max_steps": 4})
+    few = classify.model_copy(update={"max_steps": 4, "epochs": 4})
     train_latent_classifier(latents, labels, n_classes, few, seed=0, hardware=hardware, watch=watch)
     steps = min(classify.epochs * max(1, n_train // batch), classify.max_steps)
     rows.append(PlannedStage("Training the latent classifier", f"{steps:,} steps of {batch}", steps * watch.seconds))

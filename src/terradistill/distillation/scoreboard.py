@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,44 +11,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradistill.config import Settings
+from terradistill.data.check import check_scenes
 from terradistill.data.images import load_pixels
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.distillation.coresets import medoid_subset, random_subset
 from terradistill.distillation.work import Work, open_work
-from terradistill.errors import DataError
+from terradistill.errors import DataError, RunError
 from terradistill.evaluation.harness import Labelled, Row, score_method, with_references
 from terradistill.run import Reporter, Stage, write_text
 from terradistill.seeding import derive
 
 Sets = Callable[[], Sequence[Labelled]]
+MakeSet = Callable[[Labelled], Labelled]
 
 
 def evaluate_stage(work: Work) -> None:
-    """Score every method: `scores.json`. The first stage that opens the test split."""
-    run, settings = work.run, work.settings
-    if run.done("evaluate"):
-        return
-    with run.stage("evaluate", "Training downstream networks") as stage:
-        distilled = open_scenes(run / "distilled")
-        resolution = settings.evaluation.resolution or work.resolution
-        train = _labelled(work.train, resolution, run.root / "cache")
-        test = _labelled(work.test, resolution, run.root / "cache", "test")
+    """Score the run's own set beside every method: `scores.json`. The first stage that opens the test split."""
+    settings = work.settings
 
-        def medoids() -> list[Labelled]:
-            latents = work.latents().means()
-            seed = derive(settings.seed, "medoids")
-            return [_pick(train, medoid_subset(latents, train.labels, settings.ipc, seed, settings.prototypes.pool))]
+    def medoids(train: Labelled) -> Labelled:
+        latents, seed = work.latents().means(), derive(settings.seed, "medoids")
+        return _pick(train, medoid_subset(latents, train.labels, settings.ipc, seed, settings.prototypes.pool))
 
-        sets: dict[str, Sets] = {
-            "distilled": lambda: [_labelled(distilled, resolution, stage.work, "distilled")],
-            "random": lambda: _random_sets(train, settings.ipc, settings),
-            "medoid": medoids,
-            "full": lambda: [train],
-        }
-        rows = _score(work, stage, {name: sets[name] for name in settings.evaluation.methods}, test, settings.ipc)
-        run.write_json("scores.json", rows)
-        stage.note = _summary(rows)
+    resolution = settings.evaluation.resolution or work.resolution
+    _evaluate(work, open_scenes(work.run / "distilled"), resolution, {"medoid": medoids})
 
 
 def evaluate(
@@ -64,7 +53,8 @@ def evaluate(
         scenes: the scene folder to judge, distilled here or elsewhere; its classes are those of DATA.
         against: DATA, as everywhere.
         out: run folder; `scores.json` in it holds the rows.
-        settings: `data` says how DATA is split (give the split file of the run that made the scenes), `evaluation` how.
+        settings: `data` says how DATA is split, `evaluation` how networks are trained. Without a split file, that of
+            the run which holds the scenes is used.
         captions: not used for scoring; for DATA that needs it to open.
         reporter: told of progress.
 
@@ -72,32 +62,58 @@ def evaluate(
         Rows of the scoreboard.
 
     Raises:
-        DataError: the folders cannot be read, or their classes differ.
+        DataError: the folders cannot be read, their classes differ, or the scenes hold copies of test scenes.
+        RunError: `out` holds the scores of other scenes.
     """
-    judged = open_scenes(scenes)
-    counts = np.bincount(judged.labels, minlength=len(judged.classes))
-    ipc = int(counts.max())
-    work = open_work(against, Path(out), settings.model_copy(update={"ipc": ipc}), captions=captions, reporter=reporter)
-    if judged.classes != work.train.classes:
-        odd = sorted(set(judged.classes) ^ set(work.train.classes))
-        raise DataError(
-            f"{scenes} and {against} differ in the classes {', '.join(odd[:5])}: give scenes of the same classes."
-        )
-    if not work.run.done("evaluate"):
-        with work.run.stage("evaluate", "Training downstream networks") as stage:
-            resolution = settings.evaluation.resolution or settings.data.resolution
-            cache = work.run.root / "cache"
-            train, test = _labelled(work.train, resolution, cache), _labelled(work.test, resolution, cache, "test")
-            sets: dict[str, Sets] = {
-                "distilled": lambda: [_labelled(judged, resolution, cache, "judged")],
-                "random": lambda: _random_sets(train, ipc, settings),
-                "full": lambda: [train],
-            }
-            rows = _score(work, stage, {k: v for k, v in sets.items() if k in settings.evaluation.methods}, test, ipc)
-            work.run.write_json("scores.json", rows)
-            stage.note = _summary(rows)
-    scores: list[Row] = work.run.read_json("scores.json")
-    return scores
+    judged, _ = check_scenes(open_scenes(scenes))
+    ipc = max(judged.counts.values())
+    split = Path(scenes).parent / "split.json"
+    if settings.data.split_file is None and split.is_file():
+        settings = settings.model_copy(update={"data": settings.data.model_copy(update={"split_file": split})})
+    settings = settings.model_copy(update={"ipc": ipc})
+    work = open_work(against, Path(out), settings, captions=captions, reporter=reporter, spare=0)
+    with closing(work.run):
+        if judged.classes != work.train.classes:
+            odd = sorted(set(judged.classes) ^ set(work.train.classes))
+            raise DataError(
+                f"{scenes} and {against} differ in the classes {', '.join(odd[:5])}: give scenes of the same classes."
+            )
+        exam = {scene.sha256 for scene in work.test.scenes}
+        copies = [scene.name for scene in judged.scenes if scene.sha256 in exam]
+        if copies:
+            raise DataError(
+                f"{len(copies)} of {scenes} are exact copies of test scenes of {against}, {copies[0]!r} first: "
+                "give the split they were made with (--split-file)."
+            )
+        if work.run.manifest.setdefault("judged", judged.fingerprint) != judged.fingerprint:
+            raise RunError(f"{out} holds the scores of other scenes than {scenes}: use another --out.")
+        work.run.describe()
+        _evaluate(work, judged, settings.evaluation.resolution or max(s.height for s in judged.scenes), {})
+        scores: list[Row] = work.run.read_json("scores.json")
+        return scores
+
+
+def _evaluate(work: Work, distilled: SceneFolder, resolution: int, more: dict[str, MakeSet]) -> None:
+    run, settings = work.run, work.settings
+    if run.done("evaluate"):
+        return
+    with run.stage("evaluate", "Training downstream networks") as stage:
+        cache = run.root / "cache"
+        train, test = (_labelled(side, resolution, cache, name) for side, name in work.sides())
+        sets: dict[str, Sets] = {
+            "distilled": lambda: [_labelled(distilled, resolution, cache, "distilled")],
+            "random": lambda: _random_sets(train, settings.ipc, settings),
+            **{name: partial(_alone, make, train) for name, make in more.items()},
+            "full": lambda: [train],
+        }
+        wanted: dict[str, Sets] = {name: sets[name] for name in settings.evaluation.methods if name in sets}
+        rows = _score(work, stage, wanted, test, settings.ipc)
+        run.write_json("scores.json", rows)
+        stage.note = _summary(rows)
+
+
+def _alone(make: MakeSet, train: Labelled) -> list[Labelled]:
+    return [make(train)]
 
 
 def _score(work: Work, stage: Stage, methods: dict[str, Sets], test: Labelled, ipc: int) -> list[Row]:
@@ -133,7 +149,7 @@ def _score(work: Work, stage: Stage, methods: dict[str, Sets], test: Labelled, i
     return with_references(rows)
 
 
-def _labelled(scenes: SceneFolder, resolution: int, cache: Path, name: str = "train") -> Labelled:
+def _labelled(scenes: SceneFolder, resolution: int, cache: Path, name: str) -> Labelled:
     return Labelled(load_pixels(scenes, resolution, cache / f"{name}-{resolution}.npy"), scenes.labels)
 
 

@@ -178,7 +178,7 @@ def candidates(work: Work) -> None:
         targets = work.latents().means()[prototype_indices(work).ravel()]
         labels = np.repeat(np.arange(len(work.train.classes)), settings.ipc)
         if wanted.target_jitter:
-            seeds = [derive(settings.seed, "jitter", i) for i in range(len(targets))]
+            seeds = [derive(settings.seed, "jitter", c, k) for c in work.train.classes for k in range(settings.ipc)]
             targets = targets + noise(seeds, targets.shape[1:]) / targets[0].numel() ** 0.5
         # Everything from here on is R rows a prototype, side by side.
         rows = np.repeat(np.arange(len(targets)), wanted.candidates)
@@ -222,7 +222,8 @@ def export(work: Work) -> None:
         generator = work.generator()
         chosen = load_file(run / "latents" / "distilled.safetensors")
         with work.hardware.autocast():
-            decoded = [generator.decode(part.to(work.hardware.device)) for part in chosen["latents"].split(64)]
+            parts = chosen["latents"].to(work.hardware.device).split(64)
+            images = np.concatenate([to_uint8(generator.decode(part)) for part in parts])
         labels = np.repeat(np.arange(len(work.train.classes)), settings.ipc)
         prompts, seeds = work.prompts(), candidate_seeds(work)
         info = work.train.info
@@ -243,7 +244,7 @@ def export(work: Work) -> None:
             write_scene_folder(
                 folder,
                 work.train.classes,
-                to_uint8(torch.cat(decoded)),
+                images,
                 labels,
                 rows,
                 {

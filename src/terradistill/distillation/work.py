@@ -3,7 +3,8 @@ this, reads its inputs from the run folder and leaves its output there, so that 
 a crash."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from terradistill.config import Settings
 from terradistill.data.captions import captions_of, class_prompt
 from terradistill.data.check import check_scenes, require_enough
 from terradistill.data.images import load_pixels
-from terradistill.data.scenes import SceneFolder
+from terradistill.data.scenes import SceneFolder, require_folder_names
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import assert_disjoint, limit_scenes, load_split, save_split, split_scenes
 from terradistill.errors import GeneratorError, RunError, TerraDistillError
@@ -48,9 +49,15 @@ class Work:
     @cached_property
     def resolution(self) -> int:
         """Side of the scenes worked on, pixels: the given generator's, or the setting."""
-        if self.settings.generator is None:
-            return self.settings.data.resolution
-        return self.generator().resolution
+        if "resolution" not in self.run.manifest:
+            given = self.settings.generator is not None
+            self.run.describe(resolution=self.generator().resolution if given else self.settings.data.resolution)
+        return int(self.run.manifest["resolution"])
+
+    def sides(self) -> Iterator[tuple[SceneFolder, str]]:
+        """Both sides of the split with their names, in the order train, test."""
+        yield self.train, "train"
+        yield self.test, "test"
 
     def pixels(self) -> NDArray[np.uint8]:
         """Train scenes at working size, uint8 (N, H, W, 3), memory-mapped."""
@@ -79,28 +86,45 @@ class Work:
 
 
 def open_work(
-    data: str | Path, out: Path, settings: Settings, *, captions: Path | None = None, reporter: Reporter | None = None
+    data: str | Path,
+    out: Path,
+    settings: Settings,
+    *,
+    captions: Path | None = None,
+    reporter: Reporter | None = None,
+    spare: int = 2,
 ) -> Work:
     """Read, check and split DATA, or take up a run where it stands.
 
+    Args:
+        data: see `terradistill.data.sources.open_scenes`.
+        out: run folder.
+        settings: of the run.
+        captions: JSON lines with captions, instead of those beside DATA.
+        reporter: told of progress.
+        spare: train images a class that are needed beyond `settings.ipc`.
+
     Raises:
         DataError: DATA cannot be used; the message says why and what would help.
-        RunError: `out` holds another run.
+        RunError: `out` holds another run, or lies inside DATA.
     """
-    fresh = not Path(out).exists()
+    if Path(data).is_dir() and Path(out).resolve().is_relative_to(Path(data).resolve()):
+        raise RunError(f"{out} lies inside DATA ({data}), which would read it as a class: choose --out elsewhere.")
+    fresh = not (Path(out) / "resolved.json").exists()
     run = Run(out, settings, reporter)
     hardware = find_hardware(settings.precision)
     try:
-        train, test = _scenes(run, data, captions, hardware)
+        train, test = _scenes(run, data, captions, hardware, spare)
     except TerraDistillError:
         # A folder that holds nothing but wrong settings would only be in the way of the mended command.
-        if fresh:
-            run.discard()
+        run.discard() if fresh else run.close()
         raise
     return Work(run, hardware, train, test)
 
 
-def _scenes(run: Run, data: str | Path, captions: Path | None, hardware: Hardware) -> tuple[SceneFolder, SceneFolder]:
+def _scenes(
+    run: Run, data: str | Path, captions: Path | None, hardware: Hardware, spare: int
+) -> tuple[SceneFolder, SceneFolder]:
     settings = run.settings.data
     scenes = open_scenes(data, captions=captions)
     if settings.limit is not None:
@@ -111,16 +135,17 @@ def _scenes(run: Run, data: str | Path, captions: Path | None, hardware: Hardwar
             raise RunError(
                 f"{run.root} was made from {run.manifest['data']['source']}, not from {data}: use another --out."
             )
-        return load_split(run / "split.json", scenes)
+        train, test = load_split(run / "split.json", scenes)
+        return _with_kept_captions(run, train), test
     with run.stage("read", "Reading and checking scenes") as stage:
         scenes, report = check_scenes(scenes, on_corrupt=settings.on_corrupt, progress=stage.progress)
         if settings.split_file is not None:
             train, test = load_split(settings.split_file, scenes, dropped=report.dropped)
         else:
             train, test = split_scenes(scenes, settings.train_fraction, settings.split_seed)
-        require_enough(train, run.settings.ipc)
+        require_enough(train, run.settings.ipc, spare=spare)
         assert_disjoint(train, test)
-        _require_feasible(run.settings, train)
+        require_feasible(run.settings, train)
         _refuse_seen(run.settings.generator, test)
         info = scenes.info
         run.describe(
@@ -146,8 +171,16 @@ def _scenes(run: Run, data: str | Path, captions: Path | None, hardware: Hardwar
     return train, test
 
 
-def _require_feasible(settings: Settings, train: SceneFolder) -> None:
+def _with_kept_captions(run: Run, train: SceneFolder) -> SceneFolder:
+    # The captions that the run began with, whatever lies beside DATA today.
+    rows = map(json.loads, (run / "captions.jsonl").read_text(encoding="utf-8").splitlines())
+    kept = {row["file_name"]: tuple(row["captions"]) for row in rows}
+    return train.with_scenes(replace(scene, captions=kept.get(scene.name, ())) for scene in train.scenes)
+
+
+def require_feasible(settings: Settings, train: SceneFolder) -> None:
     # What a late stage would refuse is refused now, before hours are spent on the early ones.
+    require_folder_names(train.classes)
     for name in train.classes:
         class_prompt(train, name, settings.data.caption_template)
     for network in settings.evaluation.networks:

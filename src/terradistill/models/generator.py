@@ -132,8 +132,8 @@ class Generator:
             pipeline = DiffusionPipeline.from_pretrained(
                 folder, local_files_only=local, use_safetensors=True, safety_checker=None
             )
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0][:200]
+        except (OSError, ValueError, AttributeError, ImportError, TypeError, KeyError) as error:
+            reason = (str(error).splitlines() or ["no reason given"])[0][:200]
             raise GeneratorError(
                 f"The generator {source} cannot be loaded ({reason}): give a complete diffusers folder, "
                 "or check the hub id and the network."
@@ -142,6 +142,12 @@ class Generator:
         missing = [name for name, part in parts.items() if part is None]
         if missing:
             raise GeneratorError(f"The generator {source} has no {', '.join(missing)}: expected a text-to-image one.")
+        unet: Any = parts["unet"]
+        if getattr(unet.config, "addition_embed_type", None) or not hasattr(parts["scheduler"], "alphas_cumprod"):
+            raise GeneratorError(
+                f"The generator {source} needs more inputs than a prompt (SDXL, flow matching): "
+                "expected one built like Stable Diffusion 1 or 2."
+            )
         return cls(**parts)
 
 
@@ -170,7 +176,7 @@ def build_vae(settings: AutoencoderSettings, resolution: int, seed: int) -> Any:
     levels = len(settings.block_channels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        vae = AutoencoderKL(
+        vae: Any = AutoencoderKL(
             block_out_channels=settings.block_channels,
             down_block_types=("DownEncoderBlock2D",) * levels,
             up_block_types=("UpDecoderBlock2D",) * levels,
@@ -289,6 +295,7 @@ def noise_schedule(prediction: str) -> Any:
         prediction_type=prediction,
         timestep_spacing="trailing",
         rescale_betas_zero_snr=prediction != "epsilon",
+        steps_offset=1,  # not used with this spacing; without it diffusers complains at every start
     )
 
 

@@ -105,10 +105,13 @@ def _sample_batch(
 
 def unguided(generator: Generator, hardware: Hardware) -> Predict:
     """The UNet itself."""
+    labelled = bool(getattr(generator.unet.config, "num_class_embeds", None))
 
     def predict(step: Step) -> tuple[Tensor, Tensor]:
+        # Text2Earth's UNet wants a resolution level; 0 is what DPD gives it.
+        labels = torch.zeros(len(step.z), dtype=torch.long, device=step.z.device) if labelled else None
         with hardware.autocast():
-            output = generator.unet(step.z, step.t.to(step.z.device), step.text).sample
+            output = generator.unet(step.z, step.t.to(step.z.device), step.text, class_labels=labels).sample
         return step.z, output.float()
 
     return predict
@@ -121,10 +124,18 @@ def compose(predict: Predict, guidances: Sequence[Guidance]) -> Predict:
 
 
 def make_scheduler(base: Any, name: str) -> Any:
-    """A diffusers scheduler by our name, with the noise schedule of `base`."""
-    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+    """A diffusers scheduler by our name, with the noise schedule of `base`.
 
-    # All of these keep latents at variance-preserving scale, so that guidances see the same z whatever the solver.
-    kinds = {"dpm++": DPMSolverMultistepScheduler, "ddim": DDIMScheduler, "unipc": UniPCMultistepScheduler}
-    extra = {"clip_sample": False, "set_alpha_to_one": True} if name == "ddim" else {}
-    return kinds[name].from_config(base.config, timestep_spacing="trailing", **extra)
+    All of them keep latents at variance-preserving scale, so that guidances see the same z whatever the solver.
+    """
+    from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
+
+    # DDIM (η = 0) is the first-order DPM-Solver++ (Lu et al. 2022, §3); diffusers' own DDIMScheduler steps by
+    # 1000 // steps and goes astray where that division leaves a rest.
+    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
+        "dpm++": (DPMSolverMultistepScheduler, {"solver_order": 2}),
+        "ddim": (DPMSolverMultistepScheduler, {"solver_order": 1}),
+        "unipc": (UniPCMultistepScheduler, {}),
+    }
+    kind, extra = kinds[name]
+    return kind.from_config(base.config, timestep_spacing="trailing", **extra)

@@ -12,6 +12,7 @@ from terradistill.models.latent_classifier import LatentClassifier
 from terradistill.seeding import derive, generator, numpy_generator
 from terradistill.training.latents import LatentCache
 from terradistill.training.progress import Unwatched, Watch, batch_indices, learning_rate, set_learning_rate
+from terradistill.training.views import random_views
 
 
 def train_latent_classifier(
@@ -24,7 +25,7 @@ def train_latent_classifier(
     hardware: Hardware,
     watch: Watch | None = None,
 ) -> tuple[LatentClassifier, float]:
-    """Train on posterior samples in flipped views; keep the best epoch on an internal validation split.
+    """Train on posterior samples, their latents flipped at random; keep the best epoch on an internal validation split.
 
     Short enough to start anew after a kill, and then with the same result.
 
@@ -44,12 +45,14 @@ def train_latent_classifier(
     per_epoch = max(1, len(learned) // batch_size)
     total = min(settings.epochs * per_epoch, settings.max_steps)
     targets = torch.as_tensor(labels)
+    held = latents.means()[validation]
     best, best_weights = -1.0, {}
+    watch.forget_after(0)
 
     for step in range(total):
         rng = generator(seed, "classifier", step)
         index = learned[batch_indices(len(learned), batch_size, step, seed)]
-        z = latents.draw(index, rng).to(hardware.device)
+        z = random_views(latents.draw(index, rng), rng, turns=False).to(hardware.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "dropout", step))
             with hardware.autocast():
@@ -72,9 +75,8 @@ def train_latent_classifier(
 
         last = step + 1 == total
         if (step + 1) % max(per_epoch, 50) == 0 or last:
-            accuracy = float(
-                (predict(model, latents.means()[validation], hardware).argmax(1) == targets[validation]).float().mean()
-            )
+            right = predict(model, held, hardware).argmax(1) == targets[validation]
+            accuracy = float(right.float().mean())
             watch.log(step + 1, loss=loss.item(), accuracy=accuracy)
             if accuracy > best:
                 best, best_weights = accuracy, {k: v.detach().clone() for k, v in model.state_dict().items()}

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from terradistill.data.images import to_float
+from terradistill.errors import DataError
 from terradistill.hardware import Hardware
 from terradistill.models.generator import Generator
 from terradistill.training.progress import Unwatched, Watch
@@ -64,14 +65,18 @@ def encode_scenes(
 ) -> LatentCache:
     """Encode scenes (N, H, W, 3) in their first `n_views` views, batch by batch."""
     watch = watch or Unwatched()
-    parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(n_views)]
+    cache: LatentCache | None = None
     for start in range(0, len(pixels), batch_size):
-        x = to_float(pixels[start : start + batch_size]).to(hardware.device)
+        rows = slice(start, min(start + batch_size, len(pixels)))
+        x = to_float(pixels[rows]).to(hardware.device)
         with hardware.autocast():
-            for number, part in enumerate(parts):
-                mean, std = generator.encode(view(x, number))
-                part.append((mean.half().cpu(), std.half().cpu()))
-        watch.progress(min(start + batch_size, len(pixels)), len(pixels))
-    means = [torch.cat([mean for mean, _ in part]) for part in parts]
-    stds = [torch.cat([std for _, std in part]) for part in parts]
-    return LatentCache(torch.stack(means).contiguous(), torch.stack(stds).contiguous())
+            encoded = [generator.encode(view(x, number)) for number in range(n_views)]
+        if cache is None:
+            shape = (n_views, len(pixels), *encoded[0][0].shape[1:])
+            cache = LatentCache(torch.empty(shape, dtype=torch.float16), torch.empty(shape, dtype=torch.float16))
+        for number, (mean, std) in enumerate(encoded):
+            cache.mean[number, rows], cache.std[number, rows] = mean, std
+        watch.progress(rows.stop, len(pixels))
+    if cache is None:
+        raise DataError("There are no scenes to encode.")
+    return cache

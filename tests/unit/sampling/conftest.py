@@ -20,8 +20,10 @@ class GaussianUnet:
 
     def __init__(self, schedule: Parameterisation, std: float) -> None:
         self.schedule, self.std, self.batch_sizes = schedule, std, list[int]()
+        self.config = SimpleNamespace(num_class_embeds=None)
 
-    def __call__(self, z: Tensor, t: Tensor, text: Tensor) -> SimpleNamespace:
+    def __call__(self, z: Tensor, t: Tensor, text: Tensor, class_labels: Tensor | None = None) -> SimpleNamespace:
+        assert (class_labels is None) == (self.config.num_class_embeds is None)
         self.batch_sizes.append(len(z))
         mean = text[:, 0, 0].view(-1, 1, 1, 1)
         alpha = self.schedule.alphas_cumprod[t].to(z)

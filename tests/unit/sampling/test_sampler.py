@@ -15,7 +15,7 @@ def request(n: int, means: tuple[float, ...] = (2.0,)) -> Request:
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
-@pytest.mark.parametrize(("scheduler", "steps"), [("ddim", 200), ("dpm++", 40), ("unipc", 40)])
+@pytest.mark.parametrize(("scheduler", "steps"), [("ddim", 150), ("dpm++", 40), ("unipc", 40)])
 def test_gaussian_data_are_sampled_to_their_mean_and_variance(
     kind: str, scheduler: str, steps: int, cpu: Hardware
 ) -> None:
@@ -40,6 +40,13 @@ def test_batches_are_full_across_prompts(cpu: Hardware) -> None:
     generator = gaussian_generator()
     sample(generator, request(10, (1.0, 2.0, 3.0)), steps=2, hardware=cpu, batch_size=4)
     assert generator.unet.batch_sizes == [4, 4, 4, 4, 2, 2]
+
+
+def test_a_network_that_wants_class_labels_gets_level_nought(cpu: Hardware) -> None:
+    plain, labelled = gaussian_generator(), gaussian_generator()
+    labelled.unet.config.num_class_embeds = 20
+    drawn = [sample(generator, request(3), steps=3, hardware=cpu) for generator in (plain, labelled)]
+    assert torch.equal(*drawn)
 
 
 def test_nothing_asked_nothing_drawn(cpu: Hardware) -> None:
