@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Heavy imports wait until a command needs them, so `--help` is quick."""
 
+import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -244,8 +245,14 @@ def _settings(preset: list[str] | None, config: Path | None, set_: list[str] | N
     return load_settings(preset, config, set_, **given)
 
 
+# One progress bar at a time, ours; and no advice meant for programmers.
+QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
+
+
 def main() -> None:
     """Entry point: 0 done, 2 the user's mistake in one sentence, 130 interrupted."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     try:
         app()
     except SystemExit as ended:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
-from terradistill.data.images import BATCH, Progress, decode, n_threads, pixel_hash
+from terradistill.data.images import BATCH, decode, n_threads, pixel_hash
 from terradistill.data.scenes import Scene, SceneFolder
 from terradistill.errors import DataError
+from terradistill.run import Progress
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import io
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from terradistill.data.scenes import SceneFolder
 from terradistill.errors import DataError
+from terradistill.run import Progress, replacing, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,8 +22,6 @@ SCENE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".g
 MAX_PIXELS = 89_478_485  # a quarter of a GiB of RGB, where Pillow begins to warn of decompression bombs
 STRETCH_PERCENTILES = (2.0, 98.0)
 BATCH = 512  # images in flight while a folder is read: bounds the memory
-
-Progress = Callable[[int, int], None]
 
 _TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
@@ -201,27 +199,18 @@ def load_pixels(folder: SceneFolder, resolution: int, out: Path, progress: Progr
             )
         return resize(image, resolution)
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part, part_key = out.with_name(out.name + ".part"), key_file.with_name(key_file.name + ".part")
-    if len(folder):
-        target = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
-        with ThreadPoolExecutor(n_threads()) as pool:
-            for start in range(0, len(folder), BATCH):
-                stop = min(start + BATCH, len(folder))
-                for index, square in enumerate(pool.map(one, range(start, stop)), start):
-                    target[index] = square
-                if progress:
-                    progress(stop, len(folder))
-        target.flush()
-        del target
-    else:
-        with part.open("wb") as stream:
-            np.save(stream, np.empty(shape, dtype=np.uint8))
-    # The key goes last: a crash between the two renames only means that the array is made again.
+    # The key goes first and comes last: a crash in between only means that the array is made again.
     key_file.unlink(missing_ok=True)
-    part.replace(out)
-    part_key.write_text(key)
-    part_key.replace(key_file)
+    with replacing(out) as part, part.open("wb") as stream, ThreadPoolExecutor(n_threads()) as pool:
+        # Written as a stream and not through a map: on a full disk a map dies without a word.
+        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for start in range(0, len(folder), BATCH):
+            stop = min(start + BATCH, len(folder))
+            for square in pool.map(one, range(start, stop)):
+                stream.write(square.tobytes())
+            if progress:
+                progress(stop, len(folder))
+    write_text(key_file, key)
     made: NDArray[np.uint8] = np.load(out, mmap_mode="r" if len(folder) else None)  # nothing cannot be mapped
     return made
 

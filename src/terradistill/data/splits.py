@@ -9,6 +9,7 @@ from typing import Any
 
 from terradistill.data.scenes import SceneFolder
 from terradistill.errors import DataError
+from terradistill.run import write_text
 from terradistill.seeding import derive
 
 
@@ -71,10 +72,8 @@ def save_split(
         side: [{"name": scene.name, "sha256": scene.sha256} for scene in folder.scenes]
         for side, folder in (("train", train), ("test", test))
     }
-    part = path.with_name(path.name + ".part")
     content = {"seed": seed, "train_fraction": train_fraction} | sides
-    part.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
 def load_split(path: Path, folder: SceneFolder, *, dropped: Collection[str] = ()) -> tuple[SceneFolder, SceneFolder]:

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from terradistill.config import EvaluationSettings
 from terradistill.errors import EvaluationError
 from terradistill.evaluation.metrics import Agreement, agreement
-from terradistill.evaluation.recipe import Progress, fit, predict, repeatable
+from terradistill.evaluation.recipe import fit, predict, repeatable
 from terradistill.models.downstream import build_network, count_parameters
+from terradistill.run import Progress
 from terradistill.seeding import derive
 
 Row = dict[str, Any]

@@ -1,7 +1,7 @@
 """The one recipe by which every downstream network is trained and tested."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from terradistill.config import EvaluationSettings
 from terradistill.errors import EvaluationError
+from terradistill.run import Progress
 from terradistill.seeding import generator
 
-Progress = Callable[[int, int], None]
 PREDICT_BATCH = 128
 
 
