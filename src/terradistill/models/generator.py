@@ -300,5 +300,6 @@ def noise_schedule(prediction: str) -> Any:
 
 
 def _groups(channels: Sequence[int]) -> int:
-    # Group normalisation wants a divisor of every width; 32 as in Stable Diffusion where the widths allow it.
-    return math.gcd(32, *channels)
+    # A divisor of every width, 32 at most as in Stable Diffusion, and 8 channels or more a group: with one channel a
+    # group it would be instance normalisation, which takes an image's colour away.
+    return max(1, math.gcd(256, *channels) // 8)
