@@ -72,7 +72,7 @@ def test_a_kept_image_can_be_made_again_from_its_row(finished: td.Distilled) -> 
 
     settings = json.loads((finished.run / "resolved.json").read_text())["sampling"]
     row = json.loads((finished.run / "distilled" / "metadata.jsonl").read_text().splitlines()[-1])
-    generator, hardware = td.Generator.load(finished.run).eval(), find_hardware()
+    generator, hardware = td.Generator.load(finished.run).frozen(), find_hardware()
     text = generator.embed([row["prompt"], ""])
     prototype = json.loads((finished.run / "prototypes.json").read_text())[-1]["sha256"][row["prototype"]]
     train = [scene["sha256"] for scene in json.loads((finished.run / "split.json").read_text())["train"]]

@@ -72,7 +72,7 @@ def plan(
     if settings.generator is None:
         generator = _probe_training(rows, settings, n_train, hardware)
     else:
-        generator = Generator.load(settings.generator).to(hardware.device).eval()
+        generator = Generator.load(settings.generator).to(hardware.device).frozen()
     _probe_sampling(rows, settings, generator, n_train, n_classes, hardware)
     if evaluate:
         _probe_evaluation(rows, settings, generator.resolution, n_train, n_classes, hardware)
@@ -107,7 +107,7 @@ def _probe_training(rows: list[PlannedStage], settings: Settings, n_train: int, 
     train_diffusion(generator, latents, captions, few_steps, seed=0, hardware=hardware, watch=watch)
     work = f"{diffusion.steps:,} steps of {diffusion.batch_size}"
     rows.append(PlannedStage("Training the generator", work, diffusion.steps * watch.seconds))
-    return generator.eval()
+    return generator.frozen()
 
 
 def _probe_sampling(

@@ -69,7 +69,7 @@ class Work:
     def generator(self) -> Generator:
         """The trained or given generator, ready to draw."""
         source = self.settings.generator or self.run.root / "generator"
-        return Generator.load(source).to(self.hardware.device).eval()
+        return Generator.load(source).to(self.hardware.device).frozen()
 
     def prompts(self) -> list[str]:
         """The prompt of each class."""

@@ -62,7 +62,8 @@ class Generator:
             part.to(device)
         return self
 
-    def eval(self) -> "Generator":
+    def frozen(self) -> "Generator":
+        """Itself, for drawing only: no dropout, no gradients."""
         for part in (self.vae, self.unet, self.text_encoder):
             part.eval().requires_grad_(False)
         return self

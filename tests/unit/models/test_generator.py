@@ -15,7 +15,7 @@ CAPTIONS = ["a satellite image of a river", "a satellite image of dense forest",
 @pytest.fixture(scope="module")
 def generator() -> Generator:
     vae = build_vae(SETTINGS.autoencoder, 32, 0)
-    return build_generator(SETTINGS.diffusion, vae, 32, CAPTIONS, 0).eval()
+    return build_generator(SETTINGS.diffusion, vae, 32, CAPTIONS, 0).frozen()
 
 
 def test_sizes_follow_the_parts(generator: Generator) -> None:
