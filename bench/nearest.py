@@ -6,6 +6,7 @@ Mean absolute difference of pixels, 0 to 255, over the eight views of each train
 distance near 0; a new scene of the class is about as far from the train scenes as a test scene is.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -28,8 +29,6 @@ def nearest(images: torch.Tensor, train: torch.Tensor) -> torch.Tensor:
 def main(run: Path) -> None:
     distilled = open_scenes(run / "distilled")
     side = np.load(next((run / "cache").glob("train-*.npy")), mmap_mode="r").shape[1]
-    import json
-
     split = json.loads((run / "split.json").read_text())
     pixels = {name: np.load(run / "cache" / f"{name}-{side}.npy", mmap_mode="r") for name in ("train", "test")}
     labels = {name: np.array([scene["name"].rsplit("/", 1)[0] for scene in split[name]]) for name in pixels}

@@ -99,7 +99,8 @@ def _evaluate(work: Work, distilled: SceneFolder, resolution: int, more: dict[st
         return
     with run.stage("evaluate", "Training downstream networks") as stage:
         cache = run.root / "cache"
-        train, test = (_labelled(side, resolution, cache, name) for side, name in work.sides())
+        train = _labelled(work.train, resolution, cache, "train")
+        test = _labelled(work.test, resolution, cache, "test")
         sets: dict[str, Sets] = {
             "distilled": lambda: [_labelled(distilled, resolution, cache, "distilled")],
             "random": lambda: _random_sets(train, settings.ipc, settings),

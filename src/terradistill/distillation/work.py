@@ -3,7 +3,6 @@ this, reads its inputs from the run folder and leaves its output there, so that 
 a crash."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -53,11 +52,6 @@ class Work:
             given = self.settings.generator is not None
             self.run.describe(resolution=self.generator().resolution if given else self.settings.data.resolution)
         return int(self.run.manifest["resolution"])
-
-    def sides(self) -> Iterator[tuple[SceneFolder, str]]:
-        """Both sides of the split with their names, in the order train, test."""
-        yield self.train, "train"
-        yield self.test, "test"
 
     def pixels(self) -> NDArray[np.uint8]:
         """Train scenes at working size, uint8 (N, H, W, 3), memory-mapped."""
