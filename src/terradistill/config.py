@@ -42,11 +42,11 @@ class AutoencoderSettings(Section):
     )
     layers_per_block: int = Field(1, ge=1, le=4)
     latent_channels: int = Field(4, ge=1, le=32)
-    steps: int = Field(2400, ge=1)
+    steps: int = Field(1200, ge=1)
     batch_size: int = Field(8, ge=1)
-    learning_rate: float = Field(1.2e-3, gt=0)
+    learning_rate: float = Field(4e-4, gt=0)
     warmup_steps: int = Field(100, ge=0)
-    kl_weight: float = Field(1e-6, ge=0, description="weight of the KL term beside the per-pixel error")
+    kl_weight: float = Field(1e-7, ge=0, description="weight of the KL term beside the squared error of a pixel")
     ema_decay: float = Field(0.995, ge=0, lt=1)
 
 
@@ -67,8 +67,8 @@ class DiffusionSettings(Section):
     views: int = Field(
         4, ge=1, le=8, description="flips and quarter turns of each scene that are encoded: scenes have no up"
     )
-    steps: int = Field(2200, ge=1)
-    batch_size: int = Field(32, ge=1)
+    steps: int = Field(6000, ge=1)
+    batch_size: int = Field(16, ge=1)
     learning_rate: float = Field(4e-4, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     warmup_steps: int = Field(200, ge=0)

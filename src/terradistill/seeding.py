@@ -2,9 +2,11 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Key = int | str
@@ -41,3 +43,19 @@ def noise(seeds: Iterable[int], shape: Sequence[int]) -> Tensor:
     """
     streams = [torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(streams) if streams else torch.empty(0, *shape)
+
+
+@lru_cache(maxsize=4)
+def _order(n: int, epoch: int, seed: int) -> NDArray[np.int64]:
+    return numpy_generator(seed, "order", epoch).permutation(n)
+
+
+def batch_indices(n: int, batch_size: int, step: int, seed: int) -> NDArray[np.int64]:
+    """The step's batch from endless seeded permutations of n items: int64 (batch_size,), known without any state.
+
+    Every image is seen equally often, also where the set is smaller than a batch, and no batch is ever short.
+    """
+    places = np.arange(step * batch_size, (step + 1) * batch_size)
+    return np.concatenate(
+        [_order(n, int(epoch), seed)[places[places // n == epoch] % n] for epoch in np.unique(places // n)]
+    )

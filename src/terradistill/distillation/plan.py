@@ -14,8 +14,9 @@ from terradistill.data.splits import limit_scenes, load_split, split_scenes
 from terradistill.distillation.work import require_feasible
 from terradistill.evaluation.recipe import fit, training_steps
 from terradistill.hardware import Hardware, find_hardware
+from terradistill.models.autoencoder import build_vae
 from terradistill.models.downstream import build_network
-from terradistill.models.generator import Generator, build_generator, build_vae
+from terradistill.models.generator import Generator, build_generator
 from terradistill.sampling.guidance import classifier_free
 from terradistill.sampling.sampler import Request, sample
 from terradistill.training.autoencoder import train_autoencoder

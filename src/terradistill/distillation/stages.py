@@ -11,7 +11,8 @@ from terradistill.data.images import to_uint8
 from terradistill.data.scenes import write_scene_folder
 from terradistill.distillation.prototypes import choose_prototypes
 from terradistill.distillation.work import Work, write_seen
-from terradistill.models.generator import Generator, build_generator, build_vae
+from terradistill.models.autoencoder import build_vae
+from terradistill.models.generator import Generator, build_generator
 from terradistill.models.latent_classifier import LatentClassifier
 from terradistill.sampling.guidance import classifier_free, towards_prototypes
 from terradistill.sampling.sampler import Guidance, Request, sample

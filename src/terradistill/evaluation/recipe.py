@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from terradistill.config import EvaluationSettings
 from terradistill.errors import EvaluationError
 from terradistill.run import Progress
-from terradistill.seeding import generator
+from terradistill.seeding import batch_indices, derive, generator
 
 PREDICT_BATCH = 128
 
@@ -21,20 +21,6 @@ PREDICT_BATCH = 128
 def training_steps(n_images: int, settings: EvaluationSettings) -> int:
     """Optimiser steps for a training set of ``n_images``: its epochs, within the bounds; the upper bound wins."""
     return min(max(math.ceil(settings.epochs * n_images / settings.batch_size), settings.min_steps), settings.max_steps)
-
-
-def batches(n_images: int, batch_size: int, steps: int, stream: torch.Generator) -> Iterator[NDArray[np.int64]]:
-    """Indices of each step's images, shape (batch_size,).
-
-    Permutations of the whole set, joined and cut: every image is seen equally often, also where the set is smaller
-    than a batch, and no batch is ever short (batch norm would suffer).
-    """
-    queue = torch.empty(0, dtype=torch.int64)
-    for _ in range(steps):
-        while len(queue) < batch_size:
-            queue = torch.cat([queue, torch.randperm(n_images, generator=stream)])
-        yield queue[:batch_size].numpy()
-        queue = queue[batch_size:]
 
 
 def to_input(images: NDArray[np.uint8], resolution: int, device: torch.device) -> Tensor:
@@ -127,8 +113,9 @@ def fit(
     crops = generator(seed, "augment")
     loss = torch.zeros((), device=device)
     network.train()
-    drawn = batches(len(labels), settings.batch_size, steps, generator(seed, "batches"))
-    for step, index in enumerate(drawn, start=1):
+    order = derive(seed, "batches")
+    for step in range(steps):
+        index = batch_indices(len(labels), settings.batch_size, step, order)
         x = augment(to_input(images[index], resolution, device), settings, crops)
         y = torch.from_numpy(labels[index]).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -139,7 +126,7 @@ def fit(
         optimizer.step()
         schedule.step()
         if progress:
-            progress(step, steps)
+            progress(step + 1, steps)
     if not loss.isfinite():
         raise EvaluationError(
             f"The training diverged (loss {loss.item()}): lower evaluation.learning_rate from {settings.learning_rate}."

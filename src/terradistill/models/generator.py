@@ -4,7 +4,6 @@ A small one trained here and Stable Diffusion from a hub are the same thing to e
 (as the UNet sees them) everywhere outside this file; the VAE's own *raw* latents never leave it.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from terradistill.config import AutoencoderSettings, DiffusionSettings
+from terradistill.config import DiffusionSettings
 from terradistill.errors import ConfigError, GeneratorError
+from terradistill.models.autoencoder import norm_groups
 from terradistill.models.parameterisation import Parameterisation
 from terradistill.models.tokenizer import build_tokenizer
 
@@ -170,46 +170,6 @@ def locate_generator(source: str | Path) -> str:
     return str(folder)
 
 
-def build_vae(settings: AutoencoderSettings, resolution: int, seed: int) -> Any:
-    """A fresh KL autoencoder (diffusers `AutoencoderKL`)."""
-    from diffusers import AutoencoderKL
-
-    levels = len(settings.block_channels)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        vae: Any = AutoencoderKL(
-            block_out_channels=settings.block_channels,
-            down_block_types=("DownEncoderBlock2D",) * levels,
-            up_block_types=("UpDecoderBlock2D",) * levels,
-            layers_per_block=settings.layers_per_block,
-            latent_channels=settings.latent_channels,
-            norm_num_groups=_groups(settings.block_channels),
-            sample_size=resolution,
-            scaling_factor=1.0,
-        )
-    # A small posterior deviation at the start: unit noise on latents that say nothing yet would drown them for long.
-    with torch.no_grad():
-        vae.quant_conv.weight[settings.latent_channels :] = 0
-        vae.quant_conv.bias[settings.latent_channels :] = -6
-    return vae
-
-
-def whiten(vae: Any, mean_C: Tensor, std_C: Tensor) -> None:
-    """Fold per-channel latent statistics into the VAE, so that its latents have mean 0 and variance 1.
-
-    The 1x1 convolutions next to the latent take them up exactly; the statistics live in the weights, the folder
-    needs no scaling factor but 1, and a stock pipeline decodes correctly.
-    """
-    channels = len(mean_C)
-    with torch.no_grad():
-        out, into = vae.quant_conv, vae.post_quant_conv  # (mean, log-variance) ← h;  h ← z
-        out.weight[:channels] /= std_C.view(-1, 1, 1, 1)
-        out.bias[:channels] = (out.bias[:channels] - mean_C) / std_C
-        out.bias[channels:] -= 2 * std_C.log()
-        into.bias += (into.weight[:, :, 0, 0] * mean_C).sum(1)
-        into.weight *= std_C.view(1, -1, 1, 1)
-
-
 def build_generator(
     settings: DiffusionSettings, vae: Any, resolution: int, captions: Sequence[str], seed: int
 ) -> Generator:
@@ -237,7 +197,7 @@ def build_generator(
             layers_per_block=settings.layers_per_block,
             cross_attention_dim=settings.text_width,
             attention_head_dim=8,
-            norm_num_groups=_groups(settings.block_channels),
+            norm_num_groups=norm_groups(settings.block_channels),
         )
         text_encoder = CLIPTextModel(
             CLIPTextConfig(
@@ -298,9 +258,3 @@ def noise_schedule(prediction: str) -> Any:
         rescale_betas_zero_snr=prediction != "epsilon",
         steps_offset=1,  # not used with this spacing; without it diffusers complains at every start
     )
-
-
-def _groups(channels: Sequence[int]) -> int:
-    # A divisor of every width, 32 at most as in Stable Diffusion, and 8 channels or more a group: with one channel a
-    # group it would be instance normalisation, which takes an image's colour away.
-    return max(1, math.gcd(256, *channels) // 8)

@@ -7,19 +7,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from terradistill.config import AutoencoderSettings
 from terradistill.data.images import to_float
 from terradistill.hardware import Hardware
-from terradistill.models.generator import whiten
-from terradistill.seeding import derive, generator
+from terradistill.models.autoencoder import whiten
+from terradistill.seeding import batch_indices, derive, generator
 from terradistill.training.progress import (
     Checkpoint,
     Ema,
     Unwatched,
     Watch,
-    batch_indices,
     learning_rate,
     set_learning_rate,
 )
@@ -39,7 +37,7 @@ def train_autoencoder(
 ) -> None:
     """Train a KL autoencoder in place, take its averaged weights, and whiten its latents.
 
-    Loss: mean absolute error of pixels + `kl_weight` · KL [ours].
+    Loss: mean squared error of pixels in [-1, 1] + `kl_weight` · KL [ours].
 
     Args:
         vae: diffusers `AutoencoderKL`, on the hardware's device.
@@ -70,7 +68,7 @@ def train_autoencoder(
             mean, logvar = posterior.mean.float(), posterior.logvar.float()
             z = mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=rng).to(mean)
             y = vae.decode(z).sample.float()
-        pixel_loss = (y - x).abs().mean()
+        pixel_loss = (y - x).square().mean()
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum((1, 2, 3)).mean()
         loss = pixel_loss + settings.kl_weight * kl
 
@@ -85,8 +83,8 @@ def train_autoencoder(
         ema.update(step)
 
         if step % 20 == 0 or step + 1 == settings.steps:
-            error = F.mse_loss(y.detach(), x).item() / 4  # [-1, 1] spans 2
-            watch.log(step + 1, loss=loss.item(), psnr=-10 * float(np.log10(max(error, 1e-12))), kl=kl.item())
+            psnr = -10 * float(np.log10(max(pixel_loss.item() / 4, 1e-12)))  # [-1, 1] spans 2
+            watch.log(step + 1, loss=loss.item(), psnr=psnr, kl=kl.item())
         watch.progress(step + 1, settings.steps)
         keeper.maybe_save(step + 1)
 

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from terradistill.config import ClassifierSettings
 from terradistill.hardware import Hardware
 from terradistill.models.latent_classifier import LatentClassifier
-from terradistill.seeding import derive, generator, numpy_generator
+from terradistill.seeding import batch_indices, derive, generator, numpy_generator
 from terradistill.training.latents import LatentCache
-from terradistill.training.progress import Unwatched, Watch, batch_indices, learning_rate, set_learning_rate
+from terradistill.training.progress import Unwatched, Watch, learning_rate, set_learning_rate
 from terradistill.training.views import random_views
 
 

@@ -13,6 +13,7 @@ from terradistill.config import DiffusionSettings
 from terradistill.hardware import Hardware
 from terradistill.models.generator import Generator
 from terradistill.models.parameterisation import Parameterisation
+from terradistill.seeding import batch_indices
 from terradistill.seeding import generator as seeded
 from terradistill.training.latents import LatentCache
 from terradistill.training.progress import (
@@ -20,7 +21,6 @@ from terradistill.training.progress import (
     Ema,
     Unwatched,
     Watch,
-    batch_indices,
     learning_rate,
     set_learning_rate,
 )

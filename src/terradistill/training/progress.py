@@ -1,21 +1,17 @@
-"""What every training loop needs to be interrupted at any moment and end the same: batches and noise that depend on
-the step alone, and a checkpoint of everything that changes."""
+"""What every training loop needs to be interrupted at any moment and end the same: a rate that depends on the step
+alone, as batches and noise do (`terradistill.seeding`), and a checkpoint of everything that changes."""
 
 import math
 import time
-from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from terradistill.run import replacing
-from terradistill.seeding import numpy_generator
 
 
 class Watch(Protocol):
@@ -32,19 +28,6 @@ class Unwatched:
     def progress(self, done: int, total: int) -> None: ...
     def log(self, step: int, **values: float) -> None: ...
     def forget_after(self, step: int) -> None: ...
-
-
-@lru_cache(maxsize=4)
-def _order(n: int, epoch: int, seed: int) -> NDArray[np.int64]:
-    return numpy_generator(seed, "order", epoch).permutation(n)
-
-
-def batch_indices(n: int, batch_size: int, step: int, seed: int) -> NDArray[np.int64]:
-    """The step's batch from endless seeded permutations of n items: int64 (batch_size,), known without any state."""
-    places = np.arange(step * batch_size, (step + 1) * batch_size)
-    return np.concatenate(
-        [_order(n, int(epoch), seed)[places[places // n == epoch] % n] for epoch in np.unique(places // n)]
-    )
 
 
 def learning_rate(step: int, *, peak: float, warmup: int, total: int, floor: float = 0.0) -> float:

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from terradistill.config import EvaluationSettings
-from terradistill.evaluation.recipe import augment, batches, repeatable, to_input, training_steps
+from terradistill.evaluation.recipe import augment, repeatable, to_input, training_steps
 from terradistill.seeding import generator
 
 CPU = torch.device("cpu")
@@ -16,19 +16,6 @@ def settings(**changes: object) -> EvaluationSettings:
 @pytest.mark.parametrize(("n", "steps"), [(10, 50), (1000, 157), (100_000, 400)])
 def test_steps_are_the_epochs_within_the_bounds(n: int, steps: int) -> None:
     assert training_steps(n, settings(epochs=10, batch_size=64, min_steps=50, max_steps=400)) == steps
-
-
-@pytest.mark.parametrize("n", [3, 16, 50])
-def test_every_image_is_seen_equally_often(n: int) -> None:
-    drawn = list(batches(n, 16, n, generator(0)))
-    assert all(len(index) == 16 for index in drawn)
-    assert np.bincount(np.concatenate(drawn), minlength=n).tolist() == [16] * n
-
-
-def test_batches_follow_their_seed() -> None:
-    one, same, other = (np.concatenate(list(batches(20, 8, 5, generator(seed)))) for seed in (1, 1, 2))
-    assert (one == same).all()
-    assert (one != other).any()
 
 
 def test_input_has_the_scale_and_side_asked_for() -> None:

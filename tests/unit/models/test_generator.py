@@ -5,7 +5,8 @@ import torch
 
 from terradistill.config import load_settings
 from terradistill.errors import ConfigError, GeneratorError
-from terradistill.models.generator import Generator, build_generator, build_vae, whiten
+from terradistill.models.autoencoder import build_vae
+from terradistill.models.generator import Generator, build_generator
 from terradistill.models.tokenizer import build_tokenizer
 
 SETTINGS = load_settings(["tiny"])
@@ -43,27 +44,6 @@ def test_a_saved_folder_opens_here_and_in_stock_diffusers(generator: Generator, 
 def test_a_run_folder_stands_for_the_generator_in_it(generator: Generator, tmp_path: Path) -> None:
     generator.save(tmp_path / "generator")
     assert Generator.load(tmp_path).resolution == 32
-
-
-def test_the_same_seed_builds_the_same_weights() -> None:
-    one, two, other = (build_vae(SETTINGS.autoencoder, 32, seed).state_dict() for seed in (1, 1, 2))
-    assert all(torch.equal(one[key], two[key]) for key in one)
-    assert not torch.equal(one["encoder.conv_in.weight"], other["encoder.conv_in.weight"])
-
-
-def test_whitening_changes_the_latents_and_not_the_images() -> None:
-    vae = build_vae(SETTINGS.autoencoder, 32, 0).double().eval()
-    images = torch.randn(6, 3, 32, 32, dtype=torch.float64)
-    with torch.no_grad():
-        before = vae.encode(images).latent_dist
-        decoded = vae.decode(before.mean).sample
-        mean, std = before.mean.mean((0, 2, 3)), before.mean.std((0, 2, 3))
-        whiten(vae, mean, std)
-        after = vae.encode(images).latent_dist
-        torch.testing.assert_close(after.mean.mean((0, 2, 3)), torch.zeros(4, dtype=torch.float64), atol=1e-9, rtol=0)
-        torch.testing.assert_close(after.mean.std((0, 2, 3)), torch.ones(4, dtype=torch.float64))
-        torch.testing.assert_close(after.std * std.view(1, -1, 1, 1), before.std)
-        torch.testing.assert_close(vae.decode(after.mean).sample, decoded)
 
 
 def test_every_word_has_a_spelling_and_captions_are_cut_to_the_window() -> None:

@@ -1,22 +1,9 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from terradistill.training.progress import Checkpoint, Ema, batch_indices, learning_rate
-
-
-def test_every_item_comes_once_an_epoch_whatever_the_batch_size() -> None:
-    for batch_size in (1, 3, 7):
-        drawn = np.concatenate([batch_indices(7, batch_size, step, seed=0) for step in range(21 // batch_size)])
-        for epoch in drawn.reshape(3, 7):
-            assert sorted(epoch) == list(range(7))
-    assert not np.array_equal(batch_indices(7, 7, 0, seed=0), batch_indices(7, 7, 1, seed=0))
-
-
-def test_a_batch_larger_than_the_data_spans_epochs() -> None:
-    assert np.bincount(batch_indices(3, 9, 0, seed=1)).tolist() == [3, 3, 3]
+from terradistill.training.progress import Checkpoint, Ema, learning_rate
 
 
 def test_learning_rate_warms_up_and_falls_to_its_floor() -> None:
