@@ -18,12 +18,10 @@ class Prototypes:
     Attributes:
         indices: into the train split, int64 (n_classes, ipc); no scene occurs twice.
         sizes: scenes in each cluster, int64 (n_classes, ipc).
-        scores: what the rule gave the chosen scene, float64 (n_classes, ipc).
     """
 
     indices: NDArray[np.int64]
     sizes: NDArray[np.int64]
-    scores: NDArray[np.float64]
 
 
 def choose_prototypes(
@@ -47,18 +45,16 @@ def choose_prototypes(
     features = pooled_features(latents, settings.pool)
     members = class_members(labels, ipc)
     indices = np.empty((len(members), ipc), dtype=np.int64)
-    sizes, scores = np.empty_like(indices), np.empty(indices.shape)
+    sizes = np.empty_like(indices)
     for label, member in enumerate(members):
         z = features[member]
         centres, assignment = kmeans_class(z, ipc, derive(seed, "k-means", label), settings.restarts)
         distances = np.linalg.norm(z[:, None].astype(np.float64) - centres, axis=2)
         for cluster in range(ipc):
             own = np.flatnonzero(assignment == cluster)
-            score = _rule(distances[own], cluster, settings)
-            best = int(np.argmax(score))
-            indices[label, cluster] = member[own[best]]
-            sizes[label, cluster], scores[label, cluster] = len(own), score[best]
-    return Prototypes(indices, sizes, scores)
+            best = int(np.argmax(_rule(distances[own], cluster, settings)))
+            indices[label, cluster], sizes[label, cluster] = member[own[best]], len(own)
+    return Prototypes(indices, sizes)
 
 
 def _rule(distances: NDArray[np.float64], cluster: int, settings: PrototypeSettings) -> NDArray[np.float64]:

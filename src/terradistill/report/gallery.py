@@ -39,42 +39,34 @@ def contact_sheet(
     Raises:
         ValueError: if there are no images, they are not uint8 NHWC, or the labels do not count the rows.
     """
-    _check(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not len(images):
+        raise ValueError(f"expected uint8 images of shape (n, height, width, 3), got {images.dtype} {images.shape}")
     n_rows = -(-len(images) // columns)
-    rows = [images[row * columns : (row + 1) * columns] for row in range(n_rows)]
-    return _sheet([rows], [columns], pad=pad, labels=labels, headings=None, scale=scale)
+    if labels is not None and len(labels) != n_rows:
+        raise ValueError(f"expected one label a row, got {len(labels)} labels for {n_rows} rows")
+    height, width = images.shape[1] * scale, images.shape[2] * scale
+    font = _font(max(11, min(24, round(height * 0.2))))
+    margin, gutter = 12 + 2 * pad, 12 + 2 * pad
 
+    # A name may take two and a half images of room: more would push the scenes off the page.
+    room = max(140, round(2.5 * width))
+    names = [_shorten(label, font, room) for label in labels or ()]
+    left = margin + max((round(font.getlength(name)) + gutter for name in names), default=0)
 
-def pairs_sheet(
-    prototypes: NDArray[np.uint8],
-    distilled: NDArray[np.uint8],
-    *,
-    pad: int = 2,
-    labels: Sequence[str] | None = None,
-    scale: int = 1,
-) -> Image.Image:
-    """Real prototypes at the left, the images distilled from them at the right; one row a class.
+    def along(n: int, side: int) -> int:
+        return n * (side + pad) - pad
 
-    Args:
-        prototypes: uint8 scenes of shape (n_classes, n_prototypes, height, width, 3).
-        distilled: uint8 scenes of shape (n_classes, ipc, height, width, 3), of the same height and width.
-        pad: pixels between neighbouring images.
-        labels: one name a class.
-        scale: whole-number enlargement.
-
-    Returns:
-        An RGB image.
-
-    Raises:
-        ValueError: if the two arrays do not fit each other.
-    """
-    if prototypes.ndim != 5 or distilled.ndim != 5 or len(prototypes) != len(distilled):
-        raise ValueError(f"expected (n_classes, n, H, W, 3) twice, got {prototypes.shape} and {distilled.shape}")
-    if prototypes.shape[2:] != distilled.shape[2:]:
-        raise ValueError(f"expected images of one size, got {prototypes.shape[2:]} and {distilled.shape[2:]}")
-    blocks = [list(prototypes), list(distilled)]
-    columns = [prototypes.shape[1], distilled.shape[1]]
-    return _sheet(blocks, columns, pad=pad, labels=labels, headings=("real prototypes", "distilled"), scale=scale)
+    size = (left + along(columns, width) + margin, margin + along(n_rows, height) + margin)
+    sheet = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for row, name in enumerate(names):
+        y = margin + row * (height + pad)
+        draw.text((margin, y + height / 2), name, fill=INK, font=font, anchor="lm")
+    for place, pixels in enumerate(images):
+        row, column = divmod(place, columns)
+        tile = Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST)
+        sheet.paste(tile, (left + column * (width + pad), margin + row * (height + pad)))
+    return sheet
 
 
 def write_gallery(files: Mapping[str, Sequence[Path]], out: Path) -> None:
@@ -101,57 +93,6 @@ def write_gallery(files: Mapping[str, Sequence[Path]], out: Path) -> None:
     )
     with replacing(out) as temporary:
         sheet.save(temporary, "PNG")
-
-
-def _sheet(
-    blocks: Sequence[Sequence[NDArray[np.uint8]]],
-    columns: Sequence[int],
-    *,
-    pad: int,
-    labels: Sequence[str] | None,
-    headings: Sequence[str] | None,
-    scale: int,
-) -> Image.Image:
-    """Draws blocks side by side; a block is a list of rows, a row an array of images."""
-    n_rows = len(blocks[0])
-    if not n_rows:
-        raise ValueError("expected at least one image, got none")
-    if labels is not None and len(labels) != n_rows:
-        raise ValueError(f"expected one label a row, got {len(labels)} labels for {n_rows} rows")
-    for block in blocks:
-        for images in block:
-            _check(images)
-    height, width = blocks[0][0].shape[1] * scale, blocks[0][0].shape[2] * scale
-    font = _font(max(11, min(24, round(height * 0.2))))
-    margin, gutter = 12 + 2 * pad, 24 + 4 * pad
-
-    # A name may take two and a half images of room: more would push the scenes off the page.
-    room = max(140, round(2.5 * width))
-    names = [_shorten(label, font, room) for label in labels or ()]
-    label_width = max((round(font.getlength(name)) for name in names), default=0) + (gutter // 2 if names else 0)
-    block_widths = [n * (width + pad) - pad for n in columns]
-    lefts = [margin + label_width + sum(block_widths[:i]) + i * gutter for i in range(len(blocks))]
-    top = margin + (round(font.size * 1.8) if headings else 0)
-
-    size = (lefts[-1] + block_widths[-1] + margin, top + n_rows * (height + pad) - pad + margin)
-    sheet = Image.new("RGB", size, PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for left, heading in zip(lefts, headings or (), strict=False):
-        draw.text((left, margin), heading, fill=INK, font=font)
-    tops = [top + i * (height + pad) for i in range(n_rows)]
-    for y, name in zip(tops, names, strict=False):
-        draw.text((margin, y + height / 2), name, fill=INK, font=font, anchor="lm")
-    for left, block in zip(lefts, blocks, strict=True):
-        for y, images in zip(tops, block, strict=True):
-            for column, pixels in enumerate(images):
-                tile = Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST)
-                sheet.paste(tile, (left + column * (width + pad), y))
-    return sheet
-
-
-def _check(images: NDArray[np.uint8]) -> None:
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-        raise ValueError(f"expected uint8 images of shape (n, height, width, 3), got {images.dtype} {images.shape}")
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:

@@ -31,7 +31,6 @@ def test_margin_rule_by_hand(alpha: float) -> None:
                 scores[i] = min(others) - alpha * np.sqrt(((features[i] - centres[k]) ** 2).sum())
             best = max(scores, key=scores.__getitem__)
             assert chosen.indices[label, k] == best
-            assert chosen.scores[label, k] == pytest.approx(scores[best])
             assert chosen.sizes[label, k] == len(scores)
 
 
@@ -55,7 +54,6 @@ def test_prototypes_are_distinct_scenes_of_their_class(rule: str, ipc: int) -> N
     assert len(np.unique(chosen.indices)) == 3 * ipc
     assert (labels[chosen.indices] == np.arange(3)[:, None]).all()
     assert chosen.sizes.sum(axis=1).tolist() == [12, 12, 12]
-    assert np.isfinite(chosen.scores).all()
     again = choose_prototypes(z, labels, ipc, PrototypeSettings.model_validate({"rule": rule}), seed=0)
     assert (again.indices == chosen.indices).all()
 

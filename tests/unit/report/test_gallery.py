@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from terradistill.report.gallery import PAPER, contact_sheet, pairs_sheet, write_gallery
+from terradistill.report.gallery import PAPER, contact_sheet, write_gallery
 
 
 def test_images_stand_in_their_rows() -> None:
@@ -24,13 +24,6 @@ def test_labels_make_room_at_the_left_and_are_cut() -> None:
     assert plain.height == labelled.height
 
 
-def test_pairs_stand_beside_each_other() -> None:
-    real, made = np.zeros((3, 2, 16, 16, 3), np.uint8), np.full((3, 4, 16, 16, 3), 255, np.uint8)
-    sheet = pairs_sheet(real, made, labels=["a", "é", "c"])
-    assert sheet.width > 6 * 16
-    assert sheet.height > 3 * 16
-
-
 @pytest.mark.parametrize(
     "images", [np.zeros((2, 8, 8), np.uint8), np.zeros((2, 8, 8, 3)), np.zeros((0, 8, 8, 3), np.uint8)]
 )
@@ -42,11 +35,6 @@ def test_what_is_no_image_is_refused(images: np.ndarray) -> None:
 def test_labels_must_count_the_rows() -> None:
     with pytest.raises(ValueError, match="1 labels for 2 rows"):
         contact_sheet(np.zeros((4, 8, 8, 3), np.uint8), 2, labels=["one"])
-
-
-def test_pairs_must_fit() -> None:
-    with pytest.raises(ValueError, match="one size"):
-        pairs_sheet(np.zeros((1, 1, 8, 8, 3), np.uint8), np.zeros((1, 1, 9, 9, 3), np.uint8))
 
 
 def test_gallery_of_files_leaves_empty_classes_out(tmp_path: Path) -> None:
