@@ -28,10 +28,10 @@ def nearest(images: torch.Tensor, train: torch.Tensor) -> torch.Tensor:
 
 def main(run: Path) -> None:
     distilled = open_scenes(run / "distilled")
-    side = np.load(next((run / "cache").glob("train-*.npy")), mmap_mode="r").shape[1]
+    side = json.loads((run / "manifest.json").read_text())["resolution"]
     split = json.loads((run / "split.json").read_text())
     pixels = {name: np.load(run / "cache" / f"{name}-{side}.npy", mmap_mode="r") for name in ("train", "test")}
-    labels = {name: np.array([scene["name"].rsplit("/", 1)[0] for scene in split[name]]) for name in pixels}
+    labels = {name: np.array([scene["name"].split("/")[-2] for scene in split[name]]) for name in pixels}
     made = load_pixels(distilled, side, run / "cache" / f"distilled-{side}.npy")
 
     def tensor(array: np.ndarray) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Heavy imports wait until a command needs them, so `--help` is quick."""
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -253,6 +254,9 @@ def main() -> None:
     """Entry point: 0 done, 2 the user's mistake in one sentence, 130 interrupted."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    for stream in (sys.stdout, sys.stderr):  # a file name that is no UTF-8 is shown, not a traceback
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except SystemExit as ended:
@@ -269,8 +273,8 @@ def main() -> None:
         # Two libraries have errors of their own for what is not a defect of ours.
         if "No space left" in str(error):
             _give_up("No space left on the disk: free some, and run the same command again; finished stages are kept.")
-        if type(error).__name__ == "OutOfMemoryError":
-            _give_up("The device's memory is full: lower sampling.batch_size or diffusion.batch_size with --set.")
+        if type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "can't allocate memory" in str(error):
+            _give_up("The memory is full: lower sampling.batch_size or diffusion.batch_size with --set.")
         raise
 
 

@@ -67,7 +67,7 @@ class DiffusionSettings(Section):
     views: int = Field(
         4, ge=1, le=8, description="flips and quarter turns of each scene that are encoded: scenes have no up"
     )
-    steps: int = Field(6000, ge=1)
+    steps: int = Field(5500, ge=1)
     batch_size: int = Field(16, ge=1)
     learning_rate: float = Field(4e-4, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
@@ -142,7 +142,7 @@ class EvaluationSettings(Section):
     batch_size: int = Field(16, ge=1, description="as in DPD: many small steps make more of few images")
     epochs: int = Field(6, ge=1, description="passes over the training images, within the two bounds below")
     min_steps: int = Field(400, ge=1)
-    max_steps: int = Field(2000, ge=1)
+    max_steps: int = Field(1000, ge=1)
     optimizer: Literal["sgd", "adamw"] = Field("adamw", description="ours; DPD: sgd, which needs its 1,000 epochs")
     learning_rate: float = Field(1e-3, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")

@@ -56,7 +56,7 @@ def describe(hardware: Hardware) -> dict[str, Any]:
 
 
 def _keep_freed_memory() -> None:
-    # glibc hands large blocks back to the kernel and faults every page in again: a third of a training step on a CPU.
+    # glibc hands large blocks back to the kernel and faults every page in again, at every step.
     import ctypes
 
     try:

@@ -5,6 +5,7 @@ moment, the same command resumes and ends with the same images. Nothing outside 
 """
 
 import json
+import shlex
 import shutil
 import sys
 import threading
@@ -57,8 +58,12 @@ class Run:
         self.settings = settings
         self.reporter: Reporter = reporter or Silent()
         self._lock: IO[str] | None = None
-        self.manifest: dict[str, Any] = self.read_json("manifest.json", default={"stages": []})
-        self._open()
+        self.manifest: dict[str, Any] = {"stages": []}
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
 
     def __truediv__(self, name: str) -> Path:
         return self.root / name
@@ -67,6 +72,8 @@ class Run:
         asked = json.loads(self.settings.model_dump_json())
         resolved = self.root / "resolved.json"
         if resolved.exists():
+            self._take()
+            self.manifest = self.read_json("manifest.json", default=self.manifest)
             before, now = flatten(json.loads(resolved.read_text())), flatten(asked)
             evaluated = any(stage["name"] == "evaluate" for stage in self.manifest["stages"])
             free = FREE if evaluated else (*FREE, "evaluation.")  # an exam that was not held may still be changed
@@ -78,9 +85,7 @@ class Run:
                 raise RunError(
                     f"{self.root} holds a run with other settings: {what}. Use another --out, or the same settings."
                 )
-            self._take()
-            if before != now:
-                self.write_json("resolved.json", asked)
+            self._write_settings(asked)
             for stage in self.manifest["stages"]:  # left over where a kill came between a stage's end and its tidying
                 shutil.rmtree(self.root / "work" / stage["name"], ignore_errors=True)
             return
@@ -93,8 +98,14 @@ class Run:
             raise RunError(
                 f"{self.root} cannot be made ({error.strerror}): choose a folder you may write to."
             ) from error
-        self.write_json("resolved.json", asked)
-        write_text(self.root / "config.toml", to_toml(self.settings))
+        self._write_settings(asked)
+
+    def _write_settings(self, asked: dict[str, Any]) -> None:
+        if self.read_json("resolved.json") != asked:
+            self.write_json("resolved.json", asked)
+        as_asked, path = to_toml(self.settings), self.root / "config.toml"
+        if not path.exists() or path.read_text(encoding="utf-8") != as_asked:
+            write_text(path, as_asked)
 
     def _take(self) -> None:
         # Two processes in one folder would write over each other's work. The lock goes with the process that holds it.
@@ -156,14 +167,14 @@ class Run:
         self.reporter.say(text)
 
     def _log(self, text: str) -> None:
-        with (self.root / "log.txt").open("a", encoding="utf-8") as file:
+        with (self.root / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
 
     # -- files ----------------------------------------------------------------------------------------------------
 
     def read_json(self, name: str, default: Any = None) -> Any:
         path = self.root / name
-        return json.loads(path.read_text()) if path.exists() else default
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
 
     def write_json(self, name: str, value: Any) -> None:
         write_text(self.root / name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
@@ -186,6 +197,7 @@ class Stage:
         self._clock = self.work / "seconds.json"
         before: float = json.loads(self._clock.read_text()) if self._clock.exists() else 0.0
         self._began = time.monotonic() - before
+        self._remembered = time.monotonic()
 
     @property
     def seconds(self) -> float:
@@ -195,8 +207,11 @@ class Stage:
     def remember_time(self) -> None:
         """So that an interrupted stage's earlier time counts too."""
         write_text(self._clock, json.dumps(self.seconds))
+        self._remembered = time.monotonic()
 
     def progress(self, done: int, total: int) -> None:
+        if time.monotonic() - self._remembered > 10:
+            self.remember_time()
         self.run.reporter.progress(done, total)
 
     def log(self, step: int, **values: float) -> None:
@@ -236,9 +251,12 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file whole or not at all.
+
+    A byte of a file name that is no UTF-8 is written as `\\udcXX`, which JSON reads back as it was.
+    """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def provenance() -> dict[str, Any]:
@@ -248,10 +266,17 @@ def provenance() -> dict[str, Any]:
     return {
         "terradistill": __version__,
         "git_sha": _git_sha(),
-        "command": " ".join(["terradistill", *sys.argv[1:]]),
+        "command": _command(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": sys.version.split()[0],
     }
+
+
+def _command() -> str | None:
+    # Only where ours was the program: in a notebook the arguments are another's.
+    program = Path(sys.argv[0])
+    ours = "terradistill" in (program.stem, program.parent.name)
+    return shlex.join(["terradistill", *sys.argv[1:]]) if ours else None
 
 
 def _git_sha() -> str | None:
@@ -270,7 +295,7 @@ def _git_sha() -> str | None:
 
 def _ours(name: str) -> bool:
     # What a kill in the first moments may leave behind.
-    return name in (".lock", "config.toml") or name.endswith(".partial")
+    return name in (".lock", ".resolved.json.partial")
 
 
 def _remove(path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from PIL import Image
 import terradistill as td
 from terradistill.data.images import decode
 from terradistill.data.scenes import SceneFolder
+from terradistill.data.sources import open_scenes
+from terradistill.data.splits import load_split
 from tests.conftest import tiny_settings
 
 STAGES = ["read", "autoencoder", "encode", "diffusion", "classifier", "prototypes", "candidates", "export", "evaluate"]
@@ -106,6 +109,51 @@ def test_changed_settings_or_data_are_refused_by_name(finished: td.Distilled, dr
     assert other.n_kept == 36
     with pytest.raises(td.TerraDistillError, match="was made from"):
         td.distill(tmp_path / "other" / "train", finished.run, tiny_settings())
+
+
+def test_a_prepared_folder_is_split_as_its_file_says(drawn: Path, tmp_path: Path) -> None:
+    td.prepare(drawn, tmp_path / "made")
+    prepared = open_scenes(tmp_path / "made")
+    train, test = load_split(tmp_path / "made" / "split.json", prepared)
+    assert (len(train), len(test)) == (
+        len(list((tmp_path / "made" / "train").rglob("*.png"))),
+        len(prepared) - len(train),
+    )
+    assert {scene.name.split("/")[0] for scene in test.scenes} == {"test"}
+    with pytest.raises(td.TerraDistillError, match="lies inside DATA"):
+        td.prepare(drawn, drawn / "prepared")
+
+
+def test_a_set_is_not_judged_by_what_it_was_made_from(finished: td.Distilled, drawn: Path, tmp_path: Path) -> None:
+    split = json.loads((finished.run / "split.json").read_text())
+    split["train"], split["test"] = split["test"], split["train"]
+    (tmp_path / "swapped.json").write_text(json.dumps(split))
+    settings = tiny_settings(data__split_file=tmp_path / "swapped.json")
+    with pytest.raises(td.TerraDistillError, match="was made from test scenes"):
+        td.evaluate(finished.run / "distilled", drawn, tmp_path / "scores", settings)
+
+
+def test_rows_of_another_recipe_do_not_join_the_table(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from terradistill.distillation import scoreboard
+
+    score, scored = scoreboard.score_method, list[str]()
+
+    def once(method: str, *rest: Any, **named: Any) -> Any:
+        if scored:
+            raise KeyboardInterrupt
+        scored.append(method)
+        return score(method, *rest, **named)
+
+    scenes = td.prepare(drawn, tmp_path / "made") and tmp_path / "made" / "train"
+    monkeypatch.setattr(scoreboard, "score_method", once)
+    with pytest.raises(KeyboardInterrupt):
+        td.evaluate(scenes, drawn, tmp_path / "scores", tiny_settings())
+    monkeypatch.setattr(scoreboard, "score_method", score)
+    rows = td.evaluate(scenes, drawn, tmp_path / "scores", tiny_settings(evaluation__n_seeds=1))
+    assert len(rows) == 3
+    assert {row["n_seeds"] for row in rows} == {1}
 
 
 def test_no_test_scene_is_opened_before_the_evaluation(

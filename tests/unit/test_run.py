@@ -67,3 +67,26 @@ def test_metrics_past_a_checkpoint_are_forgotten(tmp_path: Path) -> None:
         stage.forget_after(1)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [(row["stage"], row["step"]) for row in rows] == [("a", 1), ("a", 2), ("a", 3), ("b", 1)]
+
+
+def test_a_folder_with_the_users_own_settings_file_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("seed = 7\n")
+    with pytest.raises(RunError, match="holds no run"):
+        Run(tmp_path, load_settings(config=tmp_path / "config.toml"))
+    assert (tmp_path / "config.toml").read_text() == "seed = 7\n"
+
+
+def test_settings_files_lost_to_a_kill_come_back(tmp_path: Path) -> None:
+    Run(tmp_path / "run", load_settings(ipc=3)).close()
+    (tmp_path / "run" / "config.toml").unlink()
+    Run(tmp_path / "run", load_settings(ipc=3)).close()
+    assert (tmp_path / "run" / "config.toml").read_text() == "ipc = 3\n"
+
+
+def test_names_that_are_not_utf8_come_back_as_they_were(tmp_path: Path) -> None:
+    name = b"river\xff.png".decode(errors="surrogateescape")
+    run = Run(tmp_path / "run", Settings())
+    run.describe(name=name)
+    run.say(name)
+    assert run.read_json("manifest.json")["name"] == name
+    assert r"river\udcff.png" in (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")

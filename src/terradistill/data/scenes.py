@@ -190,7 +190,7 @@ def write_scene_folder(
     # Every row has every column: the JSON reader of `datasets` infers one schema for all of them.
     columns = list(dict.fromkeys(key for row in metadata for key in row if key not in ("file_name", "label")))
     written = [0] * len(classes)
-    with (part / "metadata.jsonl").open("w", encoding="utf-8") as rows:
+    with (part / "metadata.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as rows:
         for image, label, extra in zip(images, labels, metadata, strict=True):
             class_name = classes[int(label)]
             file_name = f"{class_name}/{class_name}_{written[int(label)]:04d}.png"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -159,8 +160,8 @@ def write_parquet(folder: Path, out: Path) -> None:
 def _provenance(manifest: dict[str, Any]) -> str:
     sha = f" ({manifest['git_sha'][:12]})" if manifest.get("git_sha") else ""
     # The card travels: paths of the machine that it was made on are cut to their last part.
-    words = str(manifest.get("command") or "terradistill distill").split()
-    command = " ".join(word.rstrip("/").rsplit("/", 1)[-1] for word in words).replace("`", "'")
+    words = shlex.split(manifest.get("command") or "terradistill distill")
+    command = shlex.join(word.rstrip("/").rsplit("/", 1)[-1] for word in words).replace("`", "'")
     return f"With TerraDistill {manifest.get('terradistill') or ''}{sha}: `{command}`."
 
 
@@ -184,14 +185,13 @@ def _score_table(scores: Sequence[dict[str, Any]]) -> str:
         spread = (
             f" ± {100 * row['oa_std']:.1f}" if row.get("oa_std") is not None and (row.get("n_seeds") or 1) > 1 else ""
         )
-        runs = (row.get("n_seeds") or 1) * (row.get("n_sets") or 1)
         cells = (
             row["method"],
             network,
             row.get("labels") or "hard",
             f"{row['n_train']:,}",
             f"{100 * row['oa_mean']:.1f}{spread}",
-            runs,
+            row.get("n_seeds") or 1,
         )
         lines.append("| " + " | ".join(_md(cell) for cell in cells) + " |")
     lines += [

@@ -1,7 +1,7 @@
 """`data prepare`: DATA as clean, square, split scene folders."""
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from terradistill.config import DataSettings
@@ -11,7 +11,7 @@ from terradistill.data.scenes import write_scene_folder
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import limit_scenes, load_split, save_split, split_scenes
 from terradistill.errors import RunError
-from terradistill.run import Progress
+from terradistill.run import Progress, replacing
 
 
 def prepare(
@@ -38,6 +38,8 @@ def prepare(
     settings, out = settings or DataSettings(), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} is not empty: give a new folder for --out.")
+    if Path(data).is_dir() and out.resolve().is_relative_to(Path(data).resolve()):
+        raise RunError(f"{out} lies inside DATA ({data}), which would read it as a class: choose --out elsewhere.")
     scenes = open_scenes(data, captions=captions)
     if settings.limit is not None:
         scenes = limit_scenes(scenes, settings.limit, settings.split_seed)
@@ -46,16 +48,24 @@ def prepare(
         train, test = load_split(settings.split_file, scenes, dropped=report.dropped)
     else:
         train, test = split_scenes(scenes, settings.train_fraction, settings.split_seed)
-    out.mkdir(parents=True, exist_ok=True)
-    for name, side in (("train", train), ("test", test)):
-        cache = out / ".pixels"
-        pixels = load_pixels(side, settings.resolution, cache / f"{name}.npy", progress=progress)
-        rows = [
-            {"source": scene.name, **({"captions": list(scene.captions)} if scene.captions else {}), **scene.metadata}
-            for scene in side.scenes
-        ]
-        info = asdict(side.info) | {"made_by": "terradistill data prepare"}
-        write_scene_folder(out / name, side.classes, pixels, side.labels, rows, info)
-        shutil.rmtree(cache)
-    save_split(out / "split.json", train, test, seed=settings.split_seed, train_fraction=settings.train_fraction)
+    with replacing(out) as part:
+        for name, side in (("train", train), ("test", test)):
+            cache = part / ".pixels"
+            pixels = load_pixels(side, settings.resolution, cache / f"{name}.npy", progress=progress)
+            rows = [
+                {"source": scene.name}
+                | ({"captions": list(scene.captions)} if scene.captions else {})
+                | dict(scene.metadata)
+                for scene in side.scenes
+            ]
+            info = asdict(side.info) | {"made_by": "terradistill data prepare"}
+            write_scene_folder(part / name, side.classes, pixels, side.labels, rows, info)
+            shutil.rmtree(cache)
+        # The split names the scenes as they are here, so that `--split-file OUT/split.json` works on OUT.
+        sides = [check_scenes(open_scenes(part / name))[0] for name in ("train", "test")]
+        train, test = (
+            side.with_scenes(replace(scene, name=f"{name}/{scene.name}") for scene in side.scenes)
+            for name, side in zip(("train", "test"), sides, strict=True)
+        )
+        save_split(part / "split.json", train, test, seed=settings.split_seed, train_fraction=settings.train_fraction)
     return report

@@ -17,7 +17,7 @@ from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.distillation.coresets import medoid_subset, random_subset
 from terradistill.distillation.work import Work, open_work
-from terradistill.errors import DataError, RunError
+from terradistill.errors import DataError, EvaluationError, RunError
 from terradistill.evaluation.harness import Labelled, Row, score_method, with_references
 from terradistill.run import Reporter, Stage, write_text
 from terradistill.seeding import derive
@@ -65,10 +65,11 @@ def evaluate(
         DataError: the folders cannot be read, their classes differ, or the scenes hold copies of test scenes.
         RunError: `out` holds the scores of other scenes.
     """
-    judged, _ = check_scenes(open_scenes(scenes))
+    judged, found = check_scenes(open_scenes(scenes))
     ipc = max(judged.counts.values())
-    split = Path(scenes).parent / "split.json"
-    if settings.data.split_file is None and split.is_file():
+    made_in = Path(scenes).resolve().parent
+    split, of_a_run = made_in / "split.json", (made_in / "resolved.json").is_file()
+    if settings.data.split_file is None and of_a_run:
         settings = settings.model_copy(update={"data": settings.data.model_copy(update={"split_file": split})})
     settings = settings.model_copy(update={"ipc": ipc})
     work = open_work(against, Path(out), settings, captions=captions, reporter=reporter, spare=0)
@@ -78,7 +79,14 @@ def evaluate(
             raise DataError(
                 f"{scenes} and {against} differ in the classes {', '.join(odd[:5])}: give scenes of the same classes."
             )
+        for line in found.summary():
+            work.run.say(line)
         exam = {scene.sha256 for scene in work.test.scenes}
+        if of_a_run and exam & _learned(split):
+            raise DataError(
+                f"{scenes} was made from test scenes of this split: give the split they were made with "
+                f"(--split-file {split})."
+            )
         copies = [scene.name for scene in judged.scenes if scene.sha256 in exam]
         if copies:
             raise DataError(
@@ -91,6 +99,11 @@ def evaluate(
         _evaluate(work, judged, settings.evaluation.resolution or max(s.height for s in judged.scenes), {})
         scores: list[Row] = work.run.read_json("scores.json")
         return scores
+
+
+def _learned(split: Path) -> set[str]:
+    """Hashes of the train scenes of the run that made the judged scenes."""
+    return {entry["sha256"] for entry in json.loads(split.read_text(encoding="utf-8"))["train"]}
 
 
 def _evaluate(work: Work, distilled: SceneFolder, resolution: int, more: dict[str, MakeSet]) -> None:
@@ -108,6 +121,11 @@ def _evaluate(work: Work, distilled: SceneFolder, resolution: int, more: dict[st
             "full": lambda: [train],
         }
         wanted: dict[str, Sets] = {name: sets[name] for name in settings.evaluation.methods if name in sets}
+        if not wanted:
+            raise EvaluationError(
+                f"None of evaluation.methods {', '.join(settings.evaluation.methods)} can be scored here: "
+                f"choose from {', '.join(sets)}."
+            )
         rows = _score(work, stage, wanted, test, settings.ipc)
         run.write_json("scores.json", rows)
         stage.note = _summary(rows)
@@ -120,7 +138,10 @@ def _alone(make: MakeSet, train: Labelled) -> list[Labelled]:
 def _score(work: Work, stage: Stage, methods: dict[str, Sets], test: Labelled, ipc: int) -> list[Row]:
     # Each finished row is kept at once: a kill costs one row, not the table.
     settings, kept = work.settings.evaluation, stage.work / "rows.json"
-    rows: list[Row] = json.loads(kept.read_text()) if kept.exists() else []
+    # Rows of another recipe (it may be changed until the exam is held) would not be comparable.
+    recipe = settings.model_dump(mode="json", exclude={"networks", "methods"})
+    before_kill = json.loads(kept.read_text()) if kept.exists() else {}
+    rows: list[Row] = before_kill["rows"] if before_kill.get("recipe") == recipe else []
     total = len(settings.networks) * len(methods)
     for network in settings.networks:
         for method, make_sets in methods.items():
@@ -146,7 +167,7 @@ def _score(work: Work, stage: Stage, methods: dict[str, Sets], test: Labelled, i
                 progress=report,
             )
             rows.append(row)
-            write_text(kept, json.dumps(rows))
+            write_text(kept, json.dumps({"recipe": recipe, "rows": rows}))
     return with_references(rows)
 
 

@@ -106,12 +106,12 @@ def open_work(
         raise RunError(f"{out} lies inside DATA ({data}), which would read it as a class: choose --out elsewhere.")
     fresh = not (Path(out) / "resolved.json").exists()
     run = Run(out, settings, reporter)
-    hardware = find_hardware(settings.precision)
     try:
+        hardware = find_hardware(settings.precision)
         train, test = _scenes(run, data, captions, hardware, spare)
-    except TerraDistillError:
+    except BaseException as error:
         # A folder that holds nothing but wrong settings would only be in the way of the mended command.
-        run.discard() if fresh else run.close()
+        run.discard() if fresh and isinstance(error, TerraDistillError) else run.close()
         raise
     return Work(run, hardware, train, test)
 
@@ -130,17 +130,17 @@ def _scenes(
                 f"{run.root} was made from {run.manifest['data']['source']}, not from {data}: use another --out."
             )
         train, test = load_split(run / "split.json", scenes)
-        return _with_kept_captions(run, train), test
+        train = _with_kept_captions(run, train)
+        _require_usable(run.settings, train, test, spare)  # what was asked of the folder before may have been less
+        return train, test
     with run.stage("read", "Reading and checking scenes") as stage:
         scenes, report = check_scenes(scenes, on_corrupt=settings.on_corrupt, progress=stage.progress)
         if settings.split_file is not None:
             train, test = load_split(settings.split_file, scenes, dropped=report.dropped)
         else:
             train, test = split_scenes(scenes, settings.train_fraction, settings.split_seed)
-        require_enough(train, run.settings.ipc, spare=spare)
         assert_disjoint(train, test)
-        require_feasible(run.settings, train)
-        _refuse_seen(run.settings.generator, test)
+        _require_usable(run.settings, train, test, spare)
         info = scenes.info
         run.describe(
             **provenance(),
@@ -163,6 +163,12 @@ def _scenes(
         for line in report.summary():
             run.say(line)
     return train, test
+
+
+def _require_usable(settings: Settings, train: SceneFolder, test: SceneFolder, spare: int) -> None:
+    require_enough(train, settings.ipc, spare=spare)
+    require_feasible(settings, train)
+    _refuse_seen(settings.generator, test)
 
 
 def _with_kept_captions(run: Run, train: SceneFolder) -> SceneFolder:
@@ -199,7 +205,13 @@ def _refuse_seen(generator: str | None, test: SceneFolder) -> None:
     for folder in (Path(generator), Path(generator) / "generator"):
         path = folder / "learned_from.json"
         if path.exists():
-            seen = set(json.loads(path.read_text())["sha256"])
+            try:
+                seen = set(json.loads(path.read_text(encoding="utf-8"))["sha256"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise GeneratorError(
+                    f"{path} is not a list of the scenes that the generator has learned from: "
+                    "mend it, or remove it if you know that no test scene is among them."
+                ) from error
             shared = sum(scene.sha256 in seen for scene in test.scenes)
             if shared:
                 raise GeneratorError(

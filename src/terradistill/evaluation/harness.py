@@ -1,8 +1,8 @@
 """What a training set is worth: train a fresh network on it, test it on real scenes. One recipe for every method.
 
-The comparison holds what the field's own re-evaluations ask for: every method gets the same network, number of steps,
-augmentation and training seeds; the last step is what counts, never the best one on the test set. Accuracies and
-their differences are fractions.
+The comparison holds what the field's own re-evaluations ask for: every method gets the same network, epochs within the
+same bounds of steps, augmentation and training seeds; the last step is what counts, never the best one on the test set.
+Accuracies and their differences are fractions.
 """
 
 import statistics

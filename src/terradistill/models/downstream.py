@@ -182,14 +182,18 @@ def require_network(name: str, *, pretrained: bool = False) -> None:
     Raises:
         EvaluationError: as `build_network`.
     """
-    library, colon, _ = name.partition(":")
+    library, colon, rest = name.partition(":")
     if colon and library in LIBRARIES:
         try:
-            import_module("transformers" if library == "hub" else library)
+            module = import_module({"hub": "transformers", "torchvision": "torchvision.models"}.get(library, library))
         except ModuleNotFoundError as error:
             raise EvaluationError(
                 f"'{name}' needs {library}, which is not installed: pip install {library}."
             ) from error
+        if (library == "timm" and not module.is_model(rest)) or (
+            library == "torchvision" and rest not in module.list_models()
+        ):
+            raise EvaluationError(f"{library} has no network '{rest}': see its list of models.")
         return
     if name not in BUILDERS:
         accepted = ", ".join([*BUILDERS, "timm:NAME", "torchvision:NAME", "hub:OWNER/NAME"])

@@ -144,7 +144,9 @@ class Generator:
         if missing:
             raise GeneratorError(f"The generator {source} has no {', '.join(missing)}: expected a text-to-image one.")
         unet: Any = parts["unet"]
-        if getattr(unet.config, "addition_embed_type", None) or not hasattr(parts["scheduler"], "alphas_cumprod"):
+        if getattr(unet.config, "addition_embed_type", None) not in (None, "text") or not hasattr(
+            parts["scheduler"], "alphas_cumprod"
+        ):
             raise GeneratorError(
                 f"The generator {source} needs more inputs than a prompt (SDXL, flow matching): "
                 "expected one built like Stable Diffusion 1 or 2."
@@ -197,6 +199,10 @@ def build_generator(
             layers_per_block=settings.layers_per_block,
             cross_attention_dim=settings.text_width,
             attention_head_dim=8,
+            # The caption also joins the time embedding, and so reaches every block: heard at the attending levels
+            # alone, which are small here, it was learned late [ours].
+            addition_embed_type="text",
+            addition_embed_type_num_heads=settings.text_heads,
             norm_num_groups=norm_groups(settings.block_channels),
         )
         text_encoder = CLIPTextModel(

@@ -133,9 +133,10 @@ def make_scheduler(base: Any, name: str) -> Any:
     # DDIM (η = 0) is the first-order DPM-Solver++ (Lu et al. 2022, §3); diffusers' own DDIMScheduler steps by
     # 1000 // steps and goes astray where that division leaves a rest.
     kinds: dict[str, tuple[Any, dict[str, Any]]] = {
-        "dpm++": (DPMSolverMultistepScheduler, {"solver_order": 2}),
-        "ddim": (DPMSolverMultistepScheduler, {"solver_order": 1}),
+        "dpm++": (DPMSolverMultistepScheduler, {"solver_order": 2, "algorithm_type": "dpmsolver++"}),
+        "ddim": (DPMSolverMultistepScheduler, {"solver_order": 1, "algorithm_type": "dpmsolver++"}),
         "unipc": (UniPCMultistepScheduler, {}),
     }
     kind, extra = kinds[name]
-    return kind.from_config(base.config, timestep_spacing="trailing", **extra)
+    # What a given generator's scheduler may bring is set back: noise of its own, and other times.
+    return kind.from_config(base.config, timestep_spacing="trailing", use_karras_sigmas=False, **extra)

@@ -19,6 +19,7 @@ from terradistill.training.progress import (
     Unwatched,
     Watch,
     learning_rate,
+    require_finite,
     set_learning_rate,
 )
 from terradistill.training.views import random_views
@@ -83,6 +84,7 @@ def train_autoencoder(
         ema.update(step)
 
         if step % 20 == 0 or step + 1 == settings.steps:
+            require_finite(loss.item(), "autoencoder", settings.learning_rate)
             psnr = -10 * float(np.log10(max(pixel_loss.item() / 4, 1e-12)))  # [-1, 1] spans 2
             watch.log(step + 1, loss=loss.item(), psnr=psnr, kl=kl.item())
         watch.progress(step + 1, settings.steps)

@@ -22,6 +22,7 @@ from terradistill.training.progress import (
     Unwatched,
     Watch,
     learning_rate,
+    require_finite,
     set_learning_rate,
 )
 
@@ -121,6 +122,7 @@ def train_diffusion(
         ema.update(step)
 
         value = loss.item()
+        require_finite(value, "diffusion", settings.learning_rate)
         mean_loss = value if step == start else 0.98 * mean_loss + 0.02 * value
         last = step + 1 == settings.steps
         if step % 20 == 0 or last:

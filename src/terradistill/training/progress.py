@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from terradistill.errors import GeneratorError
 from terradistill.run import replacing
 
 
@@ -117,6 +118,18 @@ class Checkpoint:
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def require_finite(loss: float, section: str, rate: float) -> None:
+    """Make sure that a training has not diverged.
+
+    Raises:
+        GeneratorError: the loss is not a finite number.
+    """
+    if not math.isfinite(loss):
+        raise GeneratorError(
+            f"The training diverged (loss {loss}): lower {section}.learning_rate from {rate}, in a new --out."
+        )
 
 
 def _strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

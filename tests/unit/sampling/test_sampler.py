@@ -1,5 +1,6 @@
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler
 
 from terradistill.hardware import Hardware
 from terradistill.sampling.guidance import classifier_free
@@ -64,3 +65,11 @@ def test_prompts_steer_where_the_samples_go(cpu: Hardware) -> None:
     )
     assert drawn[::2].mean().item() == pytest.approx(3.0, abs=0.1)
     assert drawn[1::2].mean().item() == pytest.approx(-3.0, abs=0.1)
+
+
+def test_a_scheduler_with_noise_of_its_own_is_made_to_follow_the_seeds(cpu: Hardware) -> None:
+    generator = gaussian_generator()
+    plain = sample(generator, request(3), steps=4, hardware=cpu)
+    config = dict(generator.scheduler.config) | {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True}
+    generator.scheduler = DPMSolverMultistepScheduler.from_config(config)
+    assert torch.equal(sample(generator, request(3), steps=4, hardware=cpu), plain)

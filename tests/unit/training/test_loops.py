@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from terradistill.config import Settings
+from terradistill.errors import GeneratorError
 from terradistill.hardware import Hardware
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.generator import build_generator
@@ -52,6 +53,12 @@ def test_autoencoder_learns_and_leaves_white_latents(scenes: Scenes, tiny: Setti
     mean, std = latent_statistics(vae, scenes[0], cpu, seed=1)
     torch.testing.assert_close(mean, torch.zeros(4), atol=2e-2, rtol=0)
     torch.testing.assert_close(std, torch.ones(4), atol=2e-2, rtol=0)
+
+
+def test_a_training_that_diverges_says_so(scenes: Scenes, tiny: Settings, cpu: Hardware) -> None:
+    settings = tiny.autoencoder.model_copy(update={"learning_rate": float("inf"), "warmup_steps": 0})
+    with pytest.raises(GeneratorError, match=r"lower autoencoder\.learning_rate"):
+        train_autoencoder(build_vae(settings, 32, 0), scenes[0], settings, seed=0, hardware=cpu)
 
 
 def test_killed_autoencoder_goes_on_to_the_same_weights(
