@@ -30,6 +30,7 @@ Data = Annotated[
     str, typer.Argument(metavar="DATA", help="Folder of class folders, zip of one, hub id, or catalogue name.")
 ]
 Out = Annotated[Path, typer.Option("--out", help="Run folder; the same command goes on with it.", show_default=False)]
+NewFolder = Annotated[Path, typer.Option("--out", help="A new or empty folder.", show_default=False)]
 Preset = Annotated[
     list[str] | None, typer.Option("--preset", help="Preset by name; repeat to combine, the later wins.")
 ]
@@ -192,7 +193,7 @@ def data_check(
 @data_app.command("prepare")
 def data_prepare(
     data: Data,
-    out: Out,
+    out: NewFolder,
     resolution: Annotated[int | None, typer.Option("--resolution", help="Side of the square scenes, pixels.")] = None,
     limit: Limit = None,
     train_fraction: Fraction = None,
@@ -217,9 +218,9 @@ def data_prepare(
 
 @data_app.command("draw")
 def data_draw(
-    out: Out,
+    out: NewFolder,
     per_class: Annotated[int, typer.Option("--per-class", help="Images a class.")] = 40,
-    classes: Annotated[int, typer.Option("--classes", help="Number of classes, 2 to 10.")] = 6,
+    classes: Annotated[int, typer.Option("--classes", help="Number of classes, at most 10.")] = 6,
     size: Annotated[int, typer.Option("--size", help="Side, pixels.")] = 64,
     seed: Annotated[int, typer.Option("--seed", help="Seed.")] = 0,
 ) -> None:

@@ -1,7 +1,7 @@
 """The generator: a diffusers pipeline folder with `vae`, `unet`, `text_encoder`, `tokenizer` and `scheduler`.
 
 A small one trained here and Stable Diffusion from a hub are the same thing to every line of code. Latents are *scaled*
-(as the UNet sees them) everywhere outside this file; the VAE's own *raw* latents never leave it.
+(as the UNet sees them) everywhere outside this file; the VAE's own *raw* latents are seen by its training alone.
 """
 
 from collections.abc import Sequence
