@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from terradistill.distillation.prepare import prepare
     from terradistill.distillation.scoreboard import evaluate
     from terradistill.errors import TerraDistillError
+    from terradistill.health import doctor
     from terradistill.models.generator import Generator
 
 try:
@@ -37,6 +38,7 @@ _HOME = {
     "TerraDistillError": "errors",
     "check_scenes": "data.check",
     "distill": "distillation.pipeline",
+    "doctor": "health",
     "evaluate": "distillation.scoreboard",
     "load_settings": "config",
     "open_scenes": "data.sources",
@@ -55,6 +57,7 @@ __all__ = [
     "__version__",
     "check_scenes",
     "distill",
+    "doctor",
     "evaluate",
     "load_settings",
     "open_scenes",

@@ -236,7 +236,7 @@ def data_draw(
 def doctor() -> None:
     """Say what this machine computes with, and what is missing."""
     from terradistill import console
-    from terradistill.doctor import examine
+    from terradistill.health import doctor as examine
 
     console.print_findings(examine())
 

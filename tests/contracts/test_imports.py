@@ -12,7 +12,7 @@ FLOOR = {
     **dict.fromkeys(("training", "sampling", "evaluation"), 2),
     "report": 3,
     "distillation": 4,
-    **dict.fromkeys(("console", "doctor"), 5),
+    **dict.fromkeys(("console", "health"), 5),
     "cli": 6,
     "__main__": 7,
 }

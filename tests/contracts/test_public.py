@@ -11,6 +11,7 @@ def test_the_public_names() -> None:
         "train",
         "evaluate",
         "prepare",
+        "doctor",
         "load_settings",
         "open_scenes",
         "SceneFolder",

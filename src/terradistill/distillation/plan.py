@@ -22,7 +22,7 @@ from terradistill.sampling.sampler import Request, sample
 from terradistill.training.autoencoder import train_autoencoder
 from terradistill.training.classifier import train_latent_classifier
 from terradistill.training.diffusion import train_diffusion
-from terradistill.training.latents import encode_scenes
+from terradistill.training.latents import LatentCache, encode_scenes
 from terradistill.training.progress import Unwatched
 
 
@@ -74,6 +74,7 @@ def plan(
         generator = _probe_training(rows, settings, n_train, hardware)
     else:
         generator = Generator.load(settings.generator).to(hardware.device).frozen()
+        _probe_encoding(rows, settings, generator, _pixels(8, generator.resolution), n_train, hardware)
     _probe_sampling(rows, settings, generator, n_train, n_classes, hardware)
     if evaluate:
         _probe_evaluation(rows, settings, generator.resolution, n_train, n_classes, hardware)
@@ -96,12 +97,7 @@ def _probe_training(rows: list[PlannedStage], settings: Settings, n_train: int, 
 
     captions = [[settings.data.caption_template]] * len(pixels)
     generator = build_generator(diffusion, vae, settings.data.resolution, captions[0], 0).to(hardware.device)
-    began = time.monotonic()
-    latents = encode_scenes(generator, pixels, n_views=1, hardware=hardware)
-    each = (time.monotonic() - began) / len(pixels)
-    rows.append(
-        PlannedStage("Encoding the train scenes", f"{n_train:,} × {diffusion.views}", n_train * diffusion.views * each)
-    )
+    latents = _probe_encoding(rows, settings, generator, pixels, n_train, hardware)
 
     watch = _Stopwatch()
     few_steps = diffusion.model_copy(update={"steps": 4, "held_out": 0.0})
@@ -109,6 +105,21 @@ def _probe_training(rows: list[PlannedStage], settings: Settings, n_train: int, 
     work = f"{diffusion.steps:,} steps of {diffusion.batch_size}"
     rows.append(PlannedStage("Training the generator", work, diffusion.steps * watch.seconds))
     return generator.frozen()
+
+
+def _probe_encoding(
+    rows: list[PlannedStage],
+    settings: Settings,
+    generator: Generator,
+    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+    n_train: int,
+    hardware: Hardware,
+) -> LatentCache:
+    began = time.monotonic()
+    latents = encode_scenes(generator, pixels, n_views=1, hardware=hardware)
+    each, views = (time.monotonic() - began) / len(pixels), settings.diffusion.views
+    rows.append(PlannedStage("Encoding the train scenes", f"{n_train:,} × {views}", n_train * views * each))
+    return latents
 
 
 def _probe_sampling(

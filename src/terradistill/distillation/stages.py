@@ -176,7 +176,7 @@ def candidates(work: Work) -> None:
     wanted = settings.sampling
     with run.stage("candidates", "Drawing and selecting candidates") as stage:
         generator = work.generator()
-        targets = work.latents().means()[prototype_indices(work).ravel()]
+        targets = work.latents().means(prototype_indices(work).ravel())
         labels = np.repeat(np.arange(len(work.train.classes)), settings.ipc)
         if wanted.target_jitter:
             seeds = [derive(settings.seed, "jitter", c, k) for c in work.train.classes for k in range(settings.ipc)]

@@ -45,7 +45,7 @@ def train_latent_classifier(
     per_epoch = max(1, len(learned) // batch_size)
     total = min(settings.epochs * per_epoch, settings.max_steps)
     targets = torch.as_tensor(labels)
-    held = latents.means()[validation]
+    held = latents.means(validation)
     best, best_weights = -1.0, {}
     watch.forget_after(0)
 

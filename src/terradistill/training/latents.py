@@ -34,9 +34,9 @@ class LatentCache:
     def n_views(self) -> int:
         return self.mean.shape[0]
 
-    def means(self) -> Tensor:
-        """Posterior means of the scenes as they are: float32 (N, C, h, w)."""
-        return self.mean[0].float()
+    def means(self, index: NDArray[np.int64] | slice = slice(None)) -> Tensor:
+        """Posterior means of scenes as they are, of all or of those asked for: float32 (n, C, h, w)."""
+        return self.mean[0][index].float()
 
     def draw(self, index: NDArray[np.int64], rng: torch.Generator) -> Tensor:
         """Posterior samples of scenes in views drawn for them: float32 (B, C, h, w)."""

@@ -2,7 +2,10 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
 
+from terradistill.config import load_settings
 from terradistill.hardware import Hardware
+from terradistill.models.autoencoder import build_vae
+from terradistill.models.generator import build_generator
 from terradistill.sampling.guidance import classifier_free
 from terradistill.sampling.sampler import Request, sample
 from terradistill.seeding import derive
@@ -73,3 +76,17 @@ def test_a_scheduler_with_noise_of_its_own_is_made_to_follow_the_seeds(cpu: Hard
     config = dict(generator.scheduler.config) | {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True}
     generator.scheduler = DPMSolverMultistepScheduler.from_config(config)
     assert torch.equal(sample(generator, request(3), steps=4, hardware=cpu), plain)
+
+
+def test_a_real_network_draws_the_same_image_in_any_batch(cpu: Hardware) -> None:
+    settings = load_settings(["tiny"])
+    words = ["a dark field", "a bright plain"]
+    generator = build_generator(settings.diffusion, build_vae(settings.autoencoder, 32, 0), 32, words, 0).frozen()
+    wanted = Request(generator.embed(words), torch.arange(64) % 2, [derive(0, i) for i in range(64)])
+    told = classifier_free(3.0, generator.embed([""]))
+    by_size = [
+        sample(generator, wanted, steps=3, hardware=cpu, guidances=[told], batch_size=size) for size in (1, 7, 64)
+    ]
+    torch.testing.assert_close(by_size[0], by_size[2], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(by_size[1], by_size[2], atol=1e-4, rtol=1e-4)
+    assert not torch.equal(by_size[2][0], by_size[2][2])

@@ -9,14 +9,12 @@ from pathlib import Path
 EXTRAS = {
     "timm": "more downstream networks (timm:NAME)",
     "torchvision": "more downstream networks (torchvision:NAME)",
-    "datasets": "Hugging Face datasets as DATA, parquet export",
-    "tifffile": "TIFF with more than 8 bits",
 }
 GIB = 1 << 30
 
 
-def examine() -> list[tuple[str, str]]:
-    """Findings as (name, sentence), in the order in which one would ask."""
+def doctor() -> list[tuple[str, str]]:
+    """Findings on this machine as (name, sentence), in the order in which one would ask."""
     import psutil
     import torch
 
