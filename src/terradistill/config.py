@@ -67,8 +67,8 @@ class DiffusionSettings(Section):
     views: int = Field(
         4, ge=1, le=8, description="flips and quarter turns of each scene that are encoded: scenes have no up"
     )
-    steps: int = Field(5500, ge=1)
-    batch_size: int = Field(16, ge=1)
+    steps: int = Field(8000, ge=1)
+    batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(4e-4, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     warmup_steps: int = Field(200, ge=0)
@@ -76,7 +76,7 @@ class DiffusionSettings(Section):
     caption_dropout: float = Field(
         0.1, ge=0, lt=1, description="share of captions emptied, for classifier-free guidance"
     )
-    ema_decay: float = Field(0.998, ge=0, lt=1)
+    ema_decay: float = Field(0.999, ge=0, lt=1)
     held_out: float = Field(0.05, ge=0, lt=0.5, description="share of the train split kept back to watch the loss")
 
     @model_validator(mode="after")
@@ -117,7 +117,7 @@ class SamplingSettings(Section):
 
     scheduler: Literal["dpm++", "ddim", "unipc"] = "dpm++"
     steps: int = Field(20, ge=1, le=1000)
-    cfg_scale: float = Field(3.0, ge=0, description="classifier-free guidance; 1 means none")
+    cfg_scale: float = Field(2.0, ge=0, description="classifier-free guidance; 1 means none")
     prototype_scale: float = Field(
         0.1, ge=0, description="DPD's s: push towards the prototype in each step; 0 means none"
     )

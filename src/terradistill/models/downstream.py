@@ -107,8 +107,6 @@ BUILDERS: dict[str, Callable[[int, int], nn.Module]] = {
 def _timm(name: str, n_classes: int, pretrained: bool) -> Network:
     import timm
 
-    if not timm.is_model(name):
-        raise EvaluationError(f"timm has no network '{name}': `timm.list_models()` names those it has.")
     if pretrained and not timm.is_model_pretrained(name):
         raise EvaluationError(f"timm has no pretrained weights for '{name}': leave evaluation.pretrained off.")
     body = timm.create_model(name, pretrained=pretrained, num_classes=n_classes)
@@ -120,8 +118,6 @@ def _timm(name: str, n_classes: int, pretrained: bool) -> Network:
 def _torchvision(name: str, n_classes: int, pretrained: bool) -> Network:
     from torchvision import models
 
-    if name not in models.list_models(module=models):
-        raise EvaluationError(f"torchvision has no classifier '{name}': `torchvision.models.list_models()` names all.")
     body = models.get_model(name, weights="DEFAULT" if pretrained else None)
     linear = [key for key, module in body.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
@@ -185,15 +181,16 @@ def require_network(name: str, *, pretrained: bool = False) -> None:
     library, colon, rest = name.partition(":")
     if colon and library in LIBRARIES:
         try:
-            module = import_module({"hub": "transformers", "torchvision": "torchvision.models"}.get(library, library))
+            module = import_module("transformers" if library == "hub" else library)
         except ModuleNotFoundError as error:
             raise EvaluationError(
                 f"'{name}' needs {library}, which is not installed: pip install {library}."
             ) from error
-        if (library == "timm" and not module.is_model(rest)) or (
-            library == "torchvision" and rest not in module.list_models()
-        ):
-            raise EvaluationError(f"{library} has no network '{rest}': see its list of models.")
+        unknown = (library == "timm" and not module.is_model(rest)) or (
+            library == "torchvision" and rest not in module.models.list_models(module=module.models)  # no detectors
+        )  # the hub is asked when the network is built
+        if unknown:
+            raise EvaluationError(f"{library} has no classifier '{rest}': its `list_models()` names those it has.")
         return
     if name not in BUILDERS:
         accepted = ", ".join([*BUILDERS, "timm:NAME", "torchvision:NAME", "hub:OWNER/NAME"])

@@ -100,7 +100,7 @@ def test_timm_networks_get_their_own_statistics(monkeypatch: pytest.MonkeyPatch)
     assert isinstance(network, Network)
     torch.testing.assert_close(network.std.flatten(), torch.tensor([0.4, 0.5, 0.6]))
     assert network(torch.rand(2, 3, 8, 8)).shape == (2, 5)
-    with pytest.raises(EvaluationError, match="timm has no network 'huge'"):
+    with pytest.raises(EvaluationError, match="timm has no classifier 'huge'"):
         build_network("timm:huge", 5, 32)
     with pytest.raises(EvaluationError, match="no pretrained weights for 'bare'"):
         build_network("timm:bare", 5, 32, pretrained=True)
