@@ -15,6 +15,25 @@ from terradistill.errors import ConfigError
 
 Width = Annotated[int, Field(ge=8, multiple_of=8)]  # channels of a level: group normalisation wants a divisor
 
+# All of them take an exact denoiser of Gaussian data to its mean and variance (tests/unit/sampling). The DDIM and DDPM
+# of diffusers are not among them: they step by 1000 // steps, and go astray where that division leaves a rest. "ddim"
+# (η = 0) is the first-order DPM-Solver++ instead, which is the same thing (Lu et al. 2022, §3).
+Scheduler = Literal[
+    "dpm++",
+    "ddim",
+    "unipc",
+    "DEISMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "SASolverScheduler",
+]
+
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -115,7 +134,7 @@ class PrototypeSettings(Section):
 class SamplingSettings(Section):
     """How candidates are drawn."""
 
-    scheduler: Literal["dpm++", "ddim", "unipc"] = "dpm++"
+    scheduler: Scheduler = "dpm++"
     steps: int = Field(20, ge=1, le=1000)
     cfg_scale: float = Field(2.0, ge=0, description="classifier-free guidance; 1 means none")
     prototype_scale: float = Field(

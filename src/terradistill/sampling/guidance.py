@@ -55,9 +55,10 @@ def towards_prototypes(prototypes: Tensor, schedule: Parameterisation, *, scale:
             z, output = predict(step)
             if step.index / max(1, step.count - 1) > until:
                 return z, output
-            pull = prototypes[step.rows].to(z) - schedule.z0(z, output, step.t)
+            t = step.t.round().long()
+            pull = prototypes[step.rows].to(z) - schedule.z0(z, output, t)
             length = pull.flatten(1).norm(dim=1).clamp_min(1e-8).view(-1, 1, 1, 1)
-            sigma = (1 - schedule.alphas_cumprod[int(step.t)]).sqrt().to(z)
+            sigma = (1 - schedule.alphas_cumprod[int(t)]).sqrt().to(z)
             return z + scale * sigma * pull / length, output
 
         return guided

@@ -6,14 +6,16 @@ innermost, and the sampler knows none of them by name. Legend: B batch, N images
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from terradistill.config import Scheduler
 from terradistill.hardware import Hardware
 from terradistill.models.generator import Generator
 from terradistill.run import Progress
+from terradistill.sampling.schedulers import make_scheduler, takes_generators
+from terradistill.seeding import generator as seeded
 from terradistill.seeding import noise
 
 
@@ -25,7 +27,7 @@ class Step:
         rows: int64 (B,), which images of the request these are: guidances look up their own per-image data with it.
         index: number of the step, 0 … count − 1.
         count: number of steps.
-        t: int64 (), the timestep.
+        t: (), the timestep; a solver may put it between two of the noise schedule's.
         z: float32 (B, C, h, w), noisy latents.
         text: float32 (B, L, D), text embeddings.
     """
@@ -67,7 +69,7 @@ def sample(
     *,
     steps: int,
     hardware: Hardware,
-    scheduler: str = "dpm++",
+    scheduler: Scheduler = "dpm++",
     guidances: Sequence[Guidance] = (),
     batch_size: int = 100,
     progress: Progress | None = None,
@@ -89,17 +91,22 @@ def _sample_batch(
     request: Request,
     rows: Tensor,
     steps: int,
-    scheduler: str,
+    scheduler: Scheduler,
     predict: Predict,
     device: torch.device,
 ) -> Tensor:
     solver = make_scheduler(generator.scheduler, scheduler)  # a fresh one: multistep solvers remember the batch
     solver.set_timesteps(steps)
     text = request.text[request.prompt_of[rows]].to(device)
-    z = noise([request.seeds[int(row)] for row in rows], generator.latent_shape).to(device) * solver.init_noise_sigma
+    seeds = [request.seeds[int(row)] for row in rows]
+    z = noise(seeds, generator.latent_shape).to(device) * solver.init_noise_sigma
+    # Steps that draw noise draw each image's from its own seed, so that its neighbours do not matter.
+    own = {"generator": [seeded(seed, "steps") for seed in seeds]} if takes_generators(solver) else {}
     for index, t in enumerate(solver.timesteps):
-        z, output = predict(Step(rows, index, len(solver.timesteps), t, z, text))
-        z = solver.step(output, t, z).prev_sample
+        # Some solvers keep z at the scale of its noise; networks and guidances see unit variance with all of them.
+        scale = solver.scale_model_input(torch.ones((), device=device), t)
+        moved, output = predict(Step(rows, index, len(solver.timesteps), t, z * scale, text))
+        z = solver.step(output, t, moved / scale, **own).prev_sample
     return torch.as_tensor(z).float().cpu()
 
 
@@ -121,22 +128,3 @@ def compose(predict: Predict, guidances: Sequence[Guidance]) -> Predict:
     for guidance in guidances:
         predict = guidance(predict)
     return predict
-
-
-def make_scheduler(base: Any, name: str) -> Any:
-    """A diffusers scheduler by our name, with the noise schedule of `base`.
-
-    All of them keep latents at variance-preserving scale, so that guidances see the same z whatever the solver.
-    """
-    from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
-
-    # DDIM (η = 0) is the first-order DPM-Solver++ (Lu et al. 2022, §3); diffusers' own DDIMScheduler steps by
-    # 1000 // steps and goes astray where that division leaves a rest.
-    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
-        "dpm++": (DPMSolverMultistepScheduler, {"solver_order": 2, "algorithm_type": "dpmsolver++"}),
-        "ddim": (DPMSolverMultistepScheduler, {"solver_order": 1, "algorithm_type": "dpmsolver++"}),
-        "unipc": (UniPCMultistepScheduler, {}),
-    }
-    kind, extra = kinds[name]
-    # What a given generator's scheduler may bring is set back: noise of its own, and other times.
-    return kind.from_config(base.config, timestep_spacing="trailing", use_karras_sigmas=False, **extra)

@@ -26,6 +26,7 @@ class GaussianUnet:
         assert (class_labels is None) == (self.config.num_class_embeds is None)
         self.batch_sizes.append(len(z))
         mean = text[:, 0, 0].view(-1, 1, 1, 1)
+        t = t.round().long()
         alpha = self.schedule.alphas_cumprod[t].to(z)
         gain = self.std**2 * alpha.sqrt() / (alpha * self.std**2 + 1 - alpha)
         z0 = mean + gain * (z - alpha.sqrt() * mean)

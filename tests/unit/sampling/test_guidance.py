@@ -1,7 +1,9 @@
 import math
 
+import pytest
 import torch
 
+from terradistill.config import Scheduler
 from terradistill.hardware import Hardware
 from terradistill.sampling.guidance import classifier_free, towards_prototypes
 from terradistill.sampling.sampler import Request, Step, compose, sample, unguided
@@ -67,7 +69,8 @@ def test_prototype_push_ends_where_it_is_told(cpu: Hardware) -> None:
     assert moved == [True] * 9 + [False] * 2
 
 
-def test_prototypes_draw_their_own_images_nearer(cpu: Hardware) -> None:
+@pytest.mark.parametrize("scheduler", ["dpm++", "EulerDiscreteScheduler"])  # the second keeps z at another scale
+def test_prototypes_draw_their_own_images_nearer(scheduler: Scheduler, cpu: Hardware) -> None:
     generator = gaussian_generator()
     targets = torch.where(torch.arange(40) % 2 == 0, 2.0, -2.0).view(-1, 1, 1, 1).expand(-1, *SHAPE)
     asked = Request(torch.zeros(1, 1, 1), torch.zeros(40, dtype=torch.long), list(range(40)))
@@ -77,6 +80,7 @@ def test_prototypes_draw_their_own_images_nearer(cpu: Hardware) -> None:
             asked,
             steps=20,
             hardware=cpu,
+            scheduler=scheduler,
             guidances=[towards_prototypes(targets, generator.parameterisation, scale=s)],
         )
         for s in (0.0, 0.5)

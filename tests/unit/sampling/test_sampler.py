@@ -1,8 +1,10 @@
+from typing import get_args
+
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
 
-from terradistill.config import load_settings
+from terradistill.config import Scheduler, load_settings
 from terradistill.hardware import Hardware
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.generator import build_generator
@@ -21,12 +23,22 @@ def request(n: int, means: tuple[float, ...] = (2.0,)) -> Request:
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize(("scheduler", "steps"), [("ddim", 150), ("dpm++", 40), ("unipc", 40)])
 def test_gaussian_data_are_sampled_to_their_mean_and_variance(
-    kind: str, scheduler: str, steps: int, cpu: Hardware
+    kind: str, scheduler: Scheduler, steps: int, cpu: Hardware
 ) -> None:
     generator = gaussian_generator(kind, std=0.5)
     drawn = sample(generator, request(400), steps=steps, scheduler=scheduler, hardware=cpu)
     assert drawn.mean().item() == pytest.approx(2.0, abs=0.03)
     assert drawn.std().item() == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("scheduler", [name for name in get_args(Scheduler) if name.endswith("Scheduler")])
+def test_other_schedulers_of_diffusers_do_so_too_and_follow_the_seeds(scheduler: Scheduler, cpu: Hardware) -> None:
+    generator = gaussian_generator("epsilon", std=0.5)
+    drawn = sample(generator, request(300), steps=100, scheduler=scheduler, hardware=cpu)
+    assert drawn.mean().item() == pytest.approx(2.0, abs=0.05)
+    assert drawn.std().item() == pytest.approx(0.5, abs=0.05)
+    alone = sample(generator, request(3), steps=100, scheduler=scheduler, hardware=cpu)
+    torch.testing.assert_close(alone, drawn[:3], atol=1e-4, rtol=1e-4)
 
 
 def test_an_image_is_the_same_in_any_batch_and_beside_any_neighbour(cpu: Hardware) -> None:
