@@ -178,16 +178,14 @@ def data_check(
     from terradistill import console
     from terradistill.data.check import check_scenes, require_enough
     from terradistill.data.sources import open_scenes
-    from terradistill.data.splits import limit_scenes, split_scenes
+    from terradistill.data.splits import divide, limit_scenes
 
-    scenes = open_scenes(data, captions=captions)
-    if settings.limit is not None:
-        scenes = limit_scenes(scenes, settings.limit, settings.split_seed)
+    scenes = limit_scenes(open_scenes(data, captions=captions), settings)
     with console.Rich() as reporter:
         reporter.start("Reading and checking scenes")
         scenes, report = check_scenes(scenes, progress=reporter.progress)
     console.print_check(scenes, report)
-    require_enough(split_scenes(scenes, settings.train_fraction, settings.split_seed)[0], ipc)
+    require_enough(divide(scenes, settings)[0], ipc)
 
 
 @data_app.command("prepare")

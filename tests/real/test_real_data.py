@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from terradistill.config import AutoencoderSettings
+from terradistill.config import AutoencoderSettings, DataSettings
 from terradistill.data.captions import captions_of
 from terradistill.data.check import check_scenes, require_enough
 from terradistill.data.images import load_pixels, to_float
@@ -39,7 +39,7 @@ def test_a_real_zip_goes_through_the_whole_room(name: str, tmp_path: Path) -> No
     assert (len(listed), len(listed.classes), listed.n_ignored) == (n_images, n_classes, 0)
     assert licence is None or listed.info.licence == licence
 
-    folder, report = check_scenes(limit_scenes(listed, 40, seed=0))
+    folder, report = check_scenes(limit_scenes(listed, DataSettings(limit=40)))
     assert not report.unreadable
     assert not report.conflicting
     train, test = split_scenes(folder, 0.5, seed=0)
@@ -63,7 +63,7 @@ def test_an_autoencoder_keeps_the_colours_of_real_scenes(tmp_path: Path) -> None
     """Forest, sea and pasture differ in little but colour, which an autoencoder finds last."""
     if not (DATA / "eurosat.zip").is_file():
         pytest.skip("eurosat.zip is absent")
-    train, test = split_scenes(limit_scenes(open_scenes(DATA / "eurosat.zip"), 40, seed=0), 0.5, seed=0)
+    train, test = split_scenes(limit_scenes(open_scenes(DATA / "eurosat.zip"), DataSettings(limit=40)), 0.5, seed=0)
     pixels = {side: load_pixels(scenes, 64, tmp_path / side) for side, scenes in (("train", train), ("test", test))}
     cpu = Hardware(torch.device("cpu"), bf16=True)
     settings = AutoencoderSettings(steps=60, warmup_steps=20)

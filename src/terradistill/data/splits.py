@@ -7,22 +7,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from terradistill.config import DataSettings
 from terradistill.data.scenes import SceneFolder
 from terradistill.errors import DataError
 from terradistill.run import write_text
 from terradistill.seeding import derive
 
 
-def limit_scenes(folder: SceneFolder, per_class: int, seed: int) -> SceneFolder:
-    """At most so many images a class, drawn before anything is decoded.
-
-    Args:
-        folder: scenes.
-        per_class: images to keep of each class, at least 1.
-        seed: another seed, another draw.
-    """
-    chosen = [i for indices in _ranked(folder, seed, "limit") for i in indices[:per_class]]
+def limit_scenes(folder: SceneFolder, settings: DataSettings) -> SceneFolder:
+    """At most `settings.limit` images a class, drawn by `split_seed` before anything is decoded; None keeps all."""
+    if settings.limit is None:
+        return folder
+    chosen = [i for indices in _ranked(folder, settings.split_seed, "limit") for i in indices[: settings.limit]]
     return folder.subset(chosen)
+
+
+def divide(
+    folder: SceneFolder, settings: DataSettings, *, dropped: Collection[str] = ()
+) -> tuple[SceneFolder, SceneFolder]:
+    """(train, test) by `settings.split_file` if there is one (see `load_split`), else by fraction and seed."""
+    if settings.split_file is not None:
+        return load_split(settings.split_file, folder, dropped=dropped)
+    train, test = split_scenes(folder, settings.train_fraction, settings.split_seed)
+    assert_disjoint(train, test)
+    return train, test
 
 
 def split_scenes(folder: SceneFolder, train_fraction: float, seed: int) -> tuple[SceneFolder, SceneFolder]:

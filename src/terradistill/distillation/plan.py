@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from terradistill.config import Settings
-from terradistill.data.check import require_enough
+from terradistill.data.check import check_scenes, require_enough
 from terradistill.data.sources import open_scenes
-from terradistill.data.splits import limit_scenes, load_split, split_scenes
+from terradistill.data.splits import divide, limit_scenes
 from terradistill.distillation.work import require_feasible
-from terradistill.evaluation.recipe import fit, training_steps
+from terradistill.evaluation.recipe import PREDICT_BATCH, fit, predict, training_steps
 from terradistill.hardware import Hardware, find_hardware
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.downstream import build_network
@@ -57,19 +57,18 @@ def plan(
     Raises:
         TerraDistillError: what `distill` would refuse without reading the images.
     """
-    scenes = open_scenes(data, captions=captions)
-    if settings.data.limit is not None:
-        scenes = limit_scenes(scenes, settings.data.limit, settings.data.split_seed)
-    if settings.data.split_file is not None:
-        train, _ = load_split(settings.data.split_file, scenes)
-    else:
-        train, _ = split_scenes(scenes, settings.data.train_fraction, settings.data.split_seed)
+    scenes = limit_scenes(open_scenes(data, captions=captions), settings.data)
+    train, test = divide(scenes, settings.data)
     require_enough(train, settings.ipc)
     require_feasible(settings, train)
     n_train = len(train)
     n_classes = len(scenes.classes)
     hardware = find_hardware(settings.precision)
-    rows = [PlannedStage("Reading and checking scenes", f"{len(scenes):,} images", len(scenes) / 500)]
+    few = scenes.subset(np.unique(np.linspace(0, len(scenes) - 1, 64).astype(int)).tolist())
+    began = time.monotonic()
+    check_scenes(few)
+    each = (time.monotonic() - began) / len(few)
+    rows = [PlannedStage("Reading and checking scenes", f"{len(scenes):,} images", len(scenes) * each)]
     if settings.generator is None:
         generator = _probe_training(rows, settings, n_train, hardware)
     else:
@@ -77,7 +76,7 @@ def plan(
         _probe_encoding(rows, settings, generator, _pixels(8, generator.resolution), n_train, hardware)
     _probe_sampling(rows, settings, generator, n_train, n_classes, hardware)
     if evaluate:
-        _probe_evaluation(rows, settings, generator.resolution, n_train, n_classes, hardware)
+        _probe_evaluation(rows, settings, generator.resolution, n_train, len(test), n_classes, hardware)
     return rows
 
 
@@ -153,7 +152,13 @@ def _probe_sampling(
 
 
 def _probe_evaluation(
-    rows: list[PlannedStage], settings: Settings, resolution: int, n_train: int, n_classes: int, hardware: Hardware
+    rows: list[PlannedStage],
+    settings: Settings,
+    resolution: int,
+    n_train: int,
+    n_test: int,
+    n_classes: int,
+    hardware: Hardware,
 ) -> None:
     recipe = settings.evaluation
     side = recipe.resolution or resolution
@@ -177,5 +182,9 @@ def _probe_evaluation(
             progress=watch.progress,
         )
         seconds += steps * watch.seconds
+        began = time.monotonic()
+        predict(model, _pixels(PREDICT_BATCH, side), side, device=hardware.device, bf16=hardware.bf16)
+        each = (time.monotonic() - began) / PREDICT_BATCH
+        seconds += len(sizes) * recipe.n_seeds * n_test * each
     work = f"{len(recipe.networks)} × {len(sizes)} methods × {recipe.n_seeds} seeds, {steps:,} steps"
     rows.append(PlannedStage("Training downstream networks", work, seconds))

@@ -9,7 +9,7 @@ from terradistill.data.check import CheckReport, check_scenes
 from terradistill.data.images import load_pixels
 from terradistill.data.scenes import write_scene_folder
 from terradistill.data.sources import open_scenes
-from terradistill.data.splits import limit_scenes, load_split, save_split, split_scenes
+from terradistill.data.splits import divide, limit_scenes, save_split
 from terradistill.errors import RunError
 from terradistill.run import Progress, replacing
 
@@ -40,14 +40,9 @@ def prepare(
         raise RunError(f"{out} is not empty: give a new folder for --out.")
     if Path(data).is_dir() and out.resolve().is_relative_to(Path(data).resolve()):
         raise RunError(f"{out} lies inside DATA ({data}), which would read it as a class: choose --out elsewhere.")
-    scenes = open_scenes(data, captions=captions)
-    if settings.limit is not None:
-        scenes = limit_scenes(scenes, settings.limit, settings.split_seed)
+    scenes = limit_scenes(open_scenes(data, captions=captions), settings)
     scenes, report = check_scenes(scenes, on_corrupt=settings.on_corrupt, progress=progress)
-    if settings.split_file is not None:
-        train, test = load_split(settings.split_file, scenes, dropped=report.dropped)
-    else:
-        train, test = split_scenes(scenes, settings.train_fraction, settings.split_seed)
+    train, test = divide(scenes, settings, dropped=report.dropped)
     with replacing(out) as part:
         for name, side in (("train", train), ("test", test)):
             cache = part / ".pixels"

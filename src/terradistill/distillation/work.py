@@ -16,7 +16,7 @@ from terradistill.data.check import check_scenes, require_enough
 from terradistill.data.images import load_pixels
 from terradistill.data.scenes import SceneFolder, require_folder_names
 from terradistill.data.sources import open_scenes
-from terradistill.data.splits import assert_disjoint, limit_scenes, load_split, save_split, split_scenes
+from terradistill.data.splits import divide, limit_scenes, load_split, save_split
 from terradistill.errors import GeneratorError, RunError, TerraDistillError
 from terradistill.hardware import Hardware, describe, find_hardware
 from terradistill.models.downstream import require_network
@@ -120,9 +120,7 @@ def _scenes(
     run: Run, data: str | Path, captions: Path | None, hardware: Hardware, spare: int
 ) -> tuple[SceneFolder, SceneFolder]:
     settings = run.settings.data
-    scenes = open_scenes(data, captions=captions)
-    if settings.limit is not None:
-        scenes = limit_scenes(scenes, settings.limit, settings.split_seed)
+    scenes = limit_scenes(open_scenes(data, captions=captions), settings)
     if run.done("read"):
         # The split holds what the check found; the source must still be the same.
         if run.manifest["data"]["source"] != str(data):
@@ -135,11 +133,7 @@ def _scenes(
         return train, test
     with run.stage("read", "Reading and checking scenes") as stage:
         scenes, report = check_scenes(scenes, on_corrupt=settings.on_corrupt, progress=stage.progress)
-        if settings.split_file is not None:
-            train, test = load_split(settings.split_file, scenes, dropped=report.dropped)
-        else:
-            train, test = split_scenes(scenes, settings.train_fraction, settings.split_seed)
-        assert_disjoint(train, test)
+        train, test = divide(scenes, settings, dropped=report.dropped)
         _require_usable(run.settings, train, test, spare)
         info = scenes.info
         run.describe(

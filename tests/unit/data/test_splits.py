@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from terradistill.config import DataSettings
 from terradistill.data.scenes import DatasetInfo, Scene, SceneFolder
 from terradistill.data.splits import assert_disjoint, limit_scenes, load_split, save_split, split_scenes
 from terradistill.errors import DataError
@@ -59,11 +60,14 @@ def test_a_class_of_one_cannot_be_divided() -> None:
 
 def test_a_limit_is_stratified_and_nested() -> None:
     folder = folder_of({"a": 30, "b": 4})
-    few, more = limit_scenes(folder, 3, 0), limit_scenes(folder, 6, 0)
+    few, more = (
+        limit_scenes(folder, DataSettings(limit=3)),
+        limit_scenes(folder, DataSettings(limit=6)),
+    )
     assert few.counts == {"a": 3, "b": 3}
     assert more.counts == {"a": 6, "b": 4}
     assert set(names(few)) < set(names(more))
-    assert names(limit_scenes(folder, 3, 1)) != names(few)
+    assert names(limit_scenes(folder, DataSettings(limit=3, split_seed=1))) != names(few)
 
 
 def test_a_saved_split_loads(tmp_path: Path) -> None:
