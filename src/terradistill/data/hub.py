@@ -36,7 +36,8 @@ def open_saved(path: Path) -> SceneFolder:
     Raises:
         DataError: the folder cannot be loaded, or has no image and label column.
     """
-    datasets = _datasets(str(path))
+    import datasets
+
     try:
         loaded = datasets.load_from_disk(str(path))
     except Exception as error:  # pyarrow, fsspec and datasets each raise their own kinds
@@ -56,7 +57,8 @@ def open_hub(hub_id: str, info: DatasetInfo | None = None) -> SceneFolder:
     Raises:
         DataError: the hub cannot be reached, has no such dataset, or it has no image and label column.
     """
-    datasets = _datasets(hub_id)
+    import datasets
+
     known = info or next((entry.info for entry in CATALOGUE.values() if entry.info.hub_id == hub_id), None)
     try:
         with _offline_without_network():
@@ -90,14 +92,6 @@ def _offline_without_network() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
-
-
-def _datasets(asked: str) -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise DataError(f"{asked!r} needs the package `datasets`: pip install datasets.") from error
-    return datasets
 
 
 def _scene_folder(loaded: Any, source: str, info: DatasetInfo) -> SceneFolder:

@@ -90,12 +90,8 @@ def _has_more_bands(image: Image.Image) -> bool:
 
 def _decode_tiff(data: bytes) -> NDArray[np.uint8]:
     """TIFFs beyond Pillow: many bands, 16 bits a band, floats."""
-    try:
-        import tifffile
-    except ImportError as error:
-        raise DataError(
-            "This TIFF (many bands or 16 bits) needs the package tifffile: pip install tifffile."
-        ) from error
+    import tifffile
+
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as tiff:
             series = tiff.series[0]
