@@ -29,6 +29,7 @@ app.add_typer(data_app, name="data")
 Data = Annotated[
     str, typer.Argument(metavar="DATA", help="Folder of class folders, zip of one, hub id, or catalogue name.")
 ]
+Pooled = Annotated[list[str], typer.Argument(metavar="DATA...", help="As for distill; several are pooled.")]
 Out = Annotated[Path, typer.Option("--out", help="Run folder; the same command goes on with it.", show_default=False)]
 NewFolder = Annotated[Path, typer.Option("--out", help="A new or empty folder.", show_default=False)]
 Preset = Annotated[
@@ -104,7 +105,7 @@ def distill(
 
 def _train_command(part: str) -> None:
     def command(
-        data: Data,
+        data: Pooled,
         out: Out,
         preset: Preset = None,
         config: Config = None,

@@ -83,6 +83,12 @@ class DiffusionSettings(Section):
     vocabulary: int = Field(2000, ge=600, description="upper bound of the tokenizer's size")
     max_tokens: int = Field(32, ge=8, le=77)
     prediction: Literal["epsilon", "v_prediction", "sample"] = "v_prediction"
+    metadata: bool = Field(
+        False, description="learn from the numbers known of a scene, such as gsd_m; of use where they differ"
+    )
+    balance: float = Field(
+        0.0, ge=0, le=1, description="0: all scenes equally often; 1: all classes; 0.5: by the root of their size"
+    )
     views: int = Field(
         4, ge=1, le=8, description="flips and quarter turns of each scene that are encoded: scenes have no up"
     )
@@ -93,7 +99,7 @@ class DiffusionSettings(Section):
     warmup_steps: int = Field(200, ge=0)
     min_snr_gamma: float | None = Field(5.0, gt=0, description="min-SNR loss weighting; none switches it off")
     caption_dropout: float = Field(
-        0.1, ge=0, lt=1, description="share of captions emptied, for classifier-free guidance"
+        0.1, ge=0, lt=1, description="share of captions (and of metadata) emptied, for classifier-free guidance"
     )
     ema_decay: float = Field(0.999, ge=0, lt=1)
     held_out: float = Field(0.05, ge=0, lt=0.5, description="share of the train split kept back to watch the loss")

@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 
 import terradistill as td
+from terradistill.data.drawn import draw_scenes
 from terradistill.data.images import decode
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import load_split
+from terradistill.distillation.work import open_work
 from tests.conftest import tiny_settings
 
 STAGES = ["read", "autoencoder", "encode", "diffusion", "classifier", "prototypes", "candidates", "export", "evaluate"]
@@ -225,3 +227,21 @@ def test_the_first_stages_alone(drawn: Path, tmp_path: Path) -> None:
     assert (td.train(drawn, tmp_path / "a", tiny_settings(), until="autoencoder") / "config.json").is_file()
     with pytest.raises(td.TerraDistillError, match="leave it out"):
         td.train(drawn, tmp_path / "b", tiny_settings(generator="x"), until="generator")
+
+
+def test_a_generator_learns_from_several_folders_and_what_is_known_of_them(drawn: Path, tmp_path: Path) -> None:
+    larger = draw_scenes(tmp_path / "larger", per_class=8, size=64, n_classes=2, seed=1)
+    settings = tiny_settings(diffusion__metadata=True, diffusion__balance=0.5)
+    folder = td.train([drawn, larger], tmp_path / "run", settings)
+    # From the split file alone, as after a kill: the resolution is still that of the resized squares.
+    work = open_work([drawn, larger], tmp_path / "run", settings)
+    assert open_scenes(drawn).info.gsd_m == 2 * (open_scenes(larger).info.gsd_m or 0)
+    assert {row["gsd_m"] for row in work.metadata()} == {open_scenes(drawn).info.gsd_m}
+    assert len(work.train.classes) == 5
+    work.run.close()
+
+    other = draw_scenes(tmp_path / "other", per_class=8, size=32, n_classes=2, seed=2)
+    made = td.distill(other, tmp_path / "made", tiny_settings(generator=str(folder)), evaluate=False)
+    assert len(made.scenes) == 4
+    with pytest.raises(td.TerraDistillError, match="has learned from"):
+        td.distill(larger, tmp_path / "seen", tiny_settings(generator=str(folder), data__split_seed=3))

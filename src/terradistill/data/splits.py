@@ -75,9 +75,12 @@ def save_split(
     seed: int | None = None,
     train_fraction: float | None = None,
 ) -> None:
-    """Writes a split as JSON that `load_split` reads: seed, train_fraction, and name and hash of every image."""
+    """Writes a split as JSON that `load_split` reads: seed, train_fraction; name, hash and size of every image."""
     sides = {
-        side: [{"name": scene.name, "sha256": scene.sha256} for scene in folder.scenes]
+        side: [
+            {"name": scene.name, "sha256": scene.sha256, "width": scene.width, "height": scene.height}
+            for scene in folder.scenes
+        ]
         for side, folder in (("train", train), ("test", test))
     }
     content = {"seed": seed, "train_fraction": train_fraction} | sides
@@ -106,7 +109,7 @@ def load_split(path: Path, folder: SceneFolder, *, dropped: Collection[str] = ()
     content = _content(path)
     for side in ("train", "test"):
         indices = []
-        for name, digest in _entries(path, side, content.get(side)):
+        for name, found in _entries(path, side, content.get(side)):
             if name in dropped:
                 continue
             if name not in position:
@@ -114,12 +117,13 @@ def load_split(path: Path, folder: SceneFolder, *, dropped: Collection[str] = ()
                     f"{path}: {side} names {name!r}, which is not in the data; give the split file of this dataset."
                 )
             scene = folder.scenes[position[name]]
-            if digest and scene.sha256 and digest != scene.sha256:
+            if found.get("sha256") and scene.sha256 and found["sha256"] != scene.sha256:
                 raise DataError(
                     f"{path}: {name!r} is not the image that was split; it has changed. Make the split anew."
                 )
             # Scenes that were not decoded in this process are known by what the file says of them.
-            scenes[position[name]] = replace(scene, sha256=scene.sha256 or digest)
+            if not scene.sha256:
+                scenes[position[name]] = replace(scene, **found)
             indices.append(position[name])
         sides[side] = indices
     both = set(sides["train"]) & set(sides["test"])
@@ -167,15 +171,16 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
-def _entries(path: Path, side: str, listed: object) -> list[tuple[str, str]]:
-    """(name, hash or "") of each entry."""
+def _entries(path: Path, side: str, listed: object) -> list[tuple[str, dict[str, Any]]]:
+    """Name of each entry, and what is said of it: sha256, width, height."""
     if not isinstance(listed, list):
         raise DataError(f'The split file {path} has no list {side!r}; expected {{"train": [names], "test": [names]}}.')
     entries = []
     for entry in listed:
         name = entry.get("name") if isinstance(entry, dict) else entry
-        digest = entry.get("sha256") if isinstance(entry, dict) else ""
+        said = entry if isinstance(entry, dict) else {}
         if not isinstance(name, str):
             raise DataError(f'{path}: {side} has an entry {str(entry)[:60]!r}; expected a name or {{"name": ..}}.')
-        entries.append((name, digest if isinstance(digest, str) else ""))
+        kinds = {"sha256": str, "width": int, "height": int}
+        entries.append((name, {key: said[key] for key, kind in kinds.items() if isinstance(said.get(key), kind)}))
     return entries

@@ -1,5 +1,6 @@
 """The main job as a list of named steps. Run again after a crash, it goes on where it stood."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,7 @@ def distill(
 
 
 def train(
-    data: str | Path,
+    data: str | Path | Sequence[str | Path],
     out: str | Path,
     settings: Settings | None = None,
     *,
@@ -85,7 +86,7 @@ def train(
     """The first steps of `distill` alone: train the autoencoder, the generator or the latent classifier on DATA.
 
     Args:
-        data: as for `distill`.
+        data: as for `distill`; a list is pooled, classes of different datasets staying apart.
         out: as for `distill`.
         settings: as for `distill`.
         until: "autoencoder", "generator" or "classifier".

@@ -20,7 +20,7 @@ from terradistill.sampling.selection import best_of, margins
 from terradistill.seeding import derive, noise
 from terradistill.training.autoencoder import reconstruction_psnr, train_autoencoder
 from terradistill.training.classifier import predict, train_latent_classifier
-from terradistill.training.diffusion import train_diffusion
+from terradistill.training.diffusion import repeats, train_diffusion
 from terradistill.training.latents import encode_scenes
 
 
@@ -86,11 +86,14 @@ def diffusion(work: Work) -> None:
             [text for texts in captions for text in texts],
             derive(settings.seed, "generator weights"),
         ).to(work.hardware.device)
+        numbers = generator.metadata_encoder
         train_diffusion(
             generator,
             work.latents(),
             captions,
             settings.diffusion,
+            metadata=numbers.table(work.metadata()) if numbers is not None else None,
+            repeats=repeats(work.train.labels, settings.diffusion.balance),
             seed=derive(settings.seed, "diffusion"),
             hardware=work.hardware,
             checkpoint=stage.work / "checkpoint.safetensors",
@@ -184,10 +187,13 @@ def candidates(work: Work) -> None:
         # Everything from here on is R rows a prototype, side by side.
         rows = np.repeat(np.arange(len(targets)), wanted.candidates)
         text = generator.embed([*work.prompts(), ""])
+        numbers = generator.metadata_encoder
+        known = numbers.table(work.metadata()) if numbers is not None else None
         request = Request(
             text=text[:-1],
             prompt_of=torch.as_tensor(labels[rows]),
             seeds=candidate_seeds(work),
+            metadata=known[prototype_indices(work).ravel()[rows]] if known is not None else None,
         )
         guidances: list[Guidance] = [
             classifier_free(wanted.cfg_scale, text[-1:]),

@@ -3,6 +3,7 @@ this, reads its inputs from the run folder and leaves its output there, so that 
 a crash."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from terradistill.config import Settings
 from terradistill.data.captions import captions_of, class_prompt
 from terradistill.data.check import check_scenes, require_enough
 from terradistill.data.images import load_pixels
+from terradistill.data.pool import pool_scenes
 from terradistill.data.scenes import SceneFolder, require_folder_names
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import divide, limit_scenes, load_split, save_split
@@ -78,9 +80,20 @@ class Work:
             for scene, texts in zip(self.train.scenes, own, strict=True)
         ]
 
+    def metadata(self) -> list[dict[str, float]]:
+        """What is known of each train scene; its ground sampling distance is that of the resized square."""
+        rows = []
+        for scene in self.train.scenes:
+            gsd_m = scene.metadata.get("gsd_m", self.train.info.gsd_m)
+            row = dict(scene.metadata)
+            if gsd_m is not None:
+                row["gsd_m"] = gsd_m * min(scene.width, scene.height) / self.resolution
+            rows.append(row)
+        return rows
+
 
 def open_work(
-    data: str | Path,
+    data: str | Path | Sequence[str | Path],
     out: Path,
     settings: Settings,
     *,
@@ -91,7 +104,7 @@ def open_work(
     """Read, check and split DATA, or take up a run where it stands.
 
     Args:
-        data: see `terradistill.data.sources.open_scenes`.
+        data: see `terradistill.data.sources.open_scenes`; several are pooled.
         out: run folder.
         settings: of the run.
         captions: JSON lines with captions, instead of those beside DATA.
@@ -102,13 +115,17 @@ def open_work(
         DataError: DATA cannot be used; the message says why and what would help.
         RunError: `out` holds another run, or lies inside DATA.
     """
-    if Path(data).is_dir() and Path(out).resolve().is_relative_to(Path(data).resolve()):
-        raise RunError(f"{out} lies inside DATA ({data}), which would read it as a class: choose --out elsewhere.")
+    sources = [data] if isinstance(data, str | Path) else list(data)
+    for source in sources:
+        if Path(source).is_dir() and Path(out).resolve().is_relative_to(Path(source).resolve()):
+            raise RunError(
+                f"{out} lies inside DATA ({source}), which would read it as a class: choose --out elsewhere."
+            )
     fresh = not (Path(out) / "resolved.json").exists()
     run = Run(out, settings, reporter)
     try:
         hardware = find_hardware(settings.precision)
-        train, test = _scenes(run, data, captions, hardware, spare)
+        train, test = _scenes(run, sources, captions, hardware, spare)
     except BaseException as error:
         # A folder that holds nothing but wrong settings would only be in the way of the mended command.
         run.discard() if fresh and isinstance(error, TerraDistillError) else run.close()
@@ -117,13 +134,14 @@ def open_work(
 
 
 def _scenes(
-    run: Run, data: str | Path, captions: Path | None, hardware: Hardware, spare: int
+    run: Run, sources: Sequence[str | Path], captions: Path | None, hardware: Hardware, spare: int
 ) -> tuple[SceneFolder, SceneFolder]:
     settings = run.settings.data
-    scenes = limit_scenes(open_scenes(data, captions=captions), settings)
+    data = " + ".join(str(source) for source in sources)
+    scenes = pool_scenes([limit_scenes(open_scenes(source, captions=captions), settings) for source in sources])
     if run.done("read"):
         # The split holds what the check found; the source must still be the same.
-        if run.manifest["data"]["source"] != str(data):
+        if run.manifest["data"]["source"] != data:
             raise RunError(
                 f"{run.root} was made from {run.manifest['data']['source']}, not from {data}: use another --out."
             )
@@ -141,7 +159,7 @@ def _scenes(
             device=describe(hardware),
             data={
                 **asdict(info),
-                "source": str(data),
+                "source": data,
                 "classes": list(scenes.classes),
                 "readable": {name: scenes.readable(name) for name in scenes.classes},
                 "n_train": len(train),

@@ -15,6 +15,7 @@ from torch import Tensor
 from terradistill.config import DiffusionSettings
 from terradistill.errors import ConfigError, GeneratorError
 from terradistill.models.autoencoder import norm_groups
+from terradistill.models.metadata_encoder import MetadataEncoder, beside_time
 from terradistill.models.parameterisation import Parameterisation
 from terradistill.models.tokenizer import build_tokenizer
 
@@ -29,6 +30,7 @@ class Generator:
         text_encoder: transformers `CLIPTextModel`.
         tokenizer: transformers `CLIPTokenizer`.
         scheduler: the diffusers scheduler that stock pipelines use; holds the noise schedule.
+        metadata_encoder: `MetadataEncoder`, or None; a folder beside the others, which stock pipelines pass over.
     """
 
     vae: Any
@@ -36,6 +38,7 @@ class Generator:
     text_encoder: Any
     tokenizer: Any
     scheduler: Any
+    metadata_encoder: MetadataEncoder | None = None
 
     @property
     def factor(self) -> int:
@@ -58,15 +61,20 @@ class Generator:
         return Parameterisation.of(self.scheduler)
 
     def to(self, device: torch.device) -> "Generator":
-        for part in (self.vae, self.unet, self.text_encoder):
+        for part in self.networks:
             part.to(device)
         return self
 
     def frozen(self) -> "Generator":
         """Itself, for drawing only: no dropout, no gradients."""
-        for part in (self.vae, self.unet, self.text_encoder):
+        for part in self.networks:
             part.eval().requires_grad_(False)
         return self
+
+    @property
+    def networks(self) -> list[Any]:
+        """The parts that have weights."""
+        return [part for part in (self.vae, self.unet, self.text_encoder, self.metadata_encoder) if part is not None]
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
         """Token ids of captions, cut and padded to the encoder's window: int64 (n, L)."""
@@ -117,6 +125,8 @@ class Generator:
             requires_safety_checker=False,
         )
         pipeline.save_pretrained(str(folder), safe_serialization=True)
+        if self.metadata_encoder is not None:
+            self.metadata_encoder.save(folder / "metadata_encoder")
 
     @classmethod
     def load(cls, source: str | Path) -> "Generator":
@@ -139,7 +149,8 @@ class Generator:
                 f"The generator {source} cannot be loaded ({reason}): give a complete diffusers folder, "
                 "or check the hub id and the network."
             ) from error
-        parts = {name: getattr(pipeline, name, None) for name in cls.__dataclass_fields__}
+        names = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
+        parts = {name: getattr(pipeline, name, None) for name in names}
         missing = [name for name, part in parts.items() if part is None]
         if missing:
             raise GeneratorError(f"The generator {source} has no {', '.join(missing)}: expected a text-to-image one.")
@@ -151,7 +162,27 @@ class Generator:
                 f"The generator {source} needs more inputs than a prompt (SDXL, flow matching): "
                 "expected one built like Stable Diffusion 1 or 2."
             )
-        return cls(**parts)
+        numbers = Path(folder) / "metadata_encoder"
+        return cls(**parts, metadata_encoder=MetadataEncoder.load(numbers) if numbers.is_dir() else None)
+
+
+def denoise(generator: Generator, z: Tensor, t: Tensor, text: Tensor, metadata: Tensor | None = None) -> Tensor:
+    """The UNet's output, in its own parameterisation and precision.
+
+    Args:
+        generator: whose UNet; all tensors are on its device.
+        z: noisy latents (B, C, h, w).
+        t: timesteps, () or (B,).
+        text: text embeddings (B, L, D).
+        metadata: rows of `MetadataEncoder.table`, (B, fields); None: unknown.
+    """
+    unet = generator.unet
+    # Text2Earth's UNet wants a resolution level; 0 is what DPD gives it.
+    labelled = bool(getattr(unet.config, "num_class_embeds", None))
+    labels = torch.zeros(len(z), dtype=torch.long, device=z.device) if labelled else None
+    vectors = None if metadata is None or generator.metadata_encoder is None else generator.metadata_encoder(metadata)
+    with beside_time(unet, vectors):
+        return torch.as_tensor(unet(z, t, text, class_labels=labels).sample)
 
 
 def locate_generator(source: str | Path) -> str:
@@ -219,7 +250,8 @@ def build_generator(
                 pad_token_id=tokenizer.pad_token_id,
             )
         )
-    return Generator(vae, unet, text_encoder, tokenizer, noise_schedule(settings.prediction))
+        metadata_encoder = MetadataEncoder(4 * settings.block_channels[0]) if settings.metadata else None
+    return Generator(vae, unet, text_encoder, tokenizer, noise_schedule(settings.prediction), metadata_encoder)
 
 
 def require_fitting_levels(settings: DiffusionSettings, factor: int, resolution: int) -> None:

@@ -12,6 +12,8 @@ from terradistill.sampling.sampler import Guidance, Predict, Step
 def classifier_free(scale: float, empty: Tensor) -> Guidance:
     """Classifier-free guidance: ``free + scale · (told − free)`` as one doubled batch (Ho & Salimans 2022).
 
+    The free half is told neither the prompt nor the metadata, so both are guided [ours].
+
     Args:
         scale: 1 is the prompted prediction itself, and costs no second evaluation; 0 ignores the prompt.
         empty: float (1, L, D), embedding of the empty caption.
@@ -23,7 +25,10 @@ def classifier_free(scale: float, empty: Tensor) -> Guidance:
 
         def guided(step: Step) -> tuple[Tensor, Tensor]:
             text = torch.cat([empty.to(step.text).expand_as(step.text), step.text])
-            both = replace(step, rows=step.rows.repeat(2), z=step.z.repeat(2, 1, 1, 1), text=text)
+            metadata = step.metadata
+            if metadata is not None:
+                metadata = torch.cat([torch.full_like(metadata, torch.nan), metadata])
+            both = replace(step, rows=step.rows.repeat(2), z=step.z.repeat(2, 1, 1, 1), text=text, metadata=metadata)
             z, output = predict(both)
             free, told = output.chunk(2)
             return z[: len(step.z)], free + scale * (told - free)

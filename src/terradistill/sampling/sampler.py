@@ -12,7 +12,7 @@ from torch import Tensor
 
 from terradistill.config import Scheduler
 from terradistill.hardware import Hardware
-from terradistill.models.generator import Generator
+from terradistill.models.generator import Generator, denoise
 from terradistill.run import Progress
 from terradistill.sampling.schedulers import make_scheduler, takes_generators
 from terradistill.seeding import generator as seeded
@@ -30,6 +30,7 @@ class Step:
         t: (), the timestep; a solver may put it between two of the noise schedule's.
         z: float32 (B, C, h, w), noisy latents.
         text: float32 (B, L, D), text embeddings.
+        metadata: float32 (B, fields), rows of `MetadataEncoder.table`, or None.
     """
 
     rows: Tensor
@@ -38,6 +39,7 @@ class Step:
     t: Tensor
     z: Tensor
     text: Tensor
+    metadata: Tensor | None = None
 
 
 # A step in, (latents to step from, model output in the generator's own parameterisation) out.
@@ -53,11 +55,13 @@ class Request:
         text: float32 (P, L, D), embeddings of the distinct prompts.
         prompt_of: int64 (N,), the prompt of each image.
         seeds: N seeds; image i's noise comes from seeds[i] alone.
+        metadata: float32 (N, fields), rows of `MetadataEncoder.table`, or None.
     """
 
     text: Tensor
     prompt_of: Tensor
     seeds: Sequence[int]
+    metadata: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -98,6 +102,7 @@ def _sample_batch(
     solver = make_scheduler(generator.scheduler, scheduler)  # a fresh one: multistep solvers remember the batch
     solver.set_timesteps(steps)
     text = request.text[request.prompt_of[rows]].to(device)
+    metadata = None if request.metadata is None else request.metadata[rows].to(device)
     seeds = [request.seeds[int(row)] for row in rows]
     z = noise(seeds, generator.latent_shape).to(device) * solver.init_noise_sigma
     # Steps that draw noise draw each image's from its own seed, so that its neighbours do not matter.
@@ -105,20 +110,17 @@ def _sample_batch(
     for index, t in enumerate(solver.timesteps):
         # Some solvers keep z at the scale of its noise; networks and guidances see unit variance with all of them.
         scale = solver.scale_model_input(torch.ones((), device=device), t)
-        moved, output = predict(Step(rows, index, len(solver.timesteps), t, z * scale, text))
+        moved, output = predict(Step(rows, index, len(solver.timesteps), t, z * scale, text, metadata))
         z = solver.step(output, t, moved / scale, **own).prev_sample
     return torch.as_tensor(z).float().cpu()
 
 
 def unguided(generator: Generator, hardware: Hardware) -> Predict:
     """The UNet itself."""
-    labelled = bool(getattr(generator.unet.config, "num_class_embeds", None))
 
     def predict(step: Step) -> tuple[Tensor, Tensor]:
-        # Text2Earth's UNet wants a resolution level; 0 is what DPD gives it.
-        labels = torch.zeros(len(step.z), dtype=torch.long, device=step.z.device) if labelled else None
         with hardware.autocast():
-            output = generator.unet(step.z, step.t.to(step.z.device), step.text, class_labels=labels).sample
+            output = denoise(generator, step.z, step.t.to(step.z.device), step.text, step.metadata)
         return step.z, output.float()
 
     return predict

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from terradistill.config import DiffusionSettings
 from terradistill.hardware import Hardware
-from terradistill.models.generator import Generator
+from terradistill.models.generator import Generator, denoise
 from terradistill.models.parameterisation import Parameterisation
 from terradistill.seeding import batch_indices
 from terradistill.seeding import generator as seeded
@@ -65,6 +65,8 @@ def train_diffusion(
     captions: Sequence[Sequence[str]],
     settings: DiffusionSettings,
     *,
+    metadata: Tensor | None = None,
+    repeats: NDArray[np.int64] | None = None,
     seed: int,
     hardware: Hardware,
     checkpoint: Path | None = None,
@@ -80,6 +82,8 @@ def train_diffusion(
         latents: of the N scenes to learn from.
         captions: N lists of at least one caption.
         settings: steps, batch size, rates; `held_out` of the scenes only watch the loss.
+        metadata: rows of `MetadataEncoder.table`, float32 (N, fields); None: nothing is known.
+        repeats: how often each scene is seen in an epoch, int64 (N,); None: once.
         seed: of the order, the noise, the times and the dropout.
         hardware: device and precision.
         checkpoint: file to resume from and to write to.
@@ -91,6 +95,8 @@ def train_diffusion(
     watch = watch or Unwatched()
     device = hardware.device
     model = nn.ModuleDict({"unet": generator.unet, "text_encoder": generator.text_encoder})
+    if metadata is not None and generator.metadata_encoder is not None:
+        model["metadata_encoder"] = generator.metadata_encoder
     model.train().requires_grad_(True)
     attention = generator.unet.attn_processors
     if device.type == "cpu":
@@ -99,6 +105,8 @@ def train_diffusion(
     schedule = generator.parameterisation
     table = CaptionTable.of(captions, generator)
     kept_back, learned = held_out_split(len(latents), settings.held_out, seed)
+    if repeats is not None:
+        learned = np.repeat(learned, repeats[learned])
 
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
@@ -113,8 +121,9 @@ def train_diffusion(
         rng = seeded(seed, "diffusion", step)
         index = learned[batch_indices(len(learned), settings.batch_size, step, seed)]
         tokens = table.draw(index, settings.caption_dropout, rng)
+        numbers = None if metadata is None else drop_rows(metadata[index], settings.caption_dropout, rng)
         loss = denoising_loss(
-            generator, schedule, latents.draw(index, rng), tokens, rng, hardware, settings.min_snr_gamma
+            generator, schedule, latents.draw(index, rng), tokens, numbers, rng, hardware, settings.min_snr_gamma
         )
 
         set_learning_rate(
@@ -135,9 +144,8 @@ def train_diffusion(
             watch.log(step + 1, loss=mean_loss)
         if len(kept_back) and ((step + 1) % 250 == 0 or last):
             ema.swap()
-            watch.log(
-                step + 1, held_out_loss=_held_out_loss(generator, schedule, latents, table, kept_back, seed, hardware)
-            )
+            held = _held_out_loss(generator, schedule, latents, table, metadata, kept_back, seed, hardware)
+            watch.log(step + 1, held_out_loss=held)
             ema.swap()
         watch.progress(step + 1, settings.steps)
         keeper.maybe_save(step + 1)
@@ -152,20 +160,42 @@ def denoising_loss(
     schedule: Parameterisation,
     z0: Tensor,
     tokens: Tensor,
+    metadata: Tensor | None,
     rng: torch.Generator,
     hardware: Hardware,
     gamma: float | None,
 ) -> Tensor:
-    """Min-SNR weighted squared error at random times: a scalar. z0 (B, C, h, w), tokens (B, L), both on the CPU."""
+    """Min-SNR weighted squared error at random times: a scalar.
+
+    z0 (B, C, h, w), tokens (B, L) and metadata (B, fields) are on the CPU.
+    """
     device = hardware.device
     t = torch.randint(0, schedule.n_timesteps, (len(z0),), generator=rng)
     noise = torch.randn(z0.shape, generator=rng)
     z_t, target = schedule.add_noise(z0, noise, t), schedule.target(z0, noise, t)
     with hardware.autocast():
         text = generator.text_encoder(tokens.to(device))[0]
-        output = generator.unet(z_t.to(device), t.to(device), text).sample
+        numbers = None if metadata is None else metadata.to(device)
+        output = denoise(generator, z_t.to(device), t.to(device), text, numbers)
     error = (output.float() - target.to(device)).square().mean((1, 2, 3))
     return torch.as_tensor((schedule.loss_weight(t, gamma).to(device) * error).mean())
+
+
+def repeats(labels: NDArray[np.int64], balance: float) -> NDArray[np.int64]:
+    """How often each scene of N is seen in an epoch, so that small classes are not lost beside large ones: int64 (N,).
+
+    Args:
+        labels: int64 (N,).
+        balance: 0 sees all scenes equally often, 1 all classes; between, a power of the classes' sizes [ours].
+    """
+    sizes = np.bincount(labels)
+    of_class: NDArray[np.int64] = np.rint((sizes.max() / sizes.clip(1)) ** balance).astype(np.int64)
+    return of_class[labels]
+
+
+def drop_rows(metadata: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    """Rows (B, fields) made unknown with probability `share`, whole as in DiffusionSat."""
+    return torch.where(torch.rand(len(metadata), 1, generator=rng) < share, torch.nan, metadata)
 
 
 def held_out_split(n: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -181,6 +211,7 @@ def _held_out_loss(
     schedule: Parameterisation,
     latents: LatentCache,
     table: CaptionTable,
+    metadata: Tensor | None,
     index: NDArray[np.int64],
     seed: int,
     hardware: Hardware,
@@ -189,8 +220,8 @@ def _held_out_loss(
     rng = seeded(seed, "held out")
     index = np.resize(index, 256) if len(index) < 256 else index[:256]
     generator.unet.eval()
-    loss = denoising_loss(
-        generator, schedule, latents.draw(index, rng), table.draw(index, 0.0, rng), rng, hardware, None
-    )
+    z0, tokens = latents.draw(index, rng), table.draw(index, 0.0, rng)
+    numbers = None if metadata is None else metadata[index]
+    loss = denoising_loss(generator, schedule, z0, tokens, numbers, rng, hardware, None)
     generator.unet.train()
     return float(loss)

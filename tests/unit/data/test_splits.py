@@ -14,7 +14,7 @@ from terradistill.errors import DataError
 def folder_of(counts: dict[str, int], salt: str = "") -> SceneFolder:
     classes = tuple(sorted(counts))
     scenes = [
-        Scene(f"{name}/{i:03d}.png", label, sha256=f"{salt}{name}{i}")
+        Scene(f"{name}/{i:03d}.png", label, sha256=f"{salt}{name}{i}", width=8, height=6)
         for label, name in enumerate(classes)
         for i in range(counts[name])
     ]
@@ -76,10 +76,13 @@ def test_a_saved_split_loads(tmp_path: Path) -> None:
     save_split(tmp_path / "split.json", train, test, seed=3, train_fraction=0.5)
     content = json.loads((tmp_path / "split.json").read_text())
     assert (content["seed"], content["train_fraction"]) == (3, 0.5)
-    assert content["train"][0] == {"name": train.scenes[0].name, "sha256": train.scenes[0].sha256}
+    first = train.scenes[0]
+    assert content["train"][0] == {"name": first.name, "sha256": first.sha256, "width": 8, "height": 6}
     again = load_split(tmp_path / "split.json", folder)
     assert [names(side) for side in again] == [names(train), names(test)]
     assert [path.name for path in tmp_path.iterdir()] == ["split.json"]
+    listed = folder.with_scenes(replace(scene, sha256="", width=0, height=0) for scene in folder.scenes)
+    assert load_split(tmp_path / "split.json", listed) == again
 
 
 def test_an_image_that_changed_since_is_refused(tmp_path: Path) -> None:

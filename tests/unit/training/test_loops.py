@@ -15,7 +15,7 @@ from terradistill.models.autoencoder import build_vae
 from terradistill.models.generator import build_generator
 from terradistill.training.autoencoder import latent_statistics, reconstruction_psnr, train_autoencoder
 from terradistill.training.classifier import predict, train_latent_classifier
-from terradistill.training.diffusion import CaptionTable, held_out_split, train_diffusion
+from terradistill.training.diffusion import CaptionTable, denoising_loss, held_out_split, repeats, train_diffusion
 from terradistill.training.latents import LatentCache, encode_scenes
 from terradistill.training.progress import Unwatched
 from terradistill.training.views import random_views, view
@@ -135,6 +135,42 @@ def test_diffusion_learns_and_goes_on_after_a_kill(
     losses = [row["loss"] for row in log.rows if "loss" in row]
     assert losses[-1] < 0.95 * losses[0]
     assert "held_out_loss" in log.rows[-1]
+
+
+def test_a_generator_learns_what_the_metadata_says(
+    scenes: Scenes, latents: tuple[Any, LatentCache], tiny: Settings, cpu: Hardware
+) -> None:
+    _, cache = latents
+    settings = tiny.diffusion.model_copy(update={"metadata": True, "steps": 120, "learning_rate": 3e-3})
+    generator = build_generator(settings, build_vae(tiny.autoencoder, 32, 0).eval(), 32, ["a field"], 0)
+    assert generator.metadata_encoder is not None
+    right = generator.metadata_encoder.table([{"gsd_m": 1.0 + 8 * int(label)} for label in scenes[1]])
+    train_diffusion(generator, cache, [["a field"]] * 24, settings, metadata=right, seed=0, hardware=cpu)
+
+    tokens = generator.tokens(["a field"] * 24)
+    losses = [
+        float(
+            denoising_loss(
+                generator,
+                generator.parameterisation,
+                cache.means(),
+                tokens,
+                table,
+                torch.Generator().manual_seed(0),
+                cpu,
+                None,
+            )
+        )
+        for table in (right, right.flip(0), torch.full_like(right, torch.nan))
+    ]
+    assert losses[0] < losses[2] < losses[1]
+
+
+def test_small_classes_are_seen_more_often_when_asked() -> None:
+    labels = np.repeat([0, 1, 2], [90, 10, 40])
+    assert set(repeats(labels, 0.0)) == {1}
+    assert np.bincount(labels, repeats(labels, 1.0)).tolist() == [90, 90, 80]
+    assert np.bincount(labels, repeats(labels, 0.5)).tolist() == [90, 30, 80]
 
 
 def test_latent_classifier_tells_two_plain_classes_apart(tiny: Settings, cpu: Hardware) -> None:

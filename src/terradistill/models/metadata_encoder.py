@@ -1,0 +1,129 @@
+"""What is known of a scene in numbers, as a vector beside the time embedding (DiffusionSat)."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from terradistill.errors import DataError, GeneratorError
+
+WAVES = 256  # width of the sinusoidal embedding of one field, as that of the timestep
+
+
+class MetadataEncoder(nn.Module):
+    """One sinusoid and one two-layer network a field; the fields that are known are summed.
+
+    An unknown field is masked out after its network, so it contributes exactly nothing, and is not the same as the
+    lowest value of that field (DiffusionSat's release takes one for the other). [ours]
+
+    Attributes:
+        ranges: field -> (lowest, highest) value, which become 0 and 1000.
+    """
+
+    def __init__(self, width: int, gsd_max_m: float = 10.0) -> None:
+        """`width` is that of the time embedding; `gsd_max_m` is 10 in DiffusionSat's paper and 1 in its release."""
+        super().__init__()
+        self.width, self.gsd_max_m = width, gsd_max_m
+        self.ranges: dict[str, tuple[float, float]] = {
+            "lon": (-180, 180),
+            "lat": (-90, 90),
+            "gsd_m": (0, gsd_max_m),
+            "cloud_fraction": (0, 1),
+            "year": (1980, 2100),
+            "month": (0, 12),
+            "day": (0, 31),
+        }
+        self.networks = nn.ModuleDict({name: _network(width) for name in self.ranges})
+
+    def table(self, rows: Sequence[Mapping[str, float]]) -> Tensor:
+        """Metadata of n scenes as numbers from 0 to 1000, NaN where unknown: float32 (n, fields).
+
+        Raises:
+            DataError: a value is no number or out of its range.
+        """
+        values = torch.full((len(rows), len(self.ranges)), math.nan)
+        for i, row in enumerate(rows):
+            for j, (name, (low, high)) in enumerate(self.ranges.items()):
+                value = row.get(name)
+                if value is None:
+                    continue
+                if not low <= value <= high:
+                    remedy = " (in metres a pixel; a generator's gsd_max_m says how far)" if name == "gsd_m" else ""
+                    raise DataError(
+                        f"The metadata field {name} is {value:g}: expected a number from {low:g} to {high:g}{remedy}, "
+                        "or null where it is unknown."
+                    )
+                values[i, j] = 1000 * (value - low) / (high - low)
+        return values
+
+    def values(self, table: Tensor) -> list[dict[str, float]]:
+        """The inverse of `table`: known fields of each scene."""
+        return [
+            {
+                name: low + float(value) / 1000 * (high - low)
+                for value, (name, (low, high)) in zip(row, self.ranges.items(), strict=True)
+                if not math.isnan(value)
+            }
+            for row in table
+        ]
+
+    def forward(self, table: Tensor) -> Tensor:
+        """Rows of `table`, (B, fields), to vectors (B, width); a row of NaN to exactly zero."""
+        frequencies = torch.exp(-math.log(10_000) * torch.arange(WAVES // 2, device=table.device) / (WAVES // 2))
+        angles = table.nan_to_num()[..., None] * frequencies
+        waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
+        total = torch.zeros(len(table), self.width, device=table.device)
+        for j, network in enumerate(self.networks.values()):
+            known = ~table[:, j].isnan()
+            total = total + torch.where(known[:, None], network(waves[:, j]).float(), 0.0)
+        return total
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json` and `model.safetensors`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps({"width": self.width, "gsd_max_m": self.gsd_max_m}) + "\n")
+        save_file({key: value.contiguous() for key, value in self.state_dict().items()}, folder / "model.safetensors")
+
+    @classmethod
+    def load(cls, folder: Path) -> "MetadataEncoder":
+        """Open what `save` wrote.
+
+        Raises:
+            GeneratorError: it is damaged.
+        """
+        try:
+            encoder = cls(**json.loads((folder / "config.json").read_text()))
+            encoder.load_state_dict(load_file(folder / "model.safetensors"))
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            reason = (str(error).splitlines() or ["no reason given"])[0][:200]
+            raise GeneratorError(
+                f"The metadata encoder {folder} cannot be loaded ({reason}): restore it, or remove the folder to use "
+                "the generator without metadata."
+            ) from error
+        return encoder
+
+
+def _network(width: int) -> nn.Module:
+    last = nn.Linear(width, width)
+    nn.init.zeros_(last.weight)  # a fresh encoder changes nothing
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(WAVES, width), nn.SiLU(), last)
+
+
+@contextmanager
+def beside_time(unet: Any, vectors: Tensor | None) -> Iterator[None]:
+    """Add vectors (B, width) to a UNet's time embedding while the block runs; its configuration stays stock."""
+    if vectors is None:
+        yield
+        return
+    handle = unet.time_embedding.register_forward_hook(lambda _module, _inputs, output: output + vectors.to(output))
+    try:
+        yield
+    finally:
+        handle.remove()
