@@ -61,6 +61,10 @@ class AutoencoderSettings(Section):
     )
     layers_per_block: int = Field(1, ge=1, le=4)
     latent_channels: int = Field(4, ge=1, le=32)
+    attention: bool = Field(True, description="self-attention at the bottleneck; without it any size goes as trained")
+    crop: int | None = Field(
+        None, ge=16, multiple_of=8, description="train on random crops of this side, pixels; none: on whole scenes"
+    )
     steps: int = Field(1200, ge=1)
     batch_size: int = Field(8, ge=1)
     learning_rate: float = Field(4e-4, gt=0)
@@ -86,6 +90,7 @@ class DiffusionSettings(Section):
     metadata: bool = Field(
         False, description="learn from the numbers known of a scene, such as gsd_m; of use where they differ"
     )
+    gsd_max_m: float = Field(10.0, gt=0, description="largest gsd_m; DiffusionSat: 10 in the paper, 1 in the release")
     balance: float = Field(
         0.0, ge=0, le=1, description="0: all scenes equally often; 1: all classes; 0.5: by the root of their size"
     )

@@ -28,6 +28,7 @@ def build_vae(settings: AutoencoderSettings, resolution: int, seed: int) -> Any:
             layers_per_block=settings.layers_per_block,
             latent_channels=settings.latent_channels,
             norm_num_groups=norm_groups(settings.block_channels),
+            mid_block_add_attention=settings.attention,
             sample_size=resolution,
             scaling_factor=1.0,
         )
@@ -79,7 +80,9 @@ def _start_as_thumbnail(vae: Any) -> None:
         elif name.endswith("conv_shortcut"):
             _carry(module, 1.0)
     for half in (vae.encoder, vae.decoder):
-        _carry(half.mid_block.attentions[0].to_out[0], 0.0)
+        for attention in half.mid_block.attentions:
+            if attention is not None:
+                _carry(attention.to_out[0], 0.0)
         _carry(half.conv_in, 1.0, signs=True)
     for block in vae.encoder.down_blocks:
         for sampler in block.downsamplers or ():

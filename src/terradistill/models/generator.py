@@ -250,7 +250,9 @@ def build_generator(
                 pad_token_id=tokenizer.pad_token_id,
             )
         )
-        metadata_encoder = MetadataEncoder(4 * settings.block_channels[0]) if settings.metadata else None
+        metadata_encoder = (
+            MetadataEncoder(4 * settings.block_channels[0], settings.gsd_max_m) if settings.metadata else None
+        )
     return Generator(vae, unet, text_encoder, tokenizer, noise_schedule(settings.prediction), metadata_encoder)
 
 
