@@ -1,10 +1,12 @@
 """What several rooms' tests share: drawn scenes, and one tiny run made from them."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 import terradistill as td
+from terradistill import cli
 from terradistill.data.drawn import draw_scenes
 
 TINY = [
@@ -28,3 +30,14 @@ def finished(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> td.Distil
 def tiny_settings(**given: object) -> td.Settings:
     overrides = TINY[5::2]
     return td.load_settings(["tiny"], overrides=overrides, **{"ipc": 2, **given})
+
+
+def terradistill(
+    *arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> tuple[int, str]:
+    """Exit code and error output of the command line, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["terradistill", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    code = ended.value.code
+    return (code if isinstance(code, int) else 0), capsys.readouterr().err

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from terradistill.distillation.prepare import prepare
     from terradistill.distillation.scoreboard import evaluate
     from terradistill.errors import TerraDistillError
+    from terradistill.generation import Order, generate
     from terradistill.health import doctor
     from terradistill.models.generator import Generator
 
@@ -33,6 +34,7 @@ except PackageNotFoundError:  # a checkout that is not installed
 _HOME = {
     "Distilled": "distillation.pipeline",
     "Generator": "models.generator",
+    "Order": "generation",
     "SceneFolder": "data.scenes",
     "Settings": "config",
     "TerraDistillError": "errors",
@@ -40,6 +42,7 @@ _HOME = {
     "distill": "distillation.pipeline",
     "doctor": "health",
     "evaluate": "distillation.scoreboard",
+    "generate": "generation",
     "load_settings": "config",
     "open_scenes": "data.sources",
     "prepare": "distillation.prepare",
@@ -51,6 +54,7 @@ _HOME = {
 __all__ = [
     "Distilled",
     "Generator",
+    "Order",
     "SceneFolder",
     "Settings",
     "TerraDistillError",
@@ -59,6 +63,7 @@ __all__ = [
     "distill",
     "doctor",
     "evaluate",
+    "generate",
     "load_settings",
     "open_scenes",
     "prepare",

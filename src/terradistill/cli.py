@@ -46,7 +46,9 @@ SplitFile = Annotated[
     Path | None, typer.Option("--split-file", help="JSON with train and test lists of class/file names.")
 ]
 Captions = Annotated[Path | None, typer.Option("--captions", help="JSON lines with file_name and captions.")]
-GeneratorOption = Annotated[str | None, typer.Option("--generator", help="Folder or hub id; none: trained on DATA.")]
+GeneratorOption = Annotated[
+    str | None, typer.Option("--generator", help="Folder or hub id to adapt; none: trained on DATA.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -133,6 +135,41 @@ def _train_command(part: str) -> None:
 
 for _part in ("autoencoder", "generator", "classifier"):
     _train_command(_part)
+
+
+@app.command()
+def generate(
+    out: NewFolder,
+    generator: Annotated[str, typer.Option("--generator", help="Folder, run folder or hub id.", show_default=False)],
+    prompt: Annotated[list[str] | None, typer.Option("--prompt", help="What to draw; repeat for more.")] = None,
+    like: Annotated[str | None, typer.Option("--like", metavar="DATA", help="Every class of DATA instead.")] = None,
+    n: Annotated[int, typer.Option("--n", min=1, help="Images a prompt or class.")] = 16,
+    set_metadata: Annotated[
+        str | None, typer.Option("--set-metadata", metavar="A=B,C=D", help="Numbers, such as gsd_m=10,month=7.")
+    ] = None,
+    preset: Preset = None,
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+) -> None:
+    """Draw scenes to order: a scene folder and a contact sheet."""
+    settings = _settings(preset, config, set_, seed=seed)
+    from terradistill import console, generation
+    from terradistill.data.sources import open_scenes
+    from terradistill.models.generator import Generator
+
+    drawing = Generator.load(generator)
+    known = generation.parse_metadata(set_metadata or "")
+    orders = [generation.Order(text) for text in prompt or []]
+    if like is not None:
+        orders += generation.orders_like(open_scenes(like), settings.data.caption_template, drawing)
+    orders = [generation.Order(order.prompt, order.folder, {**order.metadata, **known}) for order in orders]
+    with console.Rich() as reporter:
+        reporter.start("Drawing")
+        generation.generate(
+            orders, out, drawing, n=n, seed=settings.seed, settings=settings, progress=reporter.progress
+        )
+    console.print_made({"scenes": out, "gallery": out / "gallery.png"})
 
 
 @app.command()

@@ -116,6 +116,21 @@ class DiffusionSettings(Section):
         return self
 
 
+class FinetuneSettings(Section):
+    """How a given generator is adapted to DATA; what is not here is as in `diffusion`."""
+
+    steps: int = Field(1500, ge=0, description="0: the generator draws as it is")
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+    warmup_steps: int = Field(100, ge=0)
+    ema_decay: float = Field(0.995, ge=0, lt=1)
+    text_encoder: bool = Field(True, description="adapt the text encoder too; DPD leaves it as it is")
+
+    def of(self, diffusion: DiffusionSettings) -> DiffusionSettings:
+        """The settings of the loop that adapts."""
+        return diffusion.model_copy(update=self.model_dump(exclude={"text_encoder"}))
+
+
 class ClassifierSettings(Section):
     """The latent classifier that picks among candidates (DPD, revised release)."""
 
@@ -207,7 +222,9 @@ class Settings(Section):
 
     ipc: int = Field(10, ge=1, description="images per class")
     seed: int = Field(0, ge=0)
-    generator: str | None = Field(None, description="folder or hub id of a generator; none: trained on DATA")
+    generator: str | None = Field(
+        None, description="folder or hub id of a generator to adapt to DATA; none: one is trained from nothing"
+    )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="auto: bf16 where the machine computes it fast"
     )
@@ -215,6 +232,7 @@ class Settings(Section):
     data: DataSettings = DataSettings()
     autoencoder: AutoencoderSettings = AutoencoderSettings()
     diffusion: DiffusionSettings = DiffusionSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
     classifier: ClassifierSettings = ClassifierSettings()
     prototypes: PrototypeSettings = PrototypeSettings()
     sampling: SamplingSettings = SamplingSettings()

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from terradistill import cli
+from tests.conftest import terradistill
 from tests.wrong_inputs import WRONG_DATA, good_folder
 
 OPTIONS = {
@@ -19,22 +20,12 @@ OPTIONS = {
     ("train", "generator"): "--out --preset --config --set --seed",
     ("train", "classifier"): "--out --preset --config --set --seed",
     ("evaluate",): "--against --out",
+    ("generate",): "--generator --prompt --like --n --set-metadata --seed --out",
     ("data", "check"): "--ipc --limit",
     ("data", "prepare"): "--out --resolution",
     ("data", "draw"): "--out --per-class",
     ("doctor",): "--help",
 }
-
-
-def terradistill(
-    *arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> tuple[int, str]:
-    """Exit code and error output of the command line, run in this process."""
-    monkeypatch.setattr(sys, "argv", ["terradistill", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    code = ended.value.code
-    return (code if isinstance(code, int) else 0), capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", OPTIONS, ids=" ".join)

@@ -11,7 +11,7 @@ FLOOR = {
     **dict.fromkeys(("data", "models"), 1),
     **dict.fromkeys(("training", "sampling", "evaluation"), 2),
     "report": 3,
-    "distillation": 4,
+    **dict.fromkeys(("distillation", "generation"), 4),
     **dict.fromkeys(("console", "health"), 5),
     "cli": 6,
     "__main__": 7,

@@ -23,39 +23,55 @@ def limit_scenes(folder: SceneFolder, settings: DataSettings) -> SceneFolder:
 
 
 def divide(
-    folder: SceneFolder, settings: DataSettings, *, dropped: Collection[str] = ()
+    folder: SceneFolder, settings: DataSettings, *, dropped: Collection[str] = (), seen: Collection[str] = ()
 ) -> tuple[SceneFolder, SceneFolder]:
-    """(train, test) by `settings.split_file` if there is one (see `load_split`), else by fraction and seed."""
+    """(train, test) by `settings.split_file` if there is one (see `load_split`), else by fraction and seed.
+
+    `seen` are hashes of scenes that a generator has learned from, see `split_scenes`.
+    """
     if settings.split_file is not None:
         return load_split(settings.split_file, folder, dropped=dropped)
-    train, test = split_scenes(folder, settings.train_fraction, settings.split_seed)
+    train, test = split_scenes(folder, settings.train_fraction, settings.split_seed, seen)
     assert_disjoint(train, test)
     return train, test
 
 
-def split_scenes(folder: SceneFolder, train_fraction: float, seed: int) -> tuple[SceneFolder, SceneFolder]:
+def split_scenes(
+    folder: SceneFolder, train_fraction: float, seed: int, seen: Collection[str] = ()
+) -> tuple[SceneFolder, SceneFolder]:
     """Divides each class alike, with at least one image of a class on either side.
 
     Args:
         folder: scenes.
         train_fraction: share of each class to learn from, in (0, 1); halves are rounded up.
         seed: another seed, another split.
+        seen: hashes of scenes that must not judge. They are the first to be learned from; what is left of them is on
+            neither side.
 
     Returns:
         (train, test).
 
     Raises:
-        DataError: a class has fewer than two images.
+        DataError: a class has fewer than two images, or none that could judge.
     """
     train: list[int] = []
+    test: list[int] = []
     for indices, (name, count) in zip(_ranked(folder, seed, "split"), folder.counts.items(), strict=True):
         if count < 2:
             raise DataError(
                 f"Class {name!r} has {count} images; at least 2 are needed to divide it. Add some or remove it."
             )
-        train += indices[: min(max(math.floor(train_fraction * count + 0.5), 1), count - 1)]
-    rest = set(range(len(folder))) - set(train)
-    return folder.subset(train), folder.subset(rest)
+        n_train = min(max(math.floor(train_fraction * count + 0.5), 1), count - 1)
+        indices.sort(key=lambda i: folder.scenes[i].sha256 not in seen)  # stable: the drawn order within either kind
+        train += indices[:n_train]
+        judges = [i for i in indices[n_train:] if folder.scenes[i].sha256 not in seen]
+        if not judges:
+            raise DataError(
+                f"The generator has learned from every image of class {name!r} that could be tested on: "
+                "lower --train-fraction, add images, or choose another generator."
+            )
+        test += judges
+    return folder.subset(train), folder.subset(test)
 
 
 def _ranked(folder: SceneFolder, seed: int, purpose: str) -> list[list[int]]:

@@ -97,10 +97,8 @@ def train(
         The folder of what was trained, inside `out`.
     """
     settings = settings or Settings()
-    if settings.generator is not None and until != "classifier":
-        raise ConfigError(
-            f"--generator {settings.generator} takes the place of what train {until} makes: leave it out."
-        )
+    if settings.generator is not None and until == "autoencoder":
+        raise ConfigError(f"--generator {settings.generator} brings its own autoencoder: leave it out.")
     work = open_work(data, Path(out), settings, captions=captions, reporter=reporter, spare=2 - settings.ipc)
     with closing(work.run):
         stages.autoencoder(work)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from terradistill.config import Settings
+from terradistill.config import DiffusionSettings, Settings
 from terradistill.data.check import check_scenes, require_enough
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import divide, limit_scenes
@@ -72,8 +72,12 @@ def plan(
     if settings.generator is None:
         generator = _probe_training(rows, settings, n_train, hardware)
     else:
-        generator = Generator.load(settings.generator).to(hardware.device).frozen()
-        _probe_encoding(rows, settings, generator, _pixels(8, generator.resolution), n_train, hardware)
+        generator = Generator.load(settings.generator).to(hardware.device)
+        latents = _probe_encoding(rows, settings, generator, _pixels(8, generator.resolution), n_train, hardware)
+        if settings.finetune.steps:
+            wanted = settings.finetune.of(settings.diffusion)
+            _probe_denoiser(rows, "Adapting the generator", generator, latents, wanted, hardware)
+        generator.frozen()
     _probe_sampling(rows, settings, generator, n_train, n_classes, hardware)
     if evaluate:
         _probe_evaluation(rows, settings, generator.resolution, n_train, len(test), n_classes, hardware)
@@ -98,12 +102,22 @@ def _probe_training(rows: list[PlannedStage], settings: Settings, n_train: int, 
     generator = build_generator(diffusion, vae, settings.data.resolution, captions[0], 0).to(hardware.device)
     latents = _probe_encoding(rows, settings, generator, pixels, n_train, hardware)
 
-    watch = _Stopwatch()
-    few_steps = diffusion.model_copy(update={"steps": 4, "held_out": 0.0})
-    train_diffusion(generator, latents, captions, few_steps, seed=0, hardware=hardware, watch=watch)
-    work = f"{diffusion.steps:,} steps of {diffusion.batch_size}"
-    rows.append(PlannedStage("Training the generator", work, diffusion.steps * watch.seconds))
+    _probe_denoiser(rows, "Training the generator", generator, latents, diffusion, hardware)
     return generator.frozen()
+
+
+def _probe_denoiser(
+    rows: list[PlannedStage],
+    title: str,
+    generator: Generator,
+    latents: LatentCache,
+    wanted: DiffusionSettings,
+    hardware: Hardware,
+) -> None:
+    watch = _Stopwatch()
+    few = wanted.model_copy(update={"steps": 4, "held_out": 0.0})
+    train_diffusion(generator, latents, [["a scene"]] * len(latents), few, seed=0, hardware=hardware, watch=watch)
+    rows.append(PlannedStage(title, f"{wanted.steps:,} steps of {wanted.batch_size}", wanted.steps * watch.seconds))
 
 
 def _probe_encoding(

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from terradistill.data.images import to_uint8
 from terradistill.data.scenes import write_scene_folder
@@ -70,30 +71,31 @@ def encode(work: Work) -> None:
 
 
 def diffusion(work: Work) -> None:
-    """Train the denoiser and its text encoder: `generator/`."""
+    """Train the denoiser and its text encoder, or adapt those of a given generator: `generator/`."""
     from diffusers import AutoencoderKL
 
     run, settings = work.run, work.settings
-    if settings.generator is not None or run.done("diffusion"):
+    given, wanted = settings.generator, settings.diffusion
+    if run.done("diffusion") or (given is not None and settings.finetune.steps == 0):
         return
-    with run.stage("diffusion", "Training the generator") as stage:
+    with run.stage("diffusion", "Training the generator" if given is None else "Adapting the generator") as stage:
         captions = work.captions()
-        vae = AutoencoderKL.from_pretrained(run / "autoencoder")
-        generator = build_generator(
-            settings.diffusion,
-            vae,
-            work.resolution,
-            [text for texts in captions for text in texts],
-            derive(settings.seed, "generator weights"),
-        ).to(work.hardware.device)
-        numbers = generator.metadata_encoder
+        if given is None:
+            vae = AutoencoderKL.from_pretrained(run / "autoencoder")
+            texts = [text for several in captions for text in several]
+            generator = build_generator(wanted, vae, work.resolution, texts, derive(settings.seed, "generator weights"))
+        else:
+            generator = Generator.load(given)
+            wanted = settings.finetune.of(wanted)
+        generator.to(work.hardware.device)
         train_diffusion(
             generator,
             work.latents(),
             captions,
-            settings.diffusion,
-            metadata=numbers.table(work.metadata()) if numbers is not None else None,
-            repeats=repeats(work.train.labels, settings.diffusion.balance),
+            wanted,
+            metadata=known_numbers(work, generator),
+            repeats=repeats(work.train.labels, wanted.balance),
+            text_encoder=given is None or settings.finetune.text_encoder,
             seed=derive(settings.seed, "diffusion"),
             hardware=work.hardware,
             checkpoint=stage.work / "checkpoint.safetensors",
@@ -102,7 +104,19 @@ def diffusion(work: Work) -> None:
         )
         with stage.writes("generator") as folder:
             generator.save(folder)
-            write_seen(folder, work.train)
+            write_seen(folder, work.train, before=given)
+
+
+def known_numbers(work: Work, generator: Generator) -> Tensor | None:
+    """Metadata of the train scenes as the generator takes them, float32 (N, fields); None where it takes none."""
+    numbers = generator.metadata_encoder
+    if numbers is None:
+        return None
+    rows = work.metadata()
+    for row in rows:
+        if row.get("gsd_m", 0) > numbers.gsd_max_m:
+            del row["gsd_m"]  # coarser than anything it can be told
+    return numbers.table(rows)
 
 
 def classifier(work: Work) -> None:
@@ -187,8 +201,7 @@ def candidates(work: Work) -> None:
         # Everything from here on is R rows a prototype, side by side.
         rows = np.repeat(np.arange(len(targets)), wanted.candidates)
         text = generator.embed([*work.prompts(), ""])
-        numbers = generator.metadata_encoder
-        known = numbers.table(work.metadata()) if numbers is not None else None
+        known = known_numbers(work, generator)
         request = Request(
             text=text[:-1],
             prompt_of=torch.as_tensor(labels[rows]),

@@ -63,8 +63,9 @@ class Work:
         return LatentCache.load(self.run / "latents" / "train.safetensors")
 
     def generator(self) -> Generator:
-        """The trained or given generator, ready to draw."""
-        source = self.settings.generator or self.run.root / "generator"
+        """The trained, adapted or given generator, ready to draw."""
+        own = self.run.root / "generator"
+        source = self.settings.generator if self.settings.generator and not own.exists() else own
         return Generator.load(source).to(self.hardware.device).frozen()
 
     def prompts(self) -> list[str]:
@@ -151,7 +152,7 @@ def _scenes(
         return train, test
     with run.stage("read", "Reading and checking scenes") as stage:
         scenes, report = check_scenes(scenes, on_corrupt=settings.on_corrupt, progress=stage.progress)
-        train, test = divide(scenes, settings, dropped=report.dropped)
+        train, test = divide(scenes, settings, dropped=report.dropped, seen=_seen(run.settings.generator))
         _require_usable(run.settings, train, test, spare)
         info = scenes.info
         run.describe(
@@ -174,6 +175,9 @@ def _scenes(
         stage.note = f"{len(train)} train, {len(test)} test, {len(scenes.classes)} classes"
         for line in report.summary():
             run.say(line)
+        aside = len(scenes) - len(train) - len(test)
+        if aside and settings.split_file is None:
+            run.say(f"{aside} images are on neither side: the generator has learned from them, so they cannot judge")
     return train, test
 
 
@@ -204,29 +208,39 @@ def require_feasible(settings: Settings, train: SceneFolder) -> None:
         require_fitting_levels(settings.diffusion, factor, settings.data.resolution)
 
 
-def write_seen(folder: Path, train: SceneFolder) -> None:
-    """Leave in a generator folder which scenes it has learned from, as hashes."""
-    hashes = sorted(scene.sha256 for scene in train.scenes)
-    (folder / "learned_from.json").write_text(json.dumps({"data": train.info.name, "sha256": hashes}))
+def write_seen(folder: Path, train: SceneFolder, *, before: str | None = None) -> None:
+    """Leave in a generator folder which scenes it has learned from, as hashes.
+
+    Args:
+        folder: of the generator.
+        train: scenes it was trained on.
+        before: the generator that it was made from, whose scenes count too.
+    """
+    hashes = {scene.sha256 for scene in train.scenes} | _seen(before)
+    (folder / "learned_from.json").write_text(json.dumps({"data": train.info.name, "sha256": sorted(hashes)}))
 
 
-def _refuse_seen(generator: str | None, test: SceneFolder) -> None:
-    # A generator that has learned from test scenes would make every number below worthless.
-    if generator is None:
-        return
-    for folder in (Path(generator), Path(generator) / "generator"):
+def _seen(generator: str | None) -> set[str]:
+    """Hashes of the scenes that a generator has learned from, as far as its folder says."""
+    for folder in (Path(generator), Path(generator) / "generator") if generator is not None else ():
         path = folder / "learned_from.json"
         if path.exists():
             try:
-                seen = set(json.loads(path.read_text(encoding="utf-8"))["sha256"])
+                return set(json.loads(path.read_text(encoding="utf-8"))["sha256"])
             except (ValueError, KeyError, TypeError) as error:
                 raise GeneratorError(
                     f"{path} is not a list of the scenes that the generator has learned from: "
                     "mend it, or remove it if you know that no test scene is among them."
                 ) from error
-            shared = sum(scene.sha256 in seen for scene in test.scenes)
-            if shared:
-                raise GeneratorError(
-                    f"The generator {generator} has learned from {shared} of the {len(test)} test scenes: "
-                    "use the split it was trained with (--set data.split_file=RUN/split.json), or another generator."
-                )
+    return set()
+
+
+def _refuse_seen(generator: str | None, test: SceneFolder) -> None:
+    # A generator that has learned from test scenes would make every number below worthless.
+    seen = _seen(generator)
+    shared = sum(scene.sha256 in seen for scene in test.scenes)
+    if shared:
+        raise GeneratorError(
+            f"The generator {generator} has learned from {shared} of the {len(test)} test scenes: "
+            "use the split it was trained with (--set data.split_file=RUN/split.json), or another generator."
+        )

@@ -67,13 +67,14 @@ def train_diffusion(
     *,
     metadata: Tensor | None = None,
     repeats: NDArray[np.int64] | None = None,
+    text_encoder: bool = True,
     seed: int,
     hardware: Hardware,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 120,
     watch: Watch | None = None,
 ) -> None:
-    """Train UNet and text encoder in place and take their averaged weights.
+    """Train UNet, text encoder and metadata encoder in place and take their averaged weights.
 
     Loss: squared error of the prediction, weighted by min-SNR; timesteps uniform; captions dropped for guidance.
 
@@ -84,6 +85,7 @@ def train_diffusion(
         settings: steps, batch size, rates; `held_out` of the scenes only watch the loss.
         metadata: rows of `MetadataEncoder.table`, float32 (N, fields); None: nothing is known.
         repeats: how often each scene is seen in an epoch, int64 (N,); None: once.
+        text_encoder: train it too.
         seed: of the order, the noise, the times and the dropout.
         hardware: device and precision.
         checkpoint: file to resume from and to write to.
@@ -94,7 +96,9 @@ def train_diffusion(
 
     watch = watch or Unwatched()
     device = hardware.device
-    model = nn.ModuleDict({"unet": generator.unet, "text_encoder": generator.text_encoder})
+    model = nn.ModuleDict({"unet": generator.unet})
+    if text_encoder:
+        model["text_encoder"] = generator.text_encoder
     if metadata is not None and generator.metadata_encoder is not None:
         model["metadata_encoder"] = generator.metadata_encoder
     model.train().requires_grad_(True)

@@ -91,6 +91,19 @@ def test_an_image_that_changed_since_is_refused(tmp_path: Path) -> None:
         load_split(tmp_path / "split.json", folder_of({"a": 4, "b": 4}, salt="other"))
 
 
+def test_scenes_that_a_generator_has_seen_do_not_judge() -> None:
+    folder = folder_of({"a": 10, "b": 6})
+    seen = {f"a{i}" for i in range(7)} | {"b0"}
+    train, test = split_scenes(folder, 0.5, 0, seen)
+    hashes = [{scene.sha256 for scene in side.scenes} for side in (train, test)]
+    assert train.counts == {"a": 5, "b": 3}
+    assert {h for h in hashes[0] if h.startswith("a")} <= seen
+    assert "b0" in hashes[0]
+    assert hashes[1] == {"a7", "a8", "a9"} | ({f"b{i}" for i in range(6)} - hashes[0])
+    with pytest.raises(DataError, match="learned from every image of class 'b'"):
+        split_scenes(folder, 0.5, 0, seen | {f"b{i}" for i in range(6)})
+
+
 GOOD: dict[str, Any] = {"train": ["a/000.png", "b/000.png"], "test": ["a/001.png", "b/001.png"]}
 
 

@@ -1,0 +1,88 @@
+"""Scenes to order, drawn by the tiny generator of a whole run."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import terradistill as td
+from terradistill.data.images import decode
+from terradistill.generation import Order, orders_like, parse_metadata
+from tests.conftest import terradistill, tiny_settings
+
+
+@pytest.fixture(scope="module")
+def told(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generator that has learned metadata."""
+    return td.train(drawn, tmp_path_factory.mktemp("told") / "run", tiny_settings(diffusion__metadata=True))
+
+
+Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
+
+
+def test_prompts_become_a_scene_folder_and_a_contact_sheet(
+    finished: td.Distilled, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    out = tmp_path / "made"
+    command = ["generate", "--generator", str(finished.run), "--prompt", "a river, seen from above", "--n", "3"]
+    code, said = terradistill(*command, "--preset", "tiny", "--out", str(out), capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, said
+    scenes = td.open_scenes(out)
+    assert scenes.classes == ("a-river-seen-from-above",)
+    assert len(scenes) == 3
+    rows = [json.loads(line) for line in (out / "metadata.jsonl").read_text().splitlines()]
+    assert {row["prompt"] for row in rows} == {"a river, seen from above"}
+    assert len({row["seed"] for row in rows}) == 3
+    with Image.open(out / "gallery.png") as sheet:
+        assert sheet.width > 3 * 32
+
+
+def test_an_image_depends_on_its_seed_alone(finished: td.Distilled, tmp_path: Path) -> None:
+    generator, tiny = td.Generator.load(finished.run), tiny_settings()
+    alone = td.generate([Order("a forest", "forest")], tmp_path / "a", generator, n=2, seed=4, settings=tiny)
+    orders = [Order("a river", "river"), Order("a forest", "forest")]
+    among = td.generate(orders, tmp_path / "b", generator, n=3, seed=4, settings=tiny)
+    assert [scene.name for scene in among.scenes][:3] == [f"forest/forest_{i:04d}.png" for i in range(3)]
+    for i in range(2):
+        assert abs(decode(alone.read(i)).astype(int) - decode(among.read(i)).astype(int)).max() <= 1
+
+
+def test_every_class_of_a_dataset_in_its_words_and_at_its_resolution(
+    drawn: Path, told: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    out, scenes = tmp_path / "made", td.open_scenes(drawn)
+    command = ["generate", "--generator", str(told), "--like", str(drawn), "--n", "2", "--set-metadata", "month=7"]
+    code, said = terradistill(*command, "--preset", "tiny", "--out", str(out), capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, said
+    assert td.open_scenes(out).classes == scenes.classes
+    rows = [json.loads(line) for line in (out / "metadata.jsonl").read_text().splitlines()]
+    assert {(row["gsd_m"], row["month"]) for row in rows} == {(scenes.info.gsd_m, 7.0)}
+    assert orders_like(scenes, "{class}", td.Generator.load(told))[0].prompt == scenes.readable(scenes.classes[0])
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ([], "Nothing was ordered"),
+        (["--prompt", "a river", "--set-metadata", "gsd_m"], "not of the form gsd_m=10"),
+        (["--prompt", "a river", "--set-metadata", "height=3"], "no metadata field 'height'"),
+        (["--prompt", "a river", "--set-metadata", "gsd_m=3"], "has not learned metadata"),
+        (["--prompt", "a river", "--out", "tests"], "is not empty"),
+    ],
+)
+def test_wrong_orders_are_one_sentence(
+    more: list[str], says: str, finished: td.Distilled, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    command = ["generate", "--generator", str(finished.run), "--out", str(tmp_path / "made"), *more]
+    code, said = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 2
+    assert says in " ".join(said.split())
+    assert "Traceback" not in said
+    assert not (tmp_path / "made").exists()
+
+
+def test_metadata_out_of_range_is_refused(told: Path, tmp_path: Path) -> None:
+    with pytest.raises(td.TerraDistillError, match="metadata field gsd_m is 50"):
+        td.generate([Order("a river", metadata={"gsd_m": 50})], tmp_path / "a", td.Generator.load(told))
+    assert parse_metadata(" gsd_m=10, month = 7 ") == {"gsd_m": 10.0, "month": 7.0}
