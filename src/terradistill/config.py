@@ -65,6 +65,10 @@ class AutoencoderSettings(Section):
     crop: int | None = Field(
         None, ge=16, multiple_of=8, description="train on random crops of this side, pixels; none: on whole scenes"
     )
+    scaling: Literal["white", "importance"] = Field(
+        "white",
+        description="variance of the latent channels: 1 each, or as much as each moves the pixels, 1 for the foremost",
+    )
     steps: int = Field(1200, ge=1)
     batch_size: int = Field(8, ge=1)
     learning_rate: float = Field(4e-4, gt=0)

@@ -13,7 +13,13 @@ from terradistill.errors import GeneratorError
 from terradistill.hardware import Hardware
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.generator import build_generator
-from terradistill.training.autoencoder import latent_statistics, reconstruction_psnr, train_autoencoder
+from terradistill.training.autoencoder import (
+    _crops,
+    channel_importance,
+    latent_statistics,
+    reconstruction_psnr,
+    train_autoencoder,
+)
 from terradistill.training.classifier import predict, train_latent_classifier
 from terradistill.training.diffusion import CaptionTable, denoising_loss, held_out_split, repeats, train_diffusion
 from terradistill.training.latents import LatentCache, encode_scenes
@@ -53,6 +59,30 @@ def test_autoencoder_learns_and_leaves_white_latents(scenes: Scenes, tiny: Setti
     mean, std = latent_statistics(vae, scenes[0], cpu, seed=1)
     torch.testing.assert_close(mean, torch.zeros(4), atol=2e-2, rtol=0)
     torch.testing.assert_close(std, torch.ones(4), atol=2e-2, rtol=0)
+
+
+def test_latents_may_be_scaled_by_what_they_do_to_the_pixels(scenes: Scenes, tiny: Settings, cpu: Hardware) -> None:
+    settings = tiny.autoencoder.model_copy(update={"steps": 20, "scaling": "importance", "latent_channels": 5})
+    vae = build_vae(settings, 32, 0)
+    vae.post_quant_conv.weight.data[:, 4] = 0  # the decoder does not listen to the last channel
+    vae.post_quant_conv.weight.register_hook(lambda gradient: gradient * torch.tensor([1.0] * 4 + [0]).view(1, 5, 1, 1))
+    train_autoencoder(vae, scenes[0], settings, seed=0, hardware=cpu)
+    mean, std = latent_statistics(vae, scenes[0], cpu, seed=1)
+    torch.testing.assert_close(mean, torch.zeros(5), atol=2e-2, rtol=0)
+    assert std.max().item() == pytest.approx(1, abs=0.02)
+    assert std[4].item() == pytest.approx(0.05, abs=0.01)
+    importance = channel_importance(vae, std, scenes[0], cpu, seed=2)
+    torch.testing.assert_close(importance, std, atol=0.05, rtol=0.1)
+
+
+def test_random_crops_are_squares_of_their_scenes(scenes: Scenes) -> None:
+    index = np.array([3, 5, 8])
+    cut = _crops(scenes[0], index, 8, torch.Generator().manual_seed(0))
+    assert cut.shape == (3, 8, 8, 3)
+    for crop, scene in zip(cut, scenes[0][index], strict=True):
+        windows = np.lib.stride_tricks.sliding_window_view(scene, (8, 8), axis=(0, 1))  # (25, 25, 3, 8, 8)
+        assert (windows.transpose(0, 1, 3, 4, 2) == crop).all((2, 3, 4)).any()
+    assert np.array_equal(_crops(scenes[0], index, None, torch.Generator()), scenes[0][index])
 
 
 def test_a_training_that_diverges_says_so(scenes: Scenes, tiny: Settings, cpu: Hardware) -> None:
