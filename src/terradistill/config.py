@@ -66,7 +66,7 @@ class AutoencoderSettings(Section):
         None, ge=16, multiple_of=8, description="train on random crops of this side, pixels; none: on whole scenes"
     )
     scaling: Literal["white", "importance"] = Field(
-        "white",
+        "importance",
         description="variance of the latent channels: 1 each, or as much as each moves the pixels, 1 for the foremost",
     )
     steps: int = Field(1200, ge=1)
@@ -101,7 +101,7 @@ class DiffusionSettings(Section):
     views: int = Field(
         4, ge=1, le=8, description="flips and quarter turns of each scene that are encoded: scenes have no up"
     )
-    steps: int = Field(8000, ge=1)
+    steps: int = Field(6000, ge=1)
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(4e-4, gt=0)
     weight_decay: float = Field(1e-2, ge=0)

@@ -50,7 +50,7 @@ def weights(*modules: Any) -> torch.Tensor:
 
 
 def test_autoencoder_learns_and_leaves_white_latents(scenes: Scenes, tiny: Settings, cpu: Hardware) -> None:
-    settings = tiny.autoencoder.model_copy(update={"steps": 100, "learning_rate": 1e-3})
+    settings = tiny.autoencoder.model_copy(update={"steps": 100, "learning_rate": 1e-3, "scaling": "white"})
     vae, log = build_vae(settings, 32, 0), Log()
     before = reconstruction_psnr(vae, scenes[0], cpu)
     train_autoencoder(vae, scenes[0], settings, seed=0, hardware=cpu, watch=log)
