@@ -1,0 +1,54 @@
+"""What a generator's autoencoder keeps of scenes that it has not learned from: mean PSNR in dB.
+
+    python bench/reconstruction.py GENERATOR DATA [DATA ...]
+
+GENERATOR is a generator folder with `learned_from.json`, or a run folder. Up to 500 unseen scenes of each DATA, spread
+over its classes. The first number is at the generator's size; the second, for smaller scenes, at their own.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from terradistill.data.check import check_scenes
+from terradistill.data.images import decode, resize, to_float
+from terradistill.data.sources import open_scenes
+from terradistill.hardware import find_hardware
+from terradistill.models.generator import Generator, locate_generator
+
+
+def psnr(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Of images in [-1, 1], (n, 3, H, W) -> (n,)."""
+    return -10 * torch.log10((x - y).square().mean((1, 2, 3)) / 4)
+
+
+def main(source: str, *data: str) -> None:
+    generator, hardware = Generator.load(source).frozen(), find_hardware()
+    generator.to(hardware.device)
+    seen = set(json.loads((Path(locate_generator(source)) / "learned_from.json").read_text())["sha256"])
+    for name in data:
+        scenes, _ = check_scenes(open_scenes(name))
+        unseen = [i for i, scene in enumerate(scenes.scenes) if scene.sha256 not in seen]
+        chosen = np.unique(np.linspace(0, len(unseen) - 1, 500).astype(int))
+        images = [decode(scenes.read(unseen[i])) for i in chosen]
+        native = min(images[0].shape[:2])
+        large, own = [], []
+        for start in range(0, len(images), 50):
+            part = images[start : start + 50]
+            x = to_float(np.stack([resize(image, generator.resolution) for image in part])).to(hardware.device)
+            with hardware.autocast():
+                y = generator.decode(generator.encode(x)[0])
+            large.append(psnr(x, y))
+            if native < generator.resolution:
+                y = F.interpolate(y, (native, native), mode="bicubic", antialias=True).clamp(-1, 1)
+                own.append(psnr(to_float(np.stack([resize(image, native) for image in part])).to(y), y))
+        line = f"{name}: {len(images)} unseen scenes, {float(torch.cat(large).mean()):.2f} dB at {generator.resolution}"
+        print(line + (f", {float(torch.cat(own).mean()):.2f} dB at {native}" if own else ""))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
