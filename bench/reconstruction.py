@@ -6,19 +6,16 @@ GENERATOR is a generator folder with `learned_from.json`, or a run folder. Up to
 over its classes. The first number is at the generator's size; the second, for smaller scenes, at their own.
 """
 
-import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch
+from held_out import seen_and_unseen
 from torch.nn import functional as F
 
-from terradistill.data.check import check_scenes
 from terradistill.data.images import decode, resize, to_float
-from terradistill.data.sources import open_scenes
 from terradistill.hardware import find_hardware
-from terradistill.models.generator import Generator, locate_generator
+from terradistill.models.generator import Generator
 
 
 def psnr(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -29,12 +26,10 @@ def psnr(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 def main(source: str, *data: str) -> None:
     generator, hardware = Generator.load(source).frozen(), find_hardware()
     generator.to(hardware.device)
-    seen = set(json.loads((Path(locate_generator(source)) / "learned_from.json").read_text())["sha256"])
     for name in data:
-        scenes, _ = check_scenes(open_scenes(name))
-        unseen = [i for i, scene in enumerate(scenes.scenes) if scene.sha256 not in seen]
+        unseen = seen_and_unseen(source, name)[1]
         chosen = np.unique(np.linspace(0, len(unseen) - 1, 500).astype(int))
-        images = [decode(scenes.read(unseen[i])) for i in chosen]
+        images = [decode(unseen.read(int(i))) for i in chosen]
         native = min(images[0].shape[:2])
         large, own = [], []
         for start in range(0, len(images), 50):

@@ -74,6 +74,9 @@ class AutoencoderSettings(Section):
     learning_rate: float = Field(4e-4, gt=0)
     warmup_steps: int = Field(100, ge=0)
     kl_weight: float = Field(1e-7, ge=0, description="weight of the KL term beside the squared error of a pixel")
+    scale_weight: float = Field(
+        0.0, ge=0, description="weight of the error of halved latents, decoded, against the halved scene; paper: 0.25"
+    )
     ema_decay: float = Field(0.995, ge=0, lt=1)
 
 

@@ -1,0 +1,34 @@
+"""What a generator has learned from, and what it has not: shared by the benches."""
+
+import json
+from pathlib import Path
+
+from terradistill.data.check import check_scenes
+from terradistill.data.scenes import SceneFolder
+from terradistill.data.sources import open_scenes
+from terradistill.models.generator import locate_generator
+from terradistill.seeding import derive
+
+
+def seen_and_unseen(generator: str, data: str, per_class: int | None = None) -> tuple[SceneFolder, SceneFolder]:
+    """The scenes of DATA that a generator folder has learned from, and those that it has not.
+
+    Args:
+        generator: folder with `learned_from.json`, or run folder.
+        data: as for `terradistill distill`.
+        per_class: at most so many of either, drawn by a hash of their names.
+    """
+    seen = set(json.loads((Path(locate_generator(generator)) / "learned_from.json").read_text())["sha256"])
+    scenes, _ = check_scenes(open_scenes(data))
+    drawn = sorted(range(len(scenes)), key=lambda i: derive(0, "bench", scenes.scenes[i].name))
+    sides = []
+    for wanted in (True, False):
+        counts: dict[int, int] = {}
+        side = []
+        for i in drawn:
+            scene = scenes.scenes[i]
+            if (scene.sha256 in seen) == wanted and counts.get(scene.label, 0) < (per_class or len(scenes)):
+                counts[scene.label] = counts.get(scene.label, 0) + 1
+                side.append(i)
+        sides.append(scenes.subset(side))
+    return sides[0], sides[1]
