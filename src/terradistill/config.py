@@ -132,10 +132,13 @@ class FinetuneSettings(Section):
     warmup_steps: int = Field(100, ge=0)
     ema_decay: float = Field(0.995, ge=0, lt=1)
     text_encoder: bool = Field(True, description="adapt the text encoder too; DPD leaves it as it is")
+    lora_rank: int | None = Field(
+        None, ge=1, description="adapt the denoiser by low-rank adapters, folded in at the end; none: all its weights"
+    )
 
     def of(self, diffusion: DiffusionSettings) -> DiffusionSettings:
         """The settings of the loop that adapts."""
-        return diffusion.model_copy(update=self.model_dump(exclude={"text_encoder"}))
+        return diffusion.model_copy(update=self.model_dump(exclude={"text_encoder", "lora_rank"}))
 
 
 class ClassifierSettings(Section):

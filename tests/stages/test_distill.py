@@ -218,6 +218,23 @@ def test_a_given_generator_is_adapted_and_never_judged_by_what_it_saw(
     assert not same("text_encoder")
 
 
+def test_a_given_generator_is_adapted_by_low_rank_adapters_that_leave_a_plain_folder(
+    finished: td.Distilled, drawn: Path, tmp_path: Path
+) -> None:
+    changes = {"lora_rank": 2, "text_encoder": False, "steps": 6}
+    settings = tiny_settings(
+        generator=str(finished.run), **{f"finetune__{name}": value for name, value in changes.items()}
+    )
+    made = td.distill(drawn, tmp_path / "run", settings, evaluate=False)
+    before, after = (td.Generator.load(run) for run in (finished.run, made.run))
+    text, unet = ([getattr(g, part).state_dict() for g in (before, after)] for part in ("text_encoder", "unet"))
+    assert all(torch.equal(text[0][name], text[1][name]) for name in text[0])
+    changed = {name for name in unet[0] if not torch.equal(unet[0][name], unet[1][name])}
+    assert changed
+    assert all(any(layer in name for layer in ("to_", "conv", "proj", "ff.net")) for name in changed)
+    assert "conv_in.weight" not in changed
+
+
 def test_a_distilled_folder_can_be_scored_by_itself(finished: td.Distilled, drawn: Path, tmp_path: Path) -> None:
     rows = td.evaluate(finished.run / "distilled", drawn, tmp_path / "scores", tiny_settings())
     assert [row["method"] for row in rows] == ["distilled", "random", "full"]

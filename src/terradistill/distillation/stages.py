@@ -96,6 +96,7 @@ def diffusion(work: Work) -> None:
             metadata=known_numbers(work, generator),
             repeats=repeats(work.train.labels, wanted.balance),
             text_encoder=given is None or settings.finetune.text_encoder,
+            lora_rank=None if given is None else settings.finetune.lora_rank,
             seed=derive(settings.seed, "diffusion"),
             hardware=work.hardware,
             checkpoint=stage.work / "checkpoint.safetensors",

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from terradistill.config import DiffusionSettings
 from terradistill.hardware import Hardware
 from terradistill.models.generator import Generator, denoise
+from terradistill.models.lora import add_lora, fold_lora
 from terradistill.models.parameterisation import Parameterisation
-from terradistill.seeding import batch_indices
+from terradistill.seeding import batch_indices, derive
 from terradistill.seeding import generator as seeded
 from terradistill.training.latents import LatentCache
 from terradistill.training.progress import (
@@ -68,6 +69,7 @@ def train_diffusion(
     metadata: Tensor | None = None,
     repeats: NDArray[np.int64] | None = None,
     text_encoder: bool = True,
+    lora_rank: int | None = None,
     seed: int,
     hardware: Hardware,
     checkpoint: Path | None = None,
@@ -86,6 +88,7 @@ def train_diffusion(
         metadata: rows of `MetadataEncoder.table`, float32 (N, fields); None: nothing is known.
         repeats: how often each scene is seen in an epoch, int64 (N,); None: once.
         text_encoder: train it too.
+        lora_rank: train low-rank adapters of the UNet, folded in at the end; None: all its weights.
         seed: of the order, the noise, the times and the dropout.
         hardware: device and precision.
         checkpoint: file to resume from and to write to.
@@ -102,6 +105,8 @@ def train_diffusion(
     if metadata is not None and generator.metadata_encoder is not None:
         model["metadata_encoder"] = generator.metadata_encoder
     model.train().requires_grad_(True)
+    if lora_rank is not None:
+        add_lora(generator.unet, lora_rank, derive(seed, "lora"))
     attention = generator.unet.attn_processors
     if device.type == "cpu":
         # torch's fused attention is slow to differentiate in bf16 there: a sixth to a quarter of a step.
@@ -112,9 +117,8 @@ def train_diffusion(
     if repeats is not None:
         learned = np.repeat(learned, repeats[learned])
 
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-    )
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     ema = Ema(model, settings.ema_decay)
     keeper = Checkpoint(checkpoint, model, optimizer, ema, checkpoint_seconds)
     start = keeper.resume()
@@ -136,7 +140,7 @@ def train_diffusion(
         )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         ema.update(step)
 
@@ -155,6 +159,8 @@ def train_diffusion(
         keeper.maybe_save(step + 1)
 
     ema.copy_to_module()
+    if lora_rank is not None:
+        fold_lora(generator.unet)
     generator.unet.set_attn_processor(attention)
     model.to(device).eval().requires_grad_(False)
 

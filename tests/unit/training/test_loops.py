@@ -131,8 +131,14 @@ def test_encoding_is_the_same_in_any_batch(scenes: Scenes, latents: tuple[Any, L
     assert cache.mean.shape == (2, 24, 4, 16, 16)
 
 
+@pytest.mark.parametrize("lora_rank", [None, 2], ids=["all weights", "lora"])
 def test_diffusion_learns_and_goes_on_after_a_kill(
-    scenes: Scenes, latents: tuple[Any, LatentCache], tiny: Settings, cpu: Hardware, tmp_path: Path
+    lora_rank: int | None,
+    scenes: Scenes,
+    latents: tuple[Any, LatentCache],
+    tiny: Settings,
+    cpu: Hardware,
+    tmp_path: Path,
 ) -> None:
     _, cache = latents
     captions = [CAPTIONS[label] for label in scenes[1]]
@@ -146,6 +152,7 @@ def test_diffusion_learns_and_goes_on_after_a_kill(
             cache,
             captions,
             settings,
+            lora_rank=lora_rank,
             seed=0,
             hardware=cpu,
             watch=watch,

@@ -1,0 +1,33 @@
+"""Low-rank adapters on the denoiser (LoRA, Hu et al. 2021), by PEFT: put in before a training, folded in after it."""
+
+from typing import Any
+
+import torch
+
+_LAYERS = (
+    *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),  # attention
+    *("conv1", "conv2", "conv_shortcut", "time_emb_proj"),  # residual blocks; half of a small denoiser lies here
+)
+
+
+def add_lora(unet: Any, rank: int, seed: int) -> None:
+    """Give every attention and residual layer of a diffusers UNet an adapter; only these then take gradients.
+
+    Args:
+        unet: diffusers `UNet2DConditionModel`.
+        rank: of the adapters, which start as no change at all.
+        seed: of their first weights.
+    """
+    from peft import LoraConfig
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(_LAYERS)))
+    for name, parameter in unet.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+
+
+def fold_lora(unet: Any) -> None:
+    """Add the adapters to the weights that they adapt, and take them out: a plain UNet again."""
+    unet.fuse_lora()
+    unet.unload_lora()

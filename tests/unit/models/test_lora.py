@@ -1,0 +1,39 @@
+"""Low-rank adapters begin as nothing, and what they have learned stays when they are folded in."""
+
+import torch
+
+from terradistill.config import load_settings
+from terradistill.models.autoencoder import build_vae
+from terradistill.models.generator import build_generator, denoise
+from terradistill.models.lora import add_lora, fold_lora
+
+
+def test_adapters_start_at_zero_learn_alone_and_fold_away() -> None:
+    tiny = load_settings(["tiny"])
+    generator = build_generator(tiny.diffusion, build_vae(tiny.autoencoder, 32, 0), 32, ["a field"], 0)
+    generator.frozen()
+    unet, text = generator.unet, generator.embed(["a field"])
+    z, t = torch.randn(1, *generator.latent_shape, generator=torch.Generator().manual_seed(0)), torch.tensor([500])
+
+    def output() -> torch.Tensor:
+        with torch.no_grad():
+            return denoise(generator, z, t, text)
+
+    before, names = output(), set(unet.state_dict())
+    torch_state = torch.get_rng_state()
+    add_lora(unet, 2, seed=0)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    torch.testing.assert_close(output(), before)
+    trained = {name: weight for name, weight in unet.named_parameters() if weight.requires_grad}
+    assert all("lora_" in name for name in trained)
+    assert {"attn2.to_q", "conv1", "time_emb_proj"} <= {
+        part for part in ("attn2.to_q", "conv1", "time_emb_proj") if any(part in name for name in trained)
+    }
+    with torch.no_grad():
+        for weight in trained.values():
+            weight.fill_(0.02)
+    adapted = output()
+    assert (adapted - before).abs().max() > 1e-3
+    fold_lora(unet)
+    assert set(unet.state_dict()) == names
+    torch.testing.assert_close(output(), adapted, rtol=1e-4, atol=1e-5)
