@@ -109,7 +109,12 @@ class DiffusionSettings(Section):
     learning_rate: float = Field(4e-4, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     warmup_steps: int = Field(200, ge=0)
-    min_snr_gamma: float | None = Field(5.0, gt=0, description="min-SNR loss weighting; none switches it off")
+    noise_shift: float = Field(
+        2.0, gt=0, description="of the cosine noise schedule, towards less noise: what differs within scenes is small"
+    )
+    min_snr_gamma: float | None = Field(
+        None, gt=0, description="min-SNR loss weighting (paper: 5); none: v learns all noise levels alike"
+    )
     caption_dropout: float = Field(
         0.1, ge=0, lt=1, description="share of captions (and of metadata) emptied, for classifier-free guidance"
     )

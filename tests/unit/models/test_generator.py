@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ import torch
 from terradistill.config import load_settings
 from terradistill.errors import ConfigError, GeneratorError
 from terradistill.models.autoencoder import build_vae
-from terradistill.models.generator import Generator, build_generator
+from terradistill.models.generator import Generator, build_generator, noise_schedule
 from terradistill.models.tokenizer import build_tokenizer
 
 SETTINGS = load_settings(["tiny"])
@@ -44,6 +45,21 @@ def test_a_saved_folder_opens_here_and_in_stock_diffusers(generator: Generator, 
 def test_a_run_folder_stands_for_the_generator_in_it(generator: Generator, tmp_path: Path) -> None:
     generator.save(tmp_path / "generator")
     assert Generator.load(tmp_path).resolution == 32
+
+
+def test_the_noise_schedule_is_a_cosine_with_so_much_more_signal() -> None:
+    t = (torch.arange(1000) + 1) / 1000
+    cosine = torch.cos(torch.pi / 2 * t[:990]) ** 2
+
+    def snr(schedule: Any) -> torch.Tensor:
+        alpha = schedule.alphas_cumprod
+        return alpha / (1 - alpha)
+
+    plain, shifted = noise_schedule("v_prediction"), noise_schedule("v_prediction", 3.0)
+    torch.testing.assert_close(plain.alphas_cumprod[:990], cosine, atol=1e-3, rtol=0)
+    torch.testing.assert_close(snr(shifted)[10:990], 9 * snr(plain)[10:990], rtol=5e-2, atol=0)
+    assert shifted.alphas_cumprod[-1] < 1e-6
+    assert noise_schedule("epsilon", 3.0).alphas_cumprod[-1].item() == pytest.approx(4.7e-3, rel=1e-3)
 
 
 def test_every_word_has_a_spelling_and_captions_are_cut_to_the_window() -> None:

@@ -7,12 +7,14 @@ from terradistill.models.autoencoder import build_vae
 from terradistill.models.generator import build_generator, denoise
 from terradistill.models.lora import add_lora, fold_lora
 
+from .conftest import awake
+
 
 def test_adapters_start_at_zero_learn_alone_and_fold_away() -> None:
     tiny = load_settings(["tiny"])
     generator = build_generator(tiny.diffusion, build_vae(tiny.autoencoder, 32, 0), 32, ["a field"], 0)
     generator.frozen()
-    unet, text = generator.unet, generator.embed(["a field"])
+    unet, text = awake(generator.unet), generator.embed(["a field"])
     z, t = torch.randn(1, *generator.latent_shape, generator=torch.Generator().manual_seed(0)), torch.tensor([500])
 
     def output() -> torch.Tensor:

@@ -10,6 +10,8 @@ from terradistill.models.autoencoder import build_vae
 from terradistill.models.generator import Generator, build_generator, denoise
 from terradistill.models.metadata_encoder import MetadataEncoder
 
+from .conftest import awake
+
 KNOWN = {"lon": 6.1, "lat": -46.5, "gsd_m": 0.3, "cloud_fraction": 0.25, "year": 2017.0, "month": 7.0, "day": 14.0}
 
 
@@ -60,6 +62,7 @@ def test_a_generator_folder_keeps_it_and_stock_pipelines_run_without(tmp_path: P
     built = build_generator(tiny.diffusion, build_vae(tiny.autoencoder, 32, 0), 32, ["a field"], 0).frozen()
     assert built.metadata_encoder is not None
     built.metadata_encoder = trained(built.metadata_encoder.width)
+    awake(built.unet)
     built.save(tmp_path)
     loaded = Generator.load(tmp_path).frozen()
     assert loaded.metadata_encoder is not None
