@@ -21,7 +21,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-train_app = typer.Typer(help="Train one part of a run: autoencoder, generator or classifier.", no_args_is_help=True)
+train_app = typer.Typer(
+    help="Train one part of a run: autoencoder, generator, classifier, or the decoder of a generator.",
+    no_args_is_help=True,
+)
 data_app = typer.Typer(help="Check or prepare a scene dataset.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")
@@ -133,7 +136,7 @@ def _train_command(part: str) -> None:
     train_app.command(part, help=f"Train the {part} on the train split of DATA, and what it needs before.")(command)
 
 
-for _part in ("autoencoder", "generator", "classifier"):
+for _part in ("autoencoder", "generator", "classifier", "decoder"):
     _train_command(_part)
 
 

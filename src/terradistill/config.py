@@ -69,6 +69,9 @@ class AutoencoderSettings(Section):
         "importance",
         description="variance of the latent channels: 1 each, or as much as each moves the pixels, 1 for the foremost",
     )
+    perceptual_weight: float = Field(
+        0.05, ge=0, description="`train decoder`: weight of the distance in features of a classifier of the same scenes"
+    )
     steps: int = Field(1200, ge=1)
     batch_size: int = Field(8, ge=1)
     learning_rate: float = Field(4e-4, gt=0)

@@ -18,6 +18,7 @@ OPTIONS = {
     ("distill",): "--ipc --out --generator --preset --config --set --seed --limit --train-fraction --no-eval --dry-run",
     ("train", "autoencoder"): "--out --preset --config --set --seed",
     ("train", "generator"): "--out --preset --config --set --seed",
+    ("train", "decoder"): "--out --generator --preset --config --set --seed",
     ("train", "classifier"): "--out --preset --config --set --seed",
     ("evaluate",): "--against --out",
     ("generate",): "--generator --prompt --like --n --set-metadata --seed --out",

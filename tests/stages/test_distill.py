@@ -235,6 +235,17 @@ def test_a_given_generator_is_adapted_by_low_rank_adapters_that_leave_a_plain_fo
     assert "conv_in.weight" not in changed
 
 
+def test_a_decoder_is_trained_on_and_the_latents_stay(finished: td.Distilled, drawn: Path, tmp_path: Path) -> None:
+    settings = tiny_settings(generator=str(finished.run), autoencoder__steps=4)
+    folder = td.train(drawn, tmp_path / "run", settings, until="decoder")
+    before, after = (td.Generator.load(source).vae.state_dict() for source in (finished.run, folder))
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"decoder", "post_quant_conv"}
+    assert td.train(drawn, tmp_path / "run", settings, until="decoder") == folder  # done already
+    with pytest.raises(td.TerraDistillError, match="--generator"):
+        td.train(drawn, tmp_path / "none", tiny_settings(), until="decoder")
+
+
 def test_a_distilled_folder_can_be_scored_by_itself(finished: td.Distilled, drawn: Path, tmp_path: Path) -> None:
     rows = td.evaluate(finished.run / "distilled", drawn, tmp_path / "scores", tiny_settings())
     assert [row["method"] for row in rows] == ["distilled", "random", "full"]

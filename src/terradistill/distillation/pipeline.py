@@ -85,11 +85,13 @@ def train(
 ) -> Path:
     """The first steps of `distill` alone: train the autoencoder, the generator or the latent classifier on DATA.
 
+    Or one that `distill` has not: train the decoder of a given generator on.
+
     Args:
         data: as for `distill`; a list is pooled, classes of different datasets staying apart.
         out: as for `distill`.
         settings: as for `distill`.
-        until: "autoencoder", "generator" or "classifier".
+        until: "autoencoder", "generator", "classifier" or "decoder".
         captions: as for `distill`.
         reporter: as for `distill`.
 
@@ -99,8 +101,13 @@ def train(
     settings = settings or Settings()
     if settings.generator is not None and until == "autoencoder":
         raise ConfigError(f"--generator {settings.generator} brings its own autoencoder: leave it out.")
+    if settings.generator is None and until == "decoder":
+        raise ConfigError("There is no decoder to train on: name its generator with --generator.")
     work = open_work(data, Path(out), settings, captions=captions, reporter=reporter, spare=2 - settings.ipc)
     with closing(work.run):
+        if until == "decoder":
+            stages.decoder(work)
+            return work.run / "generator"
         stages.autoencoder(work)
         if until == "autoencoder":
             return work.run / "autoencoder"

@@ -12,9 +12,12 @@ from terradistill.data.images import to_uint8
 from terradistill.data.scenes import write_scene_folder
 from terradistill.distillation.prototypes import choose_prototypes
 from terradistill.distillation.work import Work, write_seen
+from terradistill.evaluation.recipe import fit, repeatable
 from terradistill.models.autoencoder import build_vae
+from terradistill.models.downstream import build_network
 from terradistill.models.generator import Generator, build_generator
 from terradistill.models.latent_classifier import LatentClassifier
+from terradistill.models.perceptual import Perceptual
 from terradistill.sampling.guidance import classifier_free, towards_prototypes
 from terradistill.sampling.sampler import Guidance, Request, sample
 from terradistill.sampling.selection import best_of, margins
@@ -106,6 +109,45 @@ def diffusion(work: Work) -> None:
         with stage.writes("generator") as folder:
             generator.save(folder)
             write_seen(folder, work.train, before=given)
+
+
+def decoder(work: Work) -> None:
+    """Train the decoder of the given generator on, by eye as well as by pixel: `generator/`. Its latents stay."""
+    run, settings = work.run, work.settings
+    if run.done("decoder"):
+        return
+    with run.stage("decoder", "Training the decoder") as stage:
+        assert settings.generator is not None  # `train` refuses
+        generator, pixels = Generator.load(settings.generator).to(work.hardware.device), work.pixels()
+        # Features that know these scenes, of a classifier that is trained for nothing else.
+        seed, side = derive(settings.seed, "decoder"), settings.autoencoder.crop or work.resolution
+        with repeatable(derive(seed, "features"), work.hardware.device):
+            network = build_network("convnet3", len(work.train.classes), side).to(work.hardware.device)
+            fit(
+                network,
+                pixels,
+                work.train.labels,
+                side,
+                settings.evaluation,
+                seed=seed,
+                device=work.hardware.device,
+                bf16=work.hardware.bf16,
+            )
+        train_autoencoder(
+            generator.vae,
+            pixels,
+            settings.autoencoder,
+            perceptual=Perceptual(network),
+            seed=seed,
+            hardware=work.hardware,
+            checkpoint=stage.work / "checkpoint.safetensors",
+            checkpoint_seconds=settings.checkpoint_seconds,
+            watch=stage,
+        )
+        with stage.writes("generator") as folder:
+            generator.save(folder)
+            write_seen(folder, work.train, before=settings.generator)
+        stage.note = f"{reconstruction_psnr(generator.vae, pixels, work.hardware):.1f} dB on train scenes"
 
 
 def known_numbers(work: Work, generator: Generator) -> Tensor | None:

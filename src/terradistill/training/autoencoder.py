@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from terradistill.config import AutoencoderSettings
@@ -31,6 +31,7 @@ def train_autoencoder(
     pixels: NDArray[np.uint8],
     settings: AutoencoderSettings,
     *,
+    perceptual: nn.Module | None = None,
     seed: int,
     hardware: Hardware,
     checkpoint: Path | None = None,
@@ -47,6 +48,8 @@ def train_autoencoder(
         vae: diffusers `AutoencoderKL`, on the hardware's device.
         pixels: uint8 (N, H, W, 3), may be a memory map; read a batch at a time.
         settings: steps, batch size, rates and weights.
+        perceptual: a distance of two batches of images. With one, the decoder alone is trained, on the latents as they
+            are; loss: squared error + `perceptual_weight` · this distance.
         seed: of the order, the views and the noise.
         hardware: device and precision.
         checkpoint: file to resume from and to write to.
@@ -54,10 +57,12 @@ def train_autoencoder(
         watch: told of progress and metrics.
     """
     watch = watch or Unwatched()
-    vae.train()
-    optimizer = torch.optim.AdamW(
-        vae.parameters(), lr=settings.learning_rate, weight_decay=0.0, betas=(0.9, 0.95), fused=True
-    )
+    vae.train().requires_grad_(True)
+    if perceptual is not None:
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+    trained = [parameter for parameter in vae.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=0.0, betas=(0.9, 0.95), fused=True)
     ema = Ema(vae, settings.ema_decay)
     keeper = Checkpoint(checkpoint, vae, optimizer, ema, checkpoint_seconds)
     start = keeper.resume()
@@ -72,13 +77,21 @@ def train_autoencoder(
             mean, logvar = posterior.mean.float(), posterior.logvar.float()
             z = mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=rng).to(mean)
             y = vae.decode(z).sample.float()
-        pixel_loss = (y - x).square().mean()
-        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum((1, 2, 3)).mean()
-        loss = pixel_loss + settings.kl_weight * kl
-        if settings.scale_weight:
+        pixel_loss = loss = (y - x).square().mean()
+        told = {"psnr": -10 * float(np.log10(max(pixel_loss.item() / 4, 1e-12)))}  # [-1, 1] spans 2
+        if perceptual is not None:
             with hardware.autocast():
-                small = vae.decode(avg_pool2d(z, 2)).sample.float()
-            loss = loss + settings.scale_weight * (small - avg_pool2d(x, 2)).square().mean()
+                distance = perceptual(y, x).float()
+            loss = loss + settings.perceptual_weight * distance
+            told["perceptual"] = distance.item()
+        else:
+            kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum((1, 2, 3)).mean()
+            loss = loss + settings.kl_weight * kl
+            told["kl"] = kl.item()
+            if settings.scale_weight:
+                with hardware.autocast():
+                    small = vae.decode(avg_pool2d(z, 2)).sample.float()
+                loss = loss + settings.scale_weight * (small - avg_pool2d(x, 2)).square().mean()
 
         set_learning_rate(
             optimizer,
@@ -86,19 +99,25 @@ def train_autoencoder(
         )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         ema.update(step)
 
         if step % 20 == 0 or step + 1 == settings.steps:
             require_finite(loss.item(), "autoencoder", settings.learning_rate)
-            psnr = -10 * float(np.log10(max(pixel_loss.item() / 4, 1e-12)))  # [-1, 1] spans 2
-            watch.log(step + 1, loss=loss.item(), psnr=psnr, kl=kl.item())
+            watch.log(step + 1, loss=loss.item(), **told)
         watch.progress(step + 1, settings.steps)
         keeper.maybe_save(step + 1)
 
     ema.copy_to_module()
     vae.eval().requires_grad_(False)
+    if perceptual is None:
+        _scale_latents(vae, pixels, settings, hardware, seed)
+
+
+def _scale_latents(
+    vae: Any, pixels: NDArray[np.uint8], settings: AutoencoderSettings, hardware: Hardware, seed: int
+) -> None:
     mean_C, std_C = latent_statistics(vae, pixels, hardware, seed=derive(seed, "whiten"))
     if settings.scaling == "importance":
         std_C = std_C / channel_importance(vae, std_C, pixels, hardware, seed=derive(seed, "importance"))
