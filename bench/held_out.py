@@ -1,12 +1,9 @@
 """What a generator has learned from, and what it has not: shared by the benches."""
 
-import json
-from pathlib import Path
-
 from terradistill.data.check import check_scenes
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
-from terradistill.models.generator import locate_generator
+from terradistill.models.generator import learned_from
 from terradistill.seeding import derive
 
 
@@ -18,7 +15,7 @@ def seen_and_unseen(generator: str, data: str, per_class: int | None = None) -> 
         data: as for `terradistill distill`.
         per_class: at most so many of either, drawn by a hash of their names.
     """
-    seen = set(json.loads((Path(locate_generator(generator)) / "learned_from.json").read_text())["sha256"])
+    seen = learned_from(generator)
     scenes, _ = check_scenes(open_scenes(data))
     drawn = sorted(range(len(scenes)), key=lambda i: derive(0, "bench", scenes.scenes[i].name))
     sides = []

@@ -23,8 +23,8 @@ from terradistill.models.generator import Generator
 
 
 def draw(scenes: Labelled, n: int) -> Labelled:
-    """n random ones of each class, or as many as the smallest class has."""
-    index = random_subset(scenes.labels, min(n, int(np.bincount(scenes.labels).min())), seed=0)
+    """n random ones of each class."""
+    index = random_subset(scenes.labels, n, seed=0)
     return Labelled(np.asarray(scenes.images[index]), scenes.labels[index])
 
 
@@ -53,7 +53,8 @@ def main() -> None:
         }
         test = sets.pop("test")
         print(f"{asked.data}: OA on {len(test.labels)} unseen scenes at {side} pixels, {asked.network}", flush=True)
-        for n in asked.per_class:
+        enough = min(int(np.bincount(scenes.labels).min()) for scenes in sets.values())
+        for n in sorted({min(n, enough) for n in asked.per_class}):
             rows: dict[str, Row] = {
                 name: score_method(
                     name,

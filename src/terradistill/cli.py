@@ -133,7 +133,8 @@ def _train_command(part: str) -> None:
             folder = train(data, out, settings, until=part, captions=captions, reporter=reporter)
         console.print_made({part: folder})
 
-    train_app.command(part, help=f"Train the {part} on the train split of DATA, and what it needs before.")(command)
+    more = "of --generator on, by eye as well as by pixel" if part == "decoder" else "and what it needs before"
+    train_app.command(part, help=f"Train the {part} on the train split of DATA, {more}.")(command)
 
 
 for _part in ("autoencoder", "generator", "classifier", "decoder"):

@@ -16,7 +16,7 @@ from terradistill.errors import ConfigError
 Width = Annotated[int, Field(ge=8, multiple_of=8)]  # channels of a level: group normalisation wants a divisor
 
 # All of them take an exact denoiser of Gaussian data to its mean and variance (tests/unit/sampling). The DDIM and DDPM
-# of diffusers are not among them: they step by 1000 // steps, and go astray where that division leaves a rest. "ddim"
+# and PNDM of diffusers are not among them: they step by 1000 // steps, and go astray where that leaves a rest. "ddim"
 # (η = 0) is the first-order DPM-Solver++ instead, which is the same thing (Lu et al. 2022, §3).
 Scheduler = Literal[
     "dpm++",
@@ -30,7 +30,6 @@ Scheduler = Literal[
     "KDPM2DiscreteScheduler",
     "KDPM2AncestralDiscreteScheduler",
     "LMSDiscreteScheduler",
-    "PNDMScheduler",
     "SASolverScheduler",
 ]
 
@@ -67,7 +66,7 @@ class AutoencoderSettings(Section):
     )
     scaling: Literal["white", "importance"] = Field(
         "importance",
-        description="variance of the latent channels: 1 each, or as much as each moves the pixels, 1 for the foremost",
+        description="deviation of the latent channels: 1 each, or as far as each moves the pixels, 1 for the foremost",
     )
     perceptual_weight: float = Field(
         0.05, ge=0, description="`train decoder`: weight of the distance in features of a classifier of the same scenes"
@@ -119,7 +118,7 @@ class DiffusionSettings(Section):
         None, gt=0, description="min-SNR loss weighting (paper: 5); none: v learns all noise levels alike"
     )
     caption_dropout: float = Field(
-        0.1, ge=0, lt=1, description="share of captions (and of metadata) emptied, for classifier-free guidance"
+        0.1, ge=0, lt=1, description="share of captions emptied, with the metadata, for classifier-free guidance"
     )
     ema_decay: float = Field(0.999, ge=0, lt=1)
     held_out: float = Field(0.05, ge=0, lt=0.5, description="share of the train split kept back to watch the loss")

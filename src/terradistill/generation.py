@@ -1,5 +1,6 @@
 """Scenes to order: prompts in, a scene folder and a contact sheet out."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from terradistill.data.scenes import SceneFolder, require_folder_names, write_sc
 from terradistill.data.sources import open_scenes
 from terradistill.errors import ConfigError, RunError
 from terradistill.hardware import Hardware, find_hardware
-from terradistill.models.generator import Generator
+from terradistill.models.generator import LEARNED_FROM, Generator
 from terradistill.report.gallery import write_gallery
 from terradistill.run import Progress
 from terradistill.sampling.guidance import classifier_free
@@ -52,7 +53,9 @@ def orders_like(scenes: SceneFolder, template: str, generator: Generator) -> lis
     if generator.metadata_encoder is not None and scenes.info.gsd_m is not None:
         some = np.unique(np.linspace(0, len(scenes) - 1, 32).astype(int)).tolist()
         sides = [min(scene.width, scene.height) for scene in check_scenes(scenes.subset(some))[0].scenes]
-        known = {"gsd_m": scenes.info.gsd_m * float(np.median(sides)) / generator.resolution}
+        known = generator.metadata_encoder.sayable(
+            {"gsd_m": scenes.info.gsd_m * np.median(sides) / generator.resolution}
+        )
     return [Order(class_prompt(scenes, name, template), name, known) for name in scenes.classes]
 
 
@@ -88,7 +91,8 @@ def generate(
 
     Args:
         orders: what to draw; image i of an order depends on (seed, its folder, i) alone.
-        out: a new or empty folder; `<folder>/*.png`, `metadata.jsonl` and `gallery.png` go there.
+        out: a new or empty folder; `<folder>/*.png`, `metadata.jsonl` and `gallery.png` go there, with the
+            hashes of the scenes that the generator has learned from.
         generator: what draws.
         n: images an order.
         seed: another seed, other images.
@@ -120,6 +124,8 @@ def generate(
     labels = np.repeat([classes.index(folder) for folder in folders], n)
     info = {"name": out.name, "title": "Scenes made to order", "made_by": "terradistill generate"}
     write_scene_folder(out, classes, images, labels, rows, info)
+    if generator.learned_from:  # so that `evaluate` can refuse an exam with these scenes
+        (out / LEARNED_FROM).write_text(json.dumps({"sha256": sorted(generator.learned_from)}))
     write_gallery({name: sorted((out / name).glob("*.png")) for name in folders}, out / "gallery.png")
     return open_scenes(out)
 

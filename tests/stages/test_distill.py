@@ -133,7 +133,7 @@ def test_a_set_is_not_judged_by_what_it_was_made_from(finished: td.Distilled, dr
     split["train"], split["test"] = split["test"], split["train"]
     (tmp_path / "swapped.json").write_text(json.dumps(split))
     settings = tiny_settings(data__split_file=tmp_path / "swapped.json")
-    with pytest.raises(td.TerraDistillError, match="was made from test scenes"):
+    with pytest.raises(td.TerraDistillError, match="has learned from test scenes"):
         td.evaluate(finished.run / "distilled", drawn, tmp_path / "scores", settings)
 
 
@@ -244,6 +244,8 @@ def test_a_decoder_is_trained_on_and_the_latents_stay(finished: td.Distilled, dr
     assert td.train(drawn, tmp_path / "run", settings, until="decoder") == folder  # done already
     with pytest.raises(td.TerraDistillError, match="--generator"):
         td.train(drawn, tmp_path / "none", tiny_settings(), until="decoder")
+    with pytest.raises(td.TerraDistillError, match="another --out"):
+        td.train(drawn, tmp_path / "run", settings)  # would put the decoder of before in its place
 
 
 def test_a_distilled_folder_can_be_scored_by_itself(finished: td.Distilled, drawn: Path, tmp_path: Path) -> None:
@@ -254,6 +256,49 @@ def test_a_distilled_folder_can_be_scored_by_itself(finished: td.Distilled, draw
     td.write_scene_folder(two, ("a", "b"), np.zeros((2, 8, 8, 3), np.uint8), [0, 1], [{}, {}], {"name": "two"})
     with pytest.raises(td.TerraDistillError, match="differ in the classes"):
         td.evaluate(two, drawn, tmp_path / "none", tiny_settings())
+
+
+def test_scenes_drawn_by_a_generator_that_saw_the_exam_are_refused(
+    finished: td.Distilled, drawn: Path, tmp_path: Path
+) -> None:
+    orders = [td.Order(f"a {name}", name) for name in finished.scenes.classes]
+    td.generate(orders, tmp_path / "made", td.Generator.load(finished.run), n=2, settings=tiny_settings())
+    other, same = tmp_path / "split.json", finished.run / "split.json"
+    save_split(other, *split_scenes(check_scenes(open_scenes(drawn))[0], 0.5, 5))
+    with pytest.raises(td.TerraDistillError, match="has learned from test scenes"):
+        td.evaluate(tmp_path / "made", drawn, tmp_path / "a", tiny_settings(data__split_file=other))
+    assert td.evaluate(tmp_path / "made", drawn, tmp_path / "b", tiny_settings(data__split_file=same))
+
+
+def test_a_run_goes_on_with_the_generator_and_the_notes_it_began_with(
+    finished: td.Distilled, drawn: Path, tmp_path: Path
+) -> None:
+    given = Path(shutil.copytree(finished.run / "generator", tmp_path / "given"))
+    data = Path(shutil.copytree(drawn, tmp_path / "data"))
+    name = next(data.rglob("*.png")).relative_to(data).as_posix()
+    (data / "metadata.jsonl").write_text(json.dumps({"file_name": name, "month": 7}) + "\n")
+    settings = tiny_settings(generator=str(given), finetune__steps=2, data__train_fraction=0.7)
+    work = open_work(data, tmp_path / "run", settings)
+    before = work.metadata()
+    work.run.close()
+    (data / "metadata.jsonl").write_text(json.dumps({"file_name": name, "month": 1}) + "\n")
+    work = open_work(data, tmp_path / "run", settings)
+    assert work.metadata() == before
+    work.run.close()
+    shutil.copy(next((finished.run / "autoencoder").glob("*.safetensors")), given / "unet")
+    with pytest.raises(td.TerraDistillError, match="not the generator that"):
+        open_work(data, tmp_path / "run", settings)
+
+
+def test_what_a_late_stage_would_refuse_is_refused_at_once(drawn: Path, tmp_path: Path) -> None:
+    with pytest.raises(td.TerraDistillError, match=r"autoencoder\.crop is 24"):
+        td.train(drawn, tmp_path / "a", tiny_settings(autoencoder__crop=24, autoencoder__block_channels=(8,) * 5))
+    data = Path(shutil.copytree(drawn, tmp_path / "data"))
+    rows = [{"file_name": path.relative_to(data).as_posix(), "month": 13} for path in data.rglob("*.png")]
+    (data / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(td.TerraDistillError, match="month is 13"):
+        td.train(data, tmp_path / "b", tiny_settings(diffusion__metadata=True))
+    assert not (tmp_path / "b").exists()
 
 
 def test_the_exam_is_guarded(finished: td.Distilled, drawn: Path, tmp_path: Path) -> None:

@@ -133,6 +133,13 @@ class SceneFolder:
         return self.info.readable.get(class_name) or readable_name(class_name)
 
 
+def resized_metadata(scene: Scene, info: DatasetInfo, resolution: int) -> dict[str, float]:
+    """What is known of a scene once it is a square of `resolution` pixels: metres a pixel follow the resizing."""
+    gsd_m = scene.metadata.get("gsd_m", info.gsd_m)
+    resized = {} if gsd_m is None else {"gsd_m": gsd_m * min(scene.width, scene.height) / resolution}
+    return scene.metadata | resized
+
+
 def readable_name(class_name: str) -> str:
     """Splits a folder name into lower-case words: "AnnualCrop" -> "annual crop", "sea_ice2" -> "sea ice 2"."""
     words = _WORD_BOUNDARY.sub(" ", class_name).split()

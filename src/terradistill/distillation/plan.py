@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,8 +76,9 @@ def plan(
         generator = Generator.load(settings.generator).to(hardware.device)
         latents = _probe_encoding(rows, settings, generator, _pixels(8, generator.resolution), n_train, hardware)
         if settings.finetune.steps:
-            wanted = settings.finetune.of(settings.diffusion)
-            _probe_denoiser(rows, "Adapting the generator", generator, latents, wanted, hardware)
+            wanted, how = settings.finetune.of(settings.diffusion), settings.finetune
+            adapting = {"text_encoder": how.text_encoder, "lora_rank": how.lora_rank}
+            _probe_denoiser(rows, "Adapting the generator", generator, latents, wanted, hardware, **adapting)
         generator.frozen()
     _probe_sampling(rows, settings, generator, n_train, n_classes, hardware)
     if evaluate:
@@ -113,10 +115,13 @@ def _probe_denoiser(
     latents: LatentCache,
     wanted: DiffusionSettings,
     hardware: Hardware,
+    **adapting: Any,
 ) -> None:
     watch = _Stopwatch()
     few = wanted.model_copy(update={"steps": 4, "held_out": 0.0})
-    train_diffusion(generator, latents, [["a scene"]] * len(latents), few, seed=0, hardware=hardware, watch=watch)
+    scenes, numbers = [["a scene"]] * len(latents), generator.metadata_encoder
+    known = None if numbers is None else numbers.table([{}] * len(latents))
+    train_diffusion(generator, latents, scenes, few, metadata=known, seed=0, hardware=hardware, watch=watch, **adapting)
     rows.append(PlannedStage(title, f"{wanted.steps:,} steps of {wanted.batch_size}", wanted.steps * watch.seconds))
 
 
@@ -159,7 +164,15 @@ def _probe_sampling(
     request = Request(text[1:], torch.zeros(batch, dtype=torch.long), range(batch))
     guidances = [classifier_free(wanted.cfg_scale, text[:1])]
     began = time.monotonic()
-    sample(generator, request, steps=2, hardware=hardware, guidances=guidances, batch_size=batch)
+    sample(
+        generator,
+        request,
+        steps=2,
+        hardware=hardware,
+        scheduler=wanted.scheduler,
+        guidances=guidances,
+        batch_size=batch,
+    )
     each = (time.monotonic() - began) / (2 * batch)
     work = f"{images:,} candidates × {wanted.steps} steps"
     rows.append(PlannedStage("Drawing and selecting candidates", work, images * wanted.steps * each))

@@ -7,7 +7,7 @@ from pathlib import Path
 from terradistill.config import DataSettings
 from terradistill.data.check import CheckReport, check_scenes
 from terradistill.data.images import load_pixels
-from terradistill.data.scenes import write_scene_folder
+from terradistill.data.scenes import resized_metadata, write_scene_folder
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import divide, limit_scenes, save_split
 from terradistill.errors import RunError
@@ -50,10 +50,14 @@ def prepare(
             rows = [
                 {"source": scene.name}
                 | ({"captions": list(scene.captions)} if scene.captions else {})
-                | dict(scene.metadata)
+                | resized_metadata(scene, side.info, settings.resolution)
                 for scene in side.scenes
             ]
-            info = asdict(side.info) | {"made_by": "terradistill data prepare"}
+            gsd_m = {row.get("gsd_m") for row in rows}
+            info = asdict(side.info) | {
+                "made_by": "terradistill data prepare",
+                "gsd_m": gsd_m.pop() if len(gsd_m) == 1 else None,
+            }
             write_scene_folder(part / name, side.classes, pixels, side.labels, rows, info)
             shutil.rmtree(cache)
         # The split names the scenes as they are here, so that `--split-file OUT/split.json` works on OUT.

@@ -19,6 +19,7 @@ from terradistill.distillation.coresets import medoid_subset, random_subset
 from terradistill.distillation.work import Work, open_work
 from terradistill.errors import DataError, EvaluationError, RunError
 from terradistill.evaluation.harness import Labelled, Row, score_method, with_references
+from terradistill.models.generator import LEARNED_FROM, learned_from
 from terradistill.run import Reporter, Stage, write_text
 from terradistill.seeding import derive
 
@@ -82,10 +83,10 @@ def evaluate(
         for line in found.summary():
             work.run.say(line)
         exam = {scene.sha256 for scene in work.test.scenes}
-        if of_a_run and exam & _learned(split):
+        if exam & _learned(Path(scenes)):
             raise DataError(
-                f"{scenes} was made from test scenes of this split: give the split they were made with "
-                f"(--split-file {split})."
+                f"{scenes} was made by a generator that has learned from test scenes of this split: give the split "
+                f"it was trained with{f' (--split-file {split})' if of_a_run else ' (--split-file)'}."
             )
         copies = [scene.name for scene in judged.scenes if scene.sha256 in exam]
         if copies:
@@ -101,9 +102,16 @@ def evaluate(
         return scores
 
 
-def _learned(split: Path) -> set[str]:
-    """Hashes of the train scenes of the run that made the judged scenes."""
-    return {entry["sha256"] for entry in json.loads(split.read_text(encoding="utf-8"))["train"]}
+def _learned(scenes: Path) -> set[str]:
+    """Hashes of all that went into the judged scenes, where their run folder or `generate` says so."""
+    run, note = scenes.resolve().parent, scenes / LEARNED_FROM
+    known: set[str] = set(json.loads(note.read_text())["sha256"]) if note.is_file() else set()
+    if (run / "resolved.json").is_file():
+        known |= {entry["sha256"] for entry in json.loads((run / "split.json").read_text(encoding="utf-8"))["train"]}
+        given = json.loads((run / "resolved.json").read_text())["generator"]
+        source = run if (run / "generator").is_dir() else given
+        known |= learned_from(source) if source is not None else set()
+    return known
 
 
 def _evaluate(work: Work, distilled: SceneFolder, resolution: int, more: dict[str, MakeSet]) -> None:

@@ -1,23 +1,27 @@
 """The stages of the main job, in order, each from files to files."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from terradistill.config import EvaluationSettings
 from terradistill.data.images import to_uint8
 from terradistill.data.scenes import write_scene_folder
 from terradistill.distillation.prototypes import choose_prototypes
-from terradistill.distillation.work import Work, write_seen
+from terradistill.distillation.work import Work
+from terradistill.errors import RunError
 from terradistill.evaluation.recipe import fit, repeatable
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.downstream import build_network
 from terradistill.models.generator import Generator, build_generator
 from terradistill.models.latent_classifier import LatentClassifier
 from terradistill.models.perceptual import Perceptual
+from terradistill.run import replacing
 from terradistill.sampling.guidance import classifier_free, towards_prototypes
 from terradistill.sampling.sampler import Guidance, Request, sample
 from terradistill.sampling.selection import best_of, margins
@@ -81,6 +85,8 @@ def diffusion(work: Work) -> None:
     given, wanted = settings.generator, settings.diffusion
     if run.done("diffusion") or (given is not None and settings.finetune.steps == 0):
         return
+    if run.done("decoder"):
+        raise RunError(f"{run.root} holds a generator with a new decoder: give it as --generator, and another --out.")
     with run.stage("diffusion", "Training the generator" if given is None else "Adapting the generator") as stage:
         captions = work.captions()
         if given is None:
@@ -107,8 +113,8 @@ def diffusion(work: Work) -> None:
             watch=stage,
         )
         with stage.writes("generator") as folder:
+            generator.learned_from |= work.learned
             generator.save(folder)
-            write_seen(folder, work.train, before=given)
 
 
 def decoder(work: Work) -> None:
@@ -116,23 +122,12 @@ def decoder(work: Work) -> None:
     run, settings = work.run, work.settings
     if run.done("decoder"):
         return
+    if run.done("diffusion"):
+        raise RunError(f"{run.root} holds an adapted generator: give it as --generator, and another --out.")
     with run.stage("decoder", "Training the decoder") as stage:
-        assert settings.generator is not None  # `train` refuses
-        generator, pixels = Generator.load(settings.generator).to(work.hardware.device), work.pixels()
-        # Features that know these scenes, of a classifier that is trained for nothing else.
-        seed, side = derive(settings.seed, "decoder"), settings.autoencoder.crop or work.resolution
-        with repeatable(derive(seed, "features"), work.hardware.device):
-            network = build_network("convnet3", len(work.train.classes), side).to(work.hardware.device)
-            fit(
-                network,
-                pixels,
-                work.train.labels,
-                side,
-                settings.evaluation,
-                seed=seed,
-                device=work.hardware.device,
-                bf16=work.hardware.bf16,
-            )
+        generator, pixels = Generator.load(str(settings.generator)).to(work.hardware.device), work.pixels()
+        seed = derive(settings.seed, "decoder")
+        network = _feature_network(work, stage.work / "features.safetensors", pixels, seed)
         train_autoencoder(
             generator.vae,
             pixels,
@@ -145,9 +140,32 @@ def decoder(work: Work) -> None:
             watch=stage,
         )
         with stage.writes("generator") as folder:
+            generator.learned_from |= work.learned
             generator.save(folder)
-            write_seen(folder, work.train, before=settings.generator)
         stage.note = f"{reconstruction_psnr(generator.vae, pixels, work.hardware):.1f} dB on train scenes"
+
+
+def _feature_network(work: Work, kept: Path, pixels: NDArray[np.uint8], seed: int) -> nn.Module:
+    """A classifier of the train scenes, wanted for its features alone; read from `kept` after a kill."""
+    device = work.hardware.device
+    with repeatable(derive(seed, "features"), device):
+        network = build_network("convnet3", len(work.train.classes), work.resolution).to(device)
+        if kept.exists():
+            network.load_state_dict(load_file(kept))
+            return network
+        fit(
+            network,
+            pixels,
+            work.train.labels,
+            work.resolution,
+            EvaluationSettings(),  # not the run's own, which may change until the exam
+            seed=seed,
+            device=device,
+            bf16=work.hardware.bf16,
+        )
+    with replacing(kept) as part:
+        save_file(network.state_dict(), part)
+    return network
 
 
 def known_numbers(work: Work, generator: Generator) -> Tensor | None:
@@ -155,11 +173,7 @@ def known_numbers(work: Work, generator: Generator) -> Tensor | None:
     numbers = generator.metadata_encoder
     if numbers is None:
         return None
-    rows = work.metadata()
-    for row in rows:
-        if row.get("gsd_m", 0) > numbers.gsd_max_m:
-            del row["gsd_m"]  # coarser than anything it can be told
-    return numbers.table(rows)
+    return numbers.table([numbers.sayable(row) for row in work.metadata()])
 
 
 def classifier(work: Work) -> None:
@@ -289,7 +303,8 @@ def export(work: Work) -> None:
             images = np.concatenate([to_uint8(generator.decode(part)) for part in parts])
         labels = np.repeat(np.arange(len(work.train.classes)), settings.ipc)
         prompts, seeds = work.prompts(), candidate_seeds(work)
-        info = work.train.info
+        info, known = work.train.info, work.metadata()
+        gsd_m = [known[i].get("gsd_m") for i in prototype_indices(work).ravel()]  # as the generator was told it
         rows = [
             {
                 "prompt": prompts[label],
@@ -297,7 +312,7 @@ def export(work: Work) -> None:
                 "prototype": place % settings.ipc,
                 "candidate": int(candidate) % settings.sampling.candidates,
                 "margin": round(float(margin), 4),
-                **({"gsd_m": info.gsd_m} if info.gsd_m else {}),
+                **({"gsd_m": gsd_m[place]} if gsd_m[place] else {}),
             }
             for place, (label, candidate, margin) in enumerate(
                 zip(labels, chosen["candidate"], chosen["margin"], strict=True)
@@ -314,7 +329,7 @@ def export(work: Work) -> None:
                     "name": f"{info.name}-distilled-ipc{settings.ipc}",
                     "title": f"{info.title}, distilled to {settings.ipc} images per class",
                     "readable": {name: work.train.readable(name) for name in work.train.classes},
-                    "gsd_m": info.gsd_m,
+                    "gsd_m": gsd_m[0] if len(set(gsd_m)) == 1 else None,
                     "licence": info.licence,
                     "citation": info.citation,
                     "made_by": "terradistill",

@@ -6,23 +6,27 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from terradistill.config import Settings
+from terradistill.data.annotations import annotate, parse_notes
 from terradistill.data.captions import captions_of, class_prompt
 from terradistill.data.check import check_scenes, require_enough
 from terradistill.data.images import load_pixels
 from terradistill.data.pool import pool_scenes
-from terradistill.data.scenes import SceneFolder, require_folder_names
+from terradistill.data.scenes import SceneFolder, require_folder_names, resized_metadata
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import divide, limit_scenes, load_split, save_split
 from terradistill.errors import GeneratorError, RunError, TerraDistillError
 from terradistill.hardware import Hardware, describe, find_hardware
+from terradistill.models.autoencoder import require_fitting_crop
 from terradistill.models.downstream import require_network
-from terradistill.models.generator import Generator, locate_generator, require_fitting_levels
+from terradistill.models.generator import Generator, learned_from, locate_generator, require_fitting_levels
+from terradistill.models.metadata_encoder import MetadataEncoder
 from terradistill.run import Reporter, Run, provenance, write_text
 from terradistill.training.latents import LatentCache
 
@@ -68,6 +72,11 @@ class Work:
         source = self.settings.generator if self.settings.generator and not own.exists() else own
         return Generator.load(source).to(self.hardware.device).frozen()
 
+    @property
+    def learned(self) -> frozenset[str]:
+        """Hashes of the train scenes."""
+        return frozenset(scene.sha256 for scene in self.train.scenes)
+
     def prompts(self) -> list[str]:
         """The prompt of each class."""
         return [class_prompt(self.train, name, self.settings.data.caption_template) for name in self.train.classes]
@@ -83,14 +92,7 @@ class Work:
 
     def metadata(self) -> list[dict[str, float]]:
         """What is known of each train scene; its ground sampling distance is that of the resized square."""
-        rows = []
-        for scene in self.train.scenes:
-            gsd_m = scene.metadata.get("gsd_m", self.train.info.gsd_m)
-            row = dict(scene.metadata)
-            if gsd_m is not None:
-                row["gsd_m"] = gsd_m * min(scene.width, scene.height) / self.resolution
-            rows.append(row)
-        return rows
+        return [resized_metadata(scene, self.train.info, self.resolution) for scene in self.train.scenes]
 
 
 def open_work(
@@ -147,7 +149,12 @@ def _scenes(
                 f"{run.root} was made from {run.manifest['data']['source']}, not from {data}: use another --out."
             )
         train, test = load_split(run / "split.json", scenes)
-        train = _with_kept_captions(run, train)
+        train = _with_kept_notes(run, train)
+        if run.manifest.get("generator") != _weights(run.settings.generator):
+            raise RunError(
+                f"{run.settings.generator} is not the generator that {run.root} was begun with: restore it, or use "
+                "another --out."
+            )
         _require_usable(run.settings, train, test, spare)  # what was asked of the folder before may have been less
         return train, test
     with run.stage("read", "Reading and checking scenes") as stage:
@@ -158,6 +165,7 @@ def _scenes(
         run.describe(
             **provenance(),
             device=describe(hardware),
+            generator=_weights(run.settings.generator),
             data={
                 **asdict(info),
                 "source": data,
@@ -169,7 +177,11 @@ def _scenes(
                 "check": report.to_json(),
             },
         )
-        rows = [{"file_name": scene.name, "captions": scene.captions} for scene in train.scenes if scene.captions]
+        rows = [
+            {"file_name": scene.name, "captions": scene.captions, **scene.metadata}
+            for scene in train.scenes
+            if scene.captions or scene.metadata
+        ]
         write_text(run / "captions.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         save_split(run / "split.json", train, test, seed=settings.split_seed, train_fraction=settings.train_fraction)
         stage.note = f"{len(train)} train, {len(test)} test, {len(scenes.classes)} classes"
@@ -187,11 +199,23 @@ def _require_usable(settings: Settings, train: SceneFolder, test: SceneFolder, s
     _refuse_seen(settings.generator, test)
 
 
-def _with_kept_captions(run: Run, train: SceneFolder) -> SceneFolder:
-    # The captions that the run began with, whatever lies beside DATA today.
-    rows = map(json.loads, (run / "captions.jsonl").read_text(encoding="utf-8").splitlines())
-    kept = {row["file_name"]: tuple(row["captions"]) for row in rows}
-    return train.with_scenes(replace(scene, captions=kept.get(scene.name, ())) for scene in train.scenes)
+def _with_kept_notes(run: Run, train: SceneFolder) -> SceneFolder:
+    # The captions and numbers that the run began with, whatever lies beside DATA today.
+    kept = parse_notes((run / "captions.jsonl").read_bytes(), "captions.jsonl")
+    bare = [replace(scene, captions=(), metadata={}) for scene in train.scenes]
+    train = train.with_scenes(annotate(bare, kept)[0])
+    return replace(train, info=replace(train.info, gsd_m=run.manifest["data"]["gsd_m"]))
+
+
+def _weights(generator: str | None) -> str | None:
+    """A hash of the denoiser of a generator folder; of a hub id, the id."""
+    if generator is None or not (unet := Path(locate_generator(generator)) / "unet").is_dir():
+        return generator
+    digest = sha256()
+    for path in sorted(unet.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def require_feasible(settings: Settings, train: SceneFolder) -> None:
@@ -206,33 +230,15 @@ def require_feasible(settings: Settings, train: SceneFolder) -> None:
     else:
         factor = 2 ** (len(settings.autoencoder.block_channels) - 1)
         require_fitting_levels(settings.diffusion, factor, settings.data.resolution)
+        require_fitting_crop(settings.autoencoder, settings.data.resolution)
+        if settings.diffusion.metadata:
+            encoder = MetadataEncoder(8, settings.diffusion.gsd_max_m)
+            side = settings.data.resolution
+            encoder.table([encoder.sayable(resized_metadata(scene, train.info, side)) for scene in train.scenes])
 
 
-def write_seen(folder: Path, train: SceneFolder, *, before: str | None = None) -> None:
-    """Leave in a generator folder which scenes it has learned from, as hashes.
-
-    Args:
-        folder: of the generator.
-        train: scenes it was trained on.
-        before: the generator that it was made from, whose scenes count too.
-    """
-    hashes = {scene.sha256 for scene in train.scenes} | _seen(before)
-    (folder / "learned_from.json").write_text(json.dumps({"data": train.info.name, "sha256": sorted(hashes)}))
-
-
-def _seen(generator: str | None) -> set[str]:
-    """Hashes of the scenes that a generator has learned from, as far as its folder says."""
-    for folder in (Path(generator), Path(generator) / "generator") if generator is not None else ():
-        path = folder / "learned_from.json"
-        if path.exists():
-            try:
-                return set(json.loads(path.read_text(encoding="utf-8"))["sha256"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise GeneratorError(
-                    f"{path} is not a list of the scenes that the generator has learned from: "
-                    "mend it, or remove it if you know that no test scene is among them."
-                ) from error
-    return set()
+def _seen(generator: str | None) -> frozenset[str]:
+    return frozenset() if generator is None else learned_from(generator)
 
 
 def _refuse_seen(generator: str | None, test: SceneFolder) -> None:

@@ -1,4 +1,4 @@
-"""The latent space: a fresh KL autoencoder that starts as a thumbnail, and the whitening of a trained one."""
+"""The latent space: a fresh KL autoencoder that starts as a thumbnail, and how its latents are scaled."""
 
 import math
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from terradistill.config import AutoencoderSettings
+from terradistill.errors import ConfigError
 
 _COLOURS = 3
 _CARRIED = 2 * _COLOURS  # channels: red, green, blue and their negatives
@@ -41,6 +42,22 @@ def build_vae(settings: AutoencoderSettings, resolution: int, seed: int) -> Any:
     return vae
 
 
+def require_fitting_crop(settings: AutoencoderSettings, resolution: int) -> None:
+    """Make sure that what the autoencoder is trained on can be halved as often as its levels ask.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    factor = 2 ** (len(settings.block_channels) - 1)
+    step = 2 * factor if settings.scale_weight else factor  # the scale term halves the latents once more
+    name, side = ("data.resolution", resolution) if settings.crop is None else ("autoencoder.crop", settings.crop)
+    if min(side, resolution) % step:
+        raise ConfigError(
+            f"{name} is {side}: an autoencoder of {len(settings.block_channels)} levels"
+            f"{' with a scale term' if settings.scale_weight else ''} needs a multiple of {step}."
+        )
+
+
 def norm_groups(channels: Sequence[int]) -> int:
     """Groups of the normalisations: a divisor of every width, 32 at most as in Stable Diffusion.
 
@@ -49,8 +66,8 @@ def norm_groups(channels: Sequence[int]) -> int:
     return max(1, math.gcd(256, *channels) // 8)
 
 
-def whiten(vae: Any, mean_C: Tensor, std_C: Tensor) -> None:
-    """Fold per-channel latent statistics into the VAE, so that its latents have mean 0 and variance 1.
+def fold_statistics(vae: Any, mean_C: Tensor, std_C: Tensor) -> None:
+    """Fold per-channel statistics into the VAE: its latents become (z - mean) / std.
 
     The 1x1 convolutions next to the latent take them up exactly; the statistics live in the weights, the folder
     needs no scaling factor but 1, and a stock pipeline decodes correctly.

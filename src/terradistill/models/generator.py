@@ -4,6 +4,7 @@ A small one trained here and Stable Diffusion from a hub are the same thing to e
 (as the UNet sees them) everywhere outside this file; the VAE's own *raw* latents are seen by its training alone.
 """
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from terradistill.models.metadata_encoder import MetadataEncoder, beside_time
 from terradistill.models.parameterisation import Parameterisation
 from terradistill.models.tokenizer import build_tokenizer
 
+LEARNED_FROM = "learned_from.json"
+
 
 @dataclass
 class Generator:
@@ -32,6 +35,7 @@ class Generator:
         tokenizer: transformers `CLIPTokenizer`.
         scheduler: the diffusers scheduler that stock pipelines use; holds the noise schedule.
         metadata_encoder: `MetadataEncoder`, or None; a folder beside the others, which stock pipelines pass over.
+        learned_from: hashes of the scenes that it has learned from, as far as they are known; a file beside the others.
     """
 
     vae: Any
@@ -40,6 +44,7 @@ class Generator:
     tokenizer: Any
     scheduler: Any
     metadata_encoder: MetadataEncoder | None = None
+    learned_from: frozenset[str] = frozenset()
 
     @property
     def factor(self) -> int:
@@ -128,6 +133,8 @@ class Generator:
         pipeline.save_pretrained(str(folder), safe_serialization=True)
         if self.metadata_encoder is not None:
             self.metadata_encoder.save(folder / "metadata_encoder")
+        if self.learned_from:
+            (folder / LEARNED_FROM).write_text(json.dumps({"sha256": sorted(self.learned_from)}))
 
     @classmethod
     def load(cls, source: str | Path) -> "Generator":
@@ -163,8 +170,9 @@ class Generator:
                 f"The generator {source} needs more inputs than a prompt (SDXL, flow matching): "
                 "expected one built like Stable Diffusion 1 or 2."
             )
-        numbers = Path(folder) / "metadata_encoder"
-        return cls(**parts, metadata_encoder=MetadataEncoder.load(numbers) if numbers.is_dir() else None)
+        numbers = _ours(folder) / "metadata_encoder"
+        metadata_encoder = MetadataEncoder.load(numbers) if numbers.is_dir() else None
+        return cls(**parts, metadata_encoder=metadata_encoder, learned_from=learned_from(folder))
 
 
 def denoise(generator: Generator, z: Tensor, t: Tensor, text: Tensor, metadata: Tensor | None = None) -> Tensor:
@@ -202,6 +210,40 @@ def locate_generator(source: str | Path) -> str:
     if not folder.is_dir() and (str(source).count("/") != 1 or Path(source).parent.is_dir()):
         raise GeneratorError(f"There is no generator at {source}: give a folder or a hub id such as owner/name.")
     return str(folder)
+
+
+def learned_from(source: str | Path) -> frozenset[str]:
+    """Hashes of the scenes that a generator has learned from, as far as its folder says.
+
+    Raises:
+        GeneratorError: there is no such generator, or the list is damaged.
+    """
+    path = _ours(locate_generator(source)) / LEARNED_FROM
+    if not path.exists():
+        return frozenset()
+    try:
+        return frozenset(json.loads(path.read_text(encoding="utf-8"))["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise GeneratorError(
+            f"{path} is not a list of the scenes that the generator has learned from: "
+            "mend it, or remove it if you know that no test scene is among them."
+        ) from error
+
+
+def _ours(source: str) -> Path:
+    """The folder with what stock pipelines do not know; fetched, for a hub id."""
+    if Path(source).is_dir():
+        return Path(source)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=[LEARNED_FROM, "metadata_encoder/*"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise GeneratorError(
+            f"The generator {source} cannot be fetched ({str(error).splitlines()[0][:200]}): "
+            "give a folder, or check the hub id and the network."
+        ) from error
 
 
 def build_generator(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -40,6 +41,10 @@ class MetadataEncoder(nn.Module):
             "day": (0, 31),
         }
         self.networks = nn.ModuleDict({name: _network(width) for name in self.ranges})
+
+    def sayable(self, row: Mapping[str, float]) -> dict[str, float]:
+        """The row without a ground sampling distance that is coarser than anything the encoder can be told."""
+        return {name: float(value) for name, value in row.items() if name != "gsd_m" or value <= self.gsd_max_m}
 
     def table(self, rows: Sequence[Mapping[str, float]]) -> Tensor:
         """Metadata of n scenes as numbers from 0 to 1000, NaN where unknown: float32 (n, fields).
@@ -100,7 +105,7 @@ class MetadataEncoder(nn.Module):
         try:
             encoder = cls(**json.loads((folder / "config.json").read_text()))
             encoder.load_state_dict(load_file(folder / "model.safetensors"))
-        except (OSError, ValueError, TypeError, RuntimeError) as error:
+        except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
             reason = (str(error).splitlines() or ["no reason given"])[0][:200]
             raise GeneratorError(
                 f"The metadata encoder {folder} cannot be loaded ({reason}): restore it, or remove the folder to use "

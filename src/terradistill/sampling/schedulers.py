@@ -16,8 +16,6 @@ def make_scheduler(base: Any, name: Scheduler) -> Any:
     """A fresh diffusers scheduler with the noise schedule of `base`.
 
     What the generator's own scheduler may bring beside its noise schedule (noise of its own, other times) is set back.
-    A schedule that ends at pure noise is not known to all of diffusers' classes (DEIS, Heun, LMS, PNDM and others take
-    its last step for a nearly pure one): with exact denoisers means come out up to 5 % short.
     """
     import diffusers
 

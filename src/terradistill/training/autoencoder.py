@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d
 from terradistill.config import AutoencoderSettings
 from terradistill.data.images import to_float
 from terradistill.hardware import Hardware
-from terradistill.models.autoencoder import whiten
+from terradistill.models.autoencoder import fold_statistics
 from terradistill.seeding import batch_indices, derive, generator
 from terradistill.training.progress import (
     Checkpoint,
@@ -38,7 +38,7 @@ def train_autoencoder(
     checkpoint_seconds: float = 60,
     watch: Watch | None = None,
 ) -> None:
-    """Train a KL autoencoder in place, take its averaged weights, and whiten its latents (see `scaling`).
+    """Train a KL autoencoder in place, take its averaged weights, and scale its latents (see `scaling`).
 
     Loss: mean squared error of pixels in [-1, 1] + `kl_weight` · KL [ours] + `scale_weight` · the same error at half
     the size, of halved latents: fine detail then keeps out of what is coarse, and the latents are easier to learn
@@ -121,7 +121,7 @@ def _scale_latents(
     mean_C, std_C = latent_statistics(vae, pixels, hardware, seed=derive(seed, "whiten"))
     if settings.scaling == "importance":
         std_C = std_C / channel_importance(vae, std_C, pixels, hardware, seed=derive(seed, "importance"))
-    whiten(vae, mean_C, std_C)
+    fold_statistics(vae, mean_C, std_C)
 
 
 def _crops(

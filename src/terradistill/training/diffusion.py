@@ -51,13 +51,11 @@ class CaptionTable:
         count = torch.tensor([len(texts) for texts in captions])
         return cls(generator.tokens(list(number)), count.cumsum(0) - count, count, torch.tensor(rows))
 
-    def draw(self, index: NDArray[np.int64], dropout: float, rng: torch.Generator) -> Tensor:
-        """Tokens (B, L) of one caption a scene, emptied with probability `dropout`."""
+    def draw(self, index: NDArray[np.int64], empty: Tensor, rng: torch.Generator) -> Tensor:
+        """Tokens (B, L) of one caption a scene; of none where `empty`, bool (B,), says so."""
         scenes = torch.as_tensor(index)
         pick = (torch.rand(len(index), generator=rng) * self.count[scenes]).long()
-        rows = self.rows[self.first[scenes] + pick]
-        rows[torch.rand(len(index), generator=rng) < dropout] = 0
-        return self.tokens[rows]
+        return self.tokens[(self.rows[self.first[scenes] + pick]).masked_fill(empty, 0)]
 
 
 def train_diffusion(
@@ -78,7 +76,8 @@ def train_diffusion(
 ) -> None:
     """Train UNet, text encoder and metadata encoder in place and take their averaged weights.
 
-    Loss: squared error of the prediction, weighted by min-SNR; timesteps uniform; captions dropped for guidance.
+    Loss: squared error of the prediction, weighted as `min_snr_gamma` says; timesteps uniform; captions dropped for
+    guidance.
 
     Args:
         generator: its autoencoder stays as it is.
@@ -104,6 +103,7 @@ def train_diffusion(
         model["text_encoder"] = generator.text_encoder
     if metadata is not None and generator.metadata_encoder is not None:
         model["metadata_encoder"] = generator.metadata_encoder
+    generator.text_encoder.requires_grad_(False)
     model.train().requires_grad_(True)
     if lora_rank is not None:
         add_lora(generator.unet, lora_rank, derive(seed, "lora"))
@@ -128,8 +128,10 @@ def train_diffusion(
     for step in range(start, settings.steps):
         rng = seeded(seed, "diffusion", step)
         index = learned[batch_indices(len(learned), settings.batch_size, step, seed)]
-        tokens = table.draw(index, settings.caption_dropout, rng)
-        numbers = None if metadata is None else drop_rows(metadata[index], settings.caption_dropout, rng)
+        # Both at once, as in the free half of guidance; and metadata alone, since most prompts come without.
+        free, plain = torch.rand(2, len(index), generator=rng) < settings.caption_dropout
+        tokens = table.draw(index, free, rng)
+        numbers = None if metadata is None else metadata[index].masked_fill((free | plain)[:, None], torch.nan)
         loss = denoising_loss(
             generator, schedule, latents.draw(index, rng), tokens, numbers, rng, hardware, settings.min_snr_gamma
         )
@@ -175,7 +177,7 @@ def denoising_loss(
     hardware: Hardware,
     gamma: float | None,
 ) -> Tensor:
-    """Min-SNR weighted squared error at random times: a scalar.
+    """Squared error at random times, min-SNR weighted if `gamma` is given: a scalar.
 
     z0 (B, C, h, w), tokens (B, L) and metadata (B, fields) are on the CPU.
     """
@@ -203,11 +205,6 @@ def repeats(labels: NDArray[np.int64], balance: float) -> NDArray[np.int64]:
     return of_class[labels]
 
 
-def drop_rows(metadata: Tensor, share: float, rng: torch.Generator) -> Tensor:
-    """Rows (B, fields) made unknown with probability `share`, whole as in DiffusionSat."""
-    return torch.where(torch.rand(len(metadata), 1, generator=rng) < share, torch.nan, metadata)
-
-
 def held_out_split(n: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Scenes kept back and scenes learned from, both int64 indices."""
     order = batch_indices(n, n, 0, seed)
@@ -230,7 +227,7 @@ def _held_out_loss(
     rng = seeded(seed, "held out")
     index = np.resize(index, 256) if len(index) < 256 else index[:256]
     generator.unet.eval()
-    z0, tokens = latents.draw(index, rng), table.draw(index, 0.0, rng)
+    z0, tokens = latents.draw(index, rng), table.draw(index, torch.zeros(len(index), dtype=torch.bool), rng)
     numbers = None if metadata is None else metadata[index]
     loss = denoising_loss(generator, schedule, z0, tokens, numbers, rng, hardware, None)
     generator.unet.train()

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from terradistill.config import AutoencoderSettings
-from terradistill.models.autoencoder import build_vae, norm_groups, whiten
+from terradistill.models.autoencoder import build_vae, fold_statistics, norm_groups
 
 SETTINGS = AutoencoderSettings(block_channels=(16, 32))
 
@@ -53,7 +53,7 @@ def test_whitening_changes_the_latents_and_not_the_images() -> None:
         before = vae.encode(images).latent_dist
         decoded = vae.decode(before.mean).sample
         mean, std = before.mean.mean((0, 2, 3)), before.mean.std((0, 2, 3))
-        whiten(vae, mean, std)
+        fold_statistics(vae, mean, std)
         after = vae.encode(images).latent_dist
         torch.testing.assert_close(after.mean.mean((0, 2, 3)), torch.zeros(4, dtype=torch.float64), atol=1e-9, rtol=0)
         torch.testing.assert_close(after.mean.std((0, 2, 3)), torch.ones(4, dtype=torch.float64))

@@ -6,8 +6,7 @@ from terradistill.config import load_settings
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.generator import build_generator, denoise
 from terradistill.models.lora import add_lora, fold_lora
-
-from .conftest import awake
+from tests.unit.conftest import awake
 
 
 def test_adapters_start_at_zero_learn_alone_and_fold_away() -> None:

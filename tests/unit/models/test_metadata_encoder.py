@@ -9,8 +9,7 @@ from terradistill.errors import DataError, GeneratorError
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.generator import Generator, build_generator, denoise
 from terradistill.models.metadata_encoder import MetadataEncoder
-
-from .conftest import awake
+from tests.unit.conftest import awake
 
 KNOWN = {"lon": 6.1, "lat": -46.5, "gsd_m": 0.3, "cloud_fraction": 0.25, "year": 2017.0, "month": 7.0, "day": 14.0}
 

@@ -37,7 +37,7 @@ class GaussianUnet:
 def gaussian_generator(kind: str = "v_prediction", std: float = 0.5) -> Any:
     # Noise prediction has no schedule that ends at pure noise; this one ends as near to it as makes no difference.
     nearly = DPMSolverMultistepScheduler(beta_start=1e-4, beta_end=0.02, beta_schedule="linear", prediction_type=kind)
-    scheduler = nearly if kind == "epsilon" else noise_schedule(kind)
+    scheduler = nearly if kind == "epsilon" else noise_schedule(kind, 2.0)
     schedule = Parameterisation.of(scheduler)
     return SimpleNamespace(
         unet=GaussianUnet(schedule, std), scheduler=scheduler, latent_shape=SHAPE, parameterisation=schedule

@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import avg_pool2d
 
 from terradistill.config import Settings
+from terradistill.data.images import to_float
 from terradistill.errors import GeneratorError
 from terradistill.hardware import Hardware
 from terradistill.models.autoencoder import build_vae
+from terradistill.models.downstream import build_network
 from terradistill.models.generator import build_generator
+from terradistill.models.perceptual import Perceptual
 from terradistill.training.autoencoder import (
     _crops,
     channel_importance,
@@ -25,6 +29,7 @@ from terradistill.training.diffusion import CaptionTable, denoising_loss, held_o
 from terradistill.training.latents import LatentCache, encode_scenes
 from terradistill.training.progress import Unwatched
 from terradistill.training.views import random_views, view
+from tests.unit.conftest import awake
 
 from .conftest import Log
 
@@ -73,6 +78,54 @@ def test_latents_may_be_scaled_by_what_they_do_to_the_pixels(scenes: Scenes, tin
     assert std[4].item() == pytest.approx(0.05, abs=0.01)
     importance = channel_importance(vae, std, scenes[0], cpu, seed=2)
     torch.testing.assert_close(importance, std, atol=0.05, rtol=0.1)
+
+
+def test_the_scale_term_teaches_halved_latents_to_be_halved_scenes(
+    scenes: Scenes, tiny: Settings, cpu: Hardware
+) -> None:
+    def error_at_half_size(weight: float) -> float:
+        settings = tiny.autoencoder.model_copy(
+            update={"steps": 60, "learning_rate": 1e-3, "scale_weight": weight, "crop": 16}
+        )
+        vae = build_vae(settings, 32, 0)
+        train_autoencoder(vae, scenes[0], settings, seed=0, hardware=cpu)
+        x = to_float(scenes[0])
+        with torch.no_grad():
+            half = vae.decode(avg_pool2d(vae.encode(x).latent_dist.mean, 2)).sample
+        return float((half - avg_pool2d(x, 2)).square().mean())
+
+    assert error_at_half_size(1.0) < 0.8 * error_at_half_size(0.0)
+
+
+def test_a_decoder_goes_on_after_a_kill_and_the_encoder_stays(
+    scenes: Scenes, tiny: Settings, cpu: Hardware, tmp_path: Path
+) -> None:
+    settings = tiny.autoencoder.model_copy(update={"steps": 10})
+    torch.manual_seed(0)
+    perceptual = Perceptual(build_network("convnet3", 2, 32))
+
+    def run(name: str, watch: Any) -> Any:
+        vae = build_vae(settings, 32, 0)
+        train_autoencoder(
+            vae,
+            scenes[0],
+            settings,
+            perceptual=perceptual,
+            seed=0,
+            hardware=cpu,
+            checkpoint=tmp_path / name,
+            checkpoint_seconds=0,
+            watch=watch,
+        )
+        return vae
+
+    with pytest.raises(Killed):
+        run("killed", KilledAt(6))
+    resumed, whole = run("killed", Unwatched()), run("whole", Unwatched())
+    assert torch.equal(weights(resumed), weights(whole))
+    fresh = build_vae(settings, 32, 0)
+    assert torch.equal(weights(whole.encoder, whole.quant_conv), weights(fresh.encoder, fresh.quant_conv))
+    assert not torch.equal(weights(whole.decoder), weights(fresh.decoder))
 
 
 def test_random_crops_are_squares_of_their_scenes(scenes: Scenes) -> None:
@@ -143,15 +196,26 @@ def test_diffusion_learns_and_goes_on_after_a_kill(
     _, cache = latents
     captions = [CAPTIONS[label] for label in scenes[1]]
 
-    def run(checkpoint: Path, watch: Any, **changes: Any) -> Any:
+    def build(lora_rank: int | None) -> Any:
+        told = tiny.diffusion.model_copy(update={"metadata": True})
         vae = build_vae(tiny.autoencoder, 32, 0).eval()
-        generator = build_generator(tiny.diffusion, vae, 32, [text for texts in CAPTIONS for text in texts], 0)
+        generator = build_generator(told, vae, 32, [text for texts in CAPTIONS for text in texts], 0)
+        if lora_rank is not None:
+            awake(generator.unet)  # adapters of a denoiser that says nothing yet have nothing to change
+        return generator
+
+    def run(checkpoint: Path, watch: Any, **changes: Any) -> Any:
+        generator = build(lora_rank)
         settings = tiny.diffusion.model_copy(update=changes)
+        assert generator.metadata_encoder is not None
+        table = generator.metadata_encoder.table([{"month": 1.0 + 9 * int(label)} for label in scenes[1]])
         train_diffusion(
             generator,
             cache,
             captions,
             settings,
+            metadata=table,
+            repeats=1 + scenes[1],
             lora_rank=lora_rank,
             seed=0,
             hardware=cpu,
@@ -165,8 +229,9 @@ def test_diffusion_learns_and_goes_on_after_a_kill(
         run(tmp_path / "killed.safetensors", KilledAt(7))
     resumed = run(tmp_path / "killed.safetensors", Unwatched())
     whole = run(tmp_path / "whole.safetensors", Unwatched())
-    assert torch.equal(weights(resumed.unet, resumed.text_encoder), weights(whole.unet, whole.text_encoder))
+    assert torch.equal(weights(*resumed.networks), weights(*whole.networks))
 
+    assert not torch.equal(weights(whole.unet), weights(build(lora_rank).unet))
     log = Log()
     run(tmp_path / "long.safetensors", log, steps=100, learning_rate=3e-3)
     losses = [row["loss"] for row in log.rows if "loss" in row]
@@ -223,16 +288,18 @@ def test_latent_classifier_tells_two_plain_classes_apart(tiny: Settings, cpu: Ha
     assert torch.equal(weights(model), weights(again))
 
 
-def test_captions_are_drawn_from_their_scene_and_dropped_at_the_asked_rate(latents: tuple[Any, LatentCache]) -> None:
+def test_captions_are_drawn_from_their_scene_and_emptied_where_asked(latents: tuple[Any, LatentCache]) -> None:
     generator, _ = latents
     table = CaptionTable.of([["one"], ["two", "three"]], generator)
     words = generator.tokens(["", "one", "two", "three"])
     index = np.array([0, 1] * 3000)
-    drawn = table.draw(index, 0.1, torch.Generator().manual_seed(0))
+    empty = torch.arange(6000) % 10 < 2
+    drawn = table.draw(index, empty, torch.Generator().manual_seed(0))
     matches = (drawn[:, None] == words).all(2)
     assert matches.any(1).all()
     rates = matches.float().mean(0)
-    torch.testing.assert_close(rates, torch.tensor([0.1, 0.45, 0.225, 0.225]), atol=0.02, rtol=0)
+    torch.testing.assert_close(rates, torch.tensor([0.2, 0.4, 0.2, 0.2]), atol=0.02, rtol=0)
+    assert torch.equal(matches[:, 0], empty)
     assert not matches[0::2, 2:].any()
 
 

@@ -1,4 +1,4 @@
-"""Networks for tests of models."""
+"""Networks for tests."""
 
 from typing import Any
 
