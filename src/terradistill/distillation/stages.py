@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from terradistill.models.downstream import build_network
 from terradistill.models.generator import Generator, build_generator
 from terradistill.models.latent_classifier import LatentClassifier
 from terradistill.models.perceptual import Perceptual
-from terradistill.run import replacing
+from terradistill.run import Stage, replacing
 from terradistill.sampling.guidance import classifier_free, towards_prototypes
 from terradistill.sampling.sampler import Guidance, Request, sample
 from terradistill.sampling.selection import best_of, margins
@@ -30,6 +31,16 @@ from terradistill.training.autoencoder import reconstruction_psnr, train_autoenc
 from terradistill.training.classifier import predict, train_latent_classifier
 from terradistill.training.diffusion import repeats, train_diffusion
 from terradistill.training.latents import encode_scenes
+
+
+def _loop(work: Work, stage: Stage) -> dict[str, Any]:
+    """What every training loop is given: where to compute, where to leave its checkpoint, whom to tell."""
+    return {
+        "hardware": work.hardware,
+        "checkpoint": stage.work / "checkpoint.safetensors",
+        "checkpoint_seconds": work.settings.checkpoint_seconds,
+        "watch": stage,
+    }
 
 
 def autoencoder(work: Work) -> None:
@@ -46,10 +57,7 @@ def autoencoder(work: Work) -> None:
             pixels,
             settings.autoencoder,
             seed=derive(settings.seed, "autoencoder"),
-            hardware=work.hardware,
-            checkpoint=stage.work / "checkpoint.safetensors",
-            checkpoint_seconds=settings.checkpoint_seconds,
-            watch=stage,
+            **_loop(work, stage),
         )
         with stage.writes("autoencoder") as folder:
             vae.save_pretrained(folder, safe_serialization=True)
@@ -107,10 +115,7 @@ def diffusion(work: Work) -> None:
             text_encoder=given is None or settings.finetune.text_encoder,
             lora_rank=None if given is None else settings.finetune.lora_rank,
             seed=derive(settings.seed, "diffusion"),
-            hardware=work.hardware,
-            checkpoint=stage.work / "checkpoint.safetensors",
-            checkpoint_seconds=settings.checkpoint_seconds,
-            watch=stage,
+            **_loop(work, stage),
         )
         with stage.writes("generator") as folder:
             generator.learned_from |= work.learned
@@ -134,10 +139,7 @@ def decoder(work: Work) -> None:
             settings.autoencoder,
             perceptual=Perceptual(network),
             seed=seed,
-            hardware=work.hardware,
-            checkpoint=stage.work / "checkpoint.safetensors",
-            checkpoint_seconds=settings.checkpoint_seconds,
-            watch=stage,
+            **_loop(work, stage),
         )
         with stage.writes("generator") as folder:
             generator.learned_from |= work.learned
