@@ -78,16 +78,15 @@ def train_autoencoder(
             z = mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=rng).to(mean)
             y = vae.decode(z).sample.float()
         pixel_loss = loss = (y - x).square().mean()
-        told = {"psnr": -10 * float(np.log10(max(pixel_loss.item() / 4, 1e-12)))}  # [-1, 1] spans 2
         if perceptual is not None:
             with hardware.autocast():
                 distance = perceptual(y, x).float()
             loss = loss + settings.perceptual_weight * distance
-            told["perceptual"] = distance.item()
+            told = {"perceptual": distance}
         else:
             kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum((1, 2, 3)).mean()
             loss = loss + settings.kl_weight * kl
-            told["kl"] = kl.item()
+            told = {"kl": kl}
             if settings.scale_weight:
                 with hardware.autocast():
                     small = vae.decode(avg_pool2d(z, 2)).sample.float()
@@ -105,7 +104,8 @@ def train_autoencoder(
 
         if step % 20 == 0 or step + 1 == settings.steps:
             require_finite(loss.item(), "autoencoder", settings.learning_rate)
-            watch.log(step + 1, loss=loss.item(), **told)
+            psnr = -10 * float(np.log10(max(pixel_loss.item() / 4, 1e-12)))  # [-1, 1] spans 2
+            watch.log(step + 1, loss=loss.item(), psnr=psnr, **{name: value.item() for name, value in told.items()})
         watch.progress(step + 1, settings.steps)
         keeper.maybe_save(step + 1)
 
