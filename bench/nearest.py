@@ -15,15 +15,23 @@ import torch
 
 from terradistill.data.images import load_pixels
 from terradistill.data.sources import open_scenes
-from terradistill.training.views import N_VIEWS, view
+from terradistill.data.views import N_VIEWS, view
 
 
-def nearest(images: torch.Tensor, train: torch.Tensor) -> torch.Tensor:
-    """Distance of each image to its nearest train scene in any view; uint8 (n, 3, H, W) and (m, 3, H, W) -> (n,)."""
+def nearest(images: torch.Tensor, train: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each image's nearest train scene in any view; uint8 (n, 3, H, W) and (m, 3, H, W) -> distances, indices (n,)."""
     size = images[0].numel()
     flat = images.float().flatten(1)
-    views = [torch.cdist(flat, view(train, number).float().flatten(1), p=1).min(1).values for number in range(N_VIEWS)]
-    return torch.stack(views).min(0).values / size
+    views = [torch.cdist(flat, view(train, number).float().flatten(1), p=1).min(1) for number in range(N_VIEWS)]
+    distances, of_view = torch.stack([found.values for found in views]).min(0)
+    return distances / size, torch.stack([found.indices for found in views]).gather(0, of_view[None])[0]
+
+
+def table(rows: dict[str, list[float]], to: str) -> None:
+    """Print the smallest, the 5 % quantile and the median of each row."""
+    print(f"{'':10} {'smallest':>9} {'5 %':>7} {'median':>7}   distance to the nearest {to} of the class")
+    for name, values in rows.items():
+        print(f"{name:10} {min(values):9.2f} {np.quantile(values, 0.05):7.2f} {np.median(values):7.2f}")
 
 
 def main(run: Path) -> None:
@@ -41,11 +49,9 @@ def main(run: Path) -> None:
     for label, name in enumerate(distilled.classes):
         train = tensor(pixels["train"][labels["train"] == name])
         test = pixels["test"][labels["test"] == name][:50]
-        rows["distilled"] += nearest(tensor(made[distilled.labels == label]), train).tolist()
-        rows["test"] += nearest(tensor(test), train).tolist()
-    print(f"{'':10} {'smallest':>9} {'5 %':>7} {'median':>7}   distance to the nearest train scene of the class")
-    for name, values in rows.items():
-        print(f"{name:10} {min(values):9.2f} {np.quantile(values, 0.05):7.2f} {np.median(values):7.2f}")
+        rows["distilled"] += nearest(tensor(made[distilled.labels == label]), train)[0].tolist()
+        rows["test"] += nearest(tensor(test), train)[0].tolist()
+    table(rows, "train scene")
 
 
 if __name__ == "__main__":

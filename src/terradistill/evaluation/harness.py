@@ -34,10 +34,12 @@ class Labelled:
     Attributes:
         images: uint8, shape (n, height, width, 3); may be a read-only memory map.
         labels: int64, shape (n,), classes counted from 0.
+        soft: a teacher's probabilities, float16 (n, n_classes), learned from in place of the labels; None: the labels.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    soft: NDArray[np.float16] | None = None
 
     def __post_init__(self) -> None:
         shape, dtype = self.images.shape, self.images.dtype
@@ -105,7 +107,7 @@ def train_and_score(
         steps = fit(
             model,
             train.images,
-            train.labels,
+            train.labels if train.soft is None else train.soft.astype(np.float32),
             resolution,
             settings,
             seed=seed,
@@ -192,7 +194,7 @@ def score_method(
         "ipc": ipc,
         "network": network,
         "pretrained": settings.pretrained,
-        "labels": "hard",
+        "labels": "hard" if sets[0].soft is None else "soft",
         "n_seeds": n,
         "n_sets": len(set(set_index)),
         "set_index": set_index,
@@ -207,11 +209,25 @@ def score_method(
         "oa": oa,
         "oa_mean": statistics.fmean(oa),
         "oa_std": statistics.stdev(oa) if n > 1 else None,
+        **_spreads(oa, set_index),
         "aa_mean": statistics.fmean(result.aa for result in results),
         "kappa_mean": statistics.fmean(result.kappa for result in results),
         "recall": [None if np.isnan(value) else float(value) for value in recall],
         "confusion": np.sum([result.confusion for result in results], axis=0).tolist(),
     }
+
+
+def _spreads(oa: Sequence[float], set_index: Sequence[int]) -> dict[str, float | None]:
+    """Standard deviations between trainings on one set, and between sets beyond that (one-way random effects)."""
+    groups = [[value for value, k in zip(oa, set_index, strict=True) if k == index] for index in sorted(set(set_index))]
+    if min(map(len, groups)) < 2:
+        return {"oa_std_trainings": None, "oa_std_sets": None}
+    within = statistics.fmean(statistics.variance(group) for group in groups)
+    between = None
+    if len(groups) > 1:
+        means = statistics.variance([statistics.fmean(group) for group in groups])
+        between = max(0.0, means - within / statistics.fmean(map(len, groups))) ** 0.5
+    return {"oa_std_trainings": within**0.5, "oa_std_sets": between}
 
 
 def hlr(rows: Iterable[Row]) -> list[Row]:

@@ -71,7 +71,7 @@ def repeatable(seed: int, device: torch.device) -> Iterator[None]:
 def fit(
     network: nn.Module,
     images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
+    labels: NDArray[np.int64] | NDArray[np.float32],
     resolution: int,
     settings: EvaluationSettings,
     *,
@@ -85,7 +85,7 @@ def fit(
     Args:
         network: on ``device``.
         images: uint8, (n, height, width, 3).
-        labels: int64, (n,).
+        labels: int64 (n,), or probabilities, float32 (n, n_classes).
         resolution: side of the images that the network sees, pixels.
         settings: the recipe.
         seed: decides the order of the images and the crops.
@@ -132,6 +132,36 @@ def fit(
             f"The training diverged (loss {loss.item()}): lower evaluation.learning_rate from {settings.learning_rate}."
         )
     return steps
+
+
+@torch.inference_mode()
+def probabilities(
+    network: nn.Module, images: NDArray[np.uint8], resolution: int, *, device: torch.device, bf16: bool
+) -> NDArray[np.float16]:
+    """What a network thinks of uint8 images (n, height, width, 3): float16 (n, n_classes), two bytes a class."""
+    network.eval()
+    told = []
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        for start in range(0, len(images), PREDICT_BATCH):
+            logits = network(to_input(images[start : start + PREDICT_BATCH], resolution, device))
+            told.append(logits.float().softmax(1).cpu())
+    shares: NDArray[np.float16] = torch.cat(told).half().numpy()
+    return shares
+
+
+@torch.inference_mode()
+def embed(
+    network: nn.Module, images: NDArray[np.uint8], resolution: int, *, device: torch.device, bf16: bool
+) -> Tensor:
+    """What the last linear layer of a network is given for uint8 images (n, height, width, 3): float32 (n, D)."""
+    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    seen: list[Tensor] = []
+    handle = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float().flatten(1).cpu()))
+    try:
+        predict(network, images, resolution, device=device, bf16=bf16)
+    finally:
+        handle.remove()
+    return torch.cat(seen)
 
 
 @torch.inference_mode()

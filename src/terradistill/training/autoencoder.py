@@ -11,6 +11,7 @@ from torch.nn.functional import avg_pool2d
 
 from terradistill.config import AutoencoderSettings
 from terradistill.data.images import to_float
+from terradistill.data.views import random_views
 from terradistill.hardware import Hardware
 from terradistill.models.autoencoder import fold_statistics
 from terradistill.seeding import batch_indices, derive, generator
@@ -23,7 +24,6 @@ from terradistill.training.progress import (
     require_finite,
     set_learning_rate,
 )
-from terradistill.training.views import random_views
 
 
 def train_autoencoder(

@@ -7,12 +7,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from terradistill.config import ClassifierSettings
+from terradistill.data.views import random_views
 from terradistill.hardware import Hardware
 from terradistill.models.latent_classifier import LatentClassifier
 from terradistill.seeding import batch_indices, derive, generator, numpy_generator
 from terradistill.training.latents import LatentCache
 from terradistill.training.progress import Unwatched, Watch, learning_rate, set_learning_rate
-from terradistill.training.views import random_views
 
 
 def train_latent_classifier(
@@ -91,6 +91,15 @@ def predict(model: LatentClassifier, latents: Tensor, hardware: Hardware, batch_
     model.eval()
     with hardware.autocast():
         return torch.cat([model(part.to(hardware.device)).float().cpu() for part in latents.split(batch_size)])
+
+
+@torch.no_grad()
+def embed(model: LatentClassifier, latents: Tensor, hardware: Hardware, batch_size: int = 512) -> Tensor:
+    """Pooled features of length 1, float32 (N, D) on the CPU, of scaled latents (N, C, h, w)."""
+    model.eval()
+    with hardware.autocast():
+        parts = [model.features(part.to(hardware.device)).float().cpu() for part in latents.split(batch_size)]
+    return F.normalize(torch.cat(parts), dim=1)
 
 
 def _stratified(labels: NDArray[np.int64], share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,13 +1,15 @@
 """One loop that trains the text-conditioned denoiser, read from top to bottom."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from terradistill.config import DiffusionSettings
 from terradistill.hardware import Hardware
@@ -58,6 +60,28 @@ class CaptionTable:
         return self.tokens[(self.rows[self.first[scenes] + pick]).masked_fill(empty, 0)]
 
 
+@dataclass(frozen=True)
+class Consistency:
+    """Classification consistency (DPD v1): λ · w(t) · CE(f(ẑ0), y), with a frozen classifier f of clean latents.
+
+    Attributes:
+        classifier: latents (B, C, h, w) to logits (B, K), on the hardware's device.
+        labels: int64 (N,), the class of each scene.
+        settings: λ, and w(t) = ᾱ_t to a power, in the part of the schedule with little noise.
+    """
+
+    classifier: nn.Module
+    labels: Tensor
+    settings: DiffusionSettings
+
+    def loss(self, z0: Tensor, labels: Tensor, t: Tensor, schedule: Parameterisation) -> Tensor:
+        """A scalar, for the clean latents z0 (B, C, h, w) that predictions at times t (B,) imply."""
+        error = F.cross_entropy(self.classifier(z0).float(), labels.to(z0.device), reduction="none")
+        weight = schedule.alphas_cumprod[t] ** self.settings.consistency_power
+        weight = weight.masked_fill(t >= self.settings.consistency_until * schedule.n_timesteps, 0)
+        return self.settings.consistency_weight * (weight.to(error) * error).mean()
+
+
 def train_diffusion(
     generator: Generator,
     latents: LatentCache,
@@ -68,6 +92,7 @@ def train_diffusion(
     repeats: NDArray[np.int64] | None = None,
     text_encoder: bool = True,
     lora_rank: int | None = None,
+    consistency: Consistency | None = None,
     seed: int,
     hardware: Hardware,
     checkpoint: Path | None = None,
@@ -76,8 +101,8 @@ def train_diffusion(
 ) -> None:
     """Train UNet, text encoder and metadata encoder in place and take their averaged weights.
 
-    Loss: squared error of the prediction, weighted as `min_snr_gamma` says; timesteps uniform; captions dropped for
-    guidance.
+    Loss: squared error of the prediction, weighted as `min_snr_gamma` says, and perhaps `Consistency`; timesteps
+    uniform; captions dropped for guidance.
 
     Args:
         generator: its autoencoder stays as it is.
@@ -88,6 +113,7 @@ def train_diffusion(
         repeats: how often each scene is seen in an epoch, int64 (N,); None: once.
         text_encoder: train it too.
         lora_rank: train low-rank adapters of the UNet, folded in at the end; None: all its weights.
+        consistency: a classifier to please beside; None: none.
         seed: of the order, the noise, the times and the dropout.
         hardware: device and precision.
         checkpoint: file to resume from and to write to.
@@ -133,7 +159,15 @@ def train_diffusion(
         tokens = table.draw(index, free, rng)
         numbers = None if metadata is None else metadata[index].masked_fill((free | plain)[:, None], torch.nan)
         loss = denoising_loss(
-            generator, schedule, latents.draw(index, rng), tokens, numbers, rng, hardware, settings.min_snr_gamma
+            generator,
+            schedule,
+            latents.draw(index, rng),
+            tokens,
+            numbers,
+            rng,
+            hardware,
+            settings.min_snr_gamma,
+            partial(consistency.loss, labels=consistency.labels[index], schedule=schedule) if consistency else None,
         )
 
         set_learning_rate(
@@ -176,10 +210,12 @@ def denoising_loss(
     rng: torch.Generator,
     hardware: Hardware,
     gamma: float | None,
+    also: Callable[..., Tensor] | None = None,
 ) -> Tensor:
     """Squared error at random times, min-SNR weighted if `gamma` is given: a scalar.
 
-    z0 (B, C, h, w), tokens (B, L) and metadata (B, fields) are on the CPU.
+    z0 (B, C, h, w), tokens (B, L) and metadata (B, fields) are on the CPU. `also` is a loss of the clean latents that
+    the predictions imply, given as `z0` and `t`.
     """
     device = hardware.device
     t = torch.randint(0, schedule.n_timesteps, (len(z0),), generator=rng)
@@ -190,7 +226,11 @@ def denoising_loss(
         numbers = None if metadata is None else metadata.to(device)
         output = denoise(generator, z_t.to(device), t.to(device), text, numbers)
     error = (output.float() - target.to(device)).square().mean((1, 2, 3))
-    return torch.as_tensor((schedule.loss_weight(t, gamma).to(device) * error).mean())
+    loss = (schedule.loss_weight(t, gamma).to(device) * error).mean()
+    if also is not None:
+        with hardware.autocast():
+            loss = loss + also(z0=schedule.z0(z_t.to(device), output.float(), t.to(device)), t=t)
+    return torch.as_tensor(loss)
 
 
 def repeats(labels: NDArray[np.int64], balance: float) -> NDArray[np.int64]:

@@ -9,11 +9,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from terradistill.data.images import to_float
+from terradistill.data.views import view
 from terradistill.errors import DataError
 from terradistill.hardware import Hardware
 from terradistill.models.generator import Generator
 from terradistill.training.progress import Unwatched, Watch
-from terradistill.training.views import view
 
 
 class LatentCache:

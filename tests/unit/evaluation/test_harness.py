@@ -14,7 +14,14 @@ from terradistill.evaluation.metrics import agreement
 
 CPU = torch.device("cpu")
 QUICK = EvaluationSettings(
-    n_seeds=2, batch_size=16, epochs=1, min_steps=25, max_steps=25, optimizer="adamw", learning_rate=2e-3
+    resolution=None,
+    n_seeds=2,
+    batch_size=16,
+    epochs=1,
+    min_steps=25,
+    max_steps=25,
+    optimizer="adamw",
+    learning_rate=2e-3,
 )
 
 
@@ -154,3 +161,14 @@ def test_references_give_recovery_and_improvement() -> None:
     assert "ior" not in more
     assert not {"ior", "hlr"} & (random.keys() | full.keys() | lonely.keys())
     assert "hlr" not in rows[0]
+
+
+def test_the_spreads_of_sets_and_of_trainings_are_told_apart() -> None:
+    rng = np.random.default_rng(0)
+    sets = rng.normal(0, 0.03, 400)
+    oa = [0.5 + s + e for s in sets for e in rng.normal(0, 0.01, 3)]
+    found = harness._spreads(oa, [i for i in range(400) for _ in range(3)])
+    assert found["oa_std_trainings"] == pytest.approx(0.01, rel=0.1)
+    assert found["oa_std_sets"] == pytest.approx(0.03, rel=0.1)
+    assert harness._spreads([0.1, 0.2], [0, 1]) == {"oa_std_trainings": None, "oa_std_sets": None}
+    assert harness._spreads([0.1, 0.2], [0, 0])["oa_std_sets"] is None

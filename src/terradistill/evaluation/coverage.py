@@ -1,0 +1,49 @@
+"""How much of the real scenes a set covers, and how much of the set is like real scenes, in the features of a network.
+
+All take float tensors of features: a (n, D) of the set, b (m, D) of real scenes.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def frechet(a: Tensor, b: Tensor) -> float:
+    """Fréchet distance of two Gaussians fitted to the features (FID, Heusel et al. 2017).
+
+    With fewer images than features the covariances are of low rank and the number means little: give `kid` and a
+    real-against-real floor beside it.
+    """
+    a, b = a.double(), b.double()
+    shift = (a.mean(0) - b.mean(0)).square().sum()
+    x, y = ((v - v.mean(0)) / max(len(v) - 1, 1) ** 0.5 for v in (a, b))  # covariances are xᵀx and yᵀy
+    # tr √(xᵀx yᵀy) is the sum of the singular values of x yᵀ; of more images than features the triangles are enough.
+    x, y = (torch.linalg.qr(v, mode="r").R if len(v) > v.shape[1] else v for v in (x, y))
+    return float(shift + x.square().sum() + y.square().sum() - 2 * torch.linalg.svdvals(x @ y.T).sum())
+
+
+def intra_class_coverage(a: Tensor, a_labels: Tensor, b: Tensor, b_labels: Tensor) -> float:
+    """Mean over real scenes of the highest cosine similarity to an image of the same class (DPD): at most 1."""
+    likeness = F.normalize(b, dim=1) @ F.normalize(a, dim=1).T
+    same = b_labels[:, None] == a_labels[None]
+    best = likeness.masked_fill(~same, -torch.inf).max(1).values
+    return float(best[same.any(1)].mean())
+
+
+def neighbourhoods(a: Tensor, b: Tensor, k: int = 5) -> dict[str, float]:
+    """Precision, recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020) by k nearest neighbours.
+
+    Args:
+        a: features of the set, (n, D), n above k.
+        b: features of real scenes, (m, D), m above k.
+        k: which neighbour bounds a scene's neighbourhood.
+    """
+    radius_a, radius_b = (torch.cdist(v, v).kthvalue(min(k + 1, len(v)), dim=1).values for v in (a, b))
+    distance = torch.cdist(a, b)
+    inside_b = distance <= radius_b[None]  # the image lies in the neighbourhood of the real scene
+    return {
+        "precision": float(inside_b.any(1).float().mean()),
+        "recall": float((distance <= radius_a[:, None]).any(0).float().mean()),
+        "density": float(inside_b.float().sum(1).mean() / k),
+        "coverage": float(inside_b.any(0).float().mean()),
+    }
