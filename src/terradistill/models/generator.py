@@ -6,7 +6,8 @@ A small one trained here and Stable Diffusion from a hub are the same thing to e
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,8 @@ class Generator:
 
     def save(self, folder: Path) -> None:
         """Write a folder that `diffusers.DiffusionPipeline.from_pretrained` opens."""
-        from diffusers import StableDiffusionPipeline
+        with _quietly():
+            from diffusers import StableDiffusionPipeline
 
         pipeline: Any = StableDiffusionPipeline(
             vae=self.vae,
@@ -130,7 +132,8 @@ class Generator:
             feature_extractor=None,
             requires_safety_checker=False,
         )
-        pipeline.save_pretrained(str(folder), safe_serialization=True)
+        with _quietly():
+            pipeline.save_pretrained(str(folder), safe_serialization=True)
         if self.metadata_encoder is not None:
             self.metadata_encoder.save(folder / "metadata_encoder")
         if self.learned_from:
@@ -138,19 +141,20 @@ class Generator:
 
     @classmethod
     def load(cls, source: str | Path) -> "Generator":
-        """Open a generator folder, a run folder that holds one, or a hub id.
+        """Open a generator folder, a run folder that holds one, or a hub id; in float32.
 
         Raises:
             GeneratorError: nothing there, the hub cannot be reached, or the parts are of another kind.
         """
-        from diffusers import DiffusionPipeline
-
         folder = locate_generator(source)
         local = Path(folder).is_dir()
         try:
-            pipeline = DiffusionPipeline.from_pretrained(
-                folder, local_files_only=local, use_safetensors=True, safety_checker=None
-            )
+            with _quietly():
+                from diffusers import DiffusionPipeline
+
+                pipeline = DiffusionPipeline.from_pretrained(
+                    folder, local_files_only=local, use_safetensors=True, safety_checker=None, torch_dtype=torch.float32
+                )
         except (OSError, ValueError, AttributeError, ImportError, TypeError, KeyError) as error:
             reason = (str(error).splitlines() or ["no reason given"])[0][:200]
             raise GeneratorError(
@@ -228,6 +232,26 @@ def learned_from(source: str | Path) -> frozenset[str]:
             f"{path} is not a list of the scenes that the generator has learned from: "
             "mend it, or remove it if you know that no test scene is among them."
         ) from error
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """No bars and no advice of the libraries: one progress bar at a time is ours, and the advice is for programmers."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    libraries: tuple[Any, ...] = (of_diffusers, of_transformers)
+    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
+    try:
+        for library in libraries:
+            library.set_verbosity_error()
+            library.disable_progress_bar()
+        yield
+    finally:
+        for library, (verbosity, bars) in zip(libraries, before, strict=True):
+            library.set_verbosity(verbosity)
+            if bars:
+                library.enable_progress_bar()
 
 
 def _ours(source: str) -> Path:

@@ -68,6 +68,15 @@ class Parameterisation:
             return output
         return signal * z_t - sigma * output
 
+    def output(self, z_t: Tensor, z0: Tensor, t: Tensor) -> Tensor:
+        """The prediction that implies a clean latent: the inverse of `z0`."""
+        signal, sigma = self._shares(t, z_t)
+        if self.kind == "epsilon":
+            return (z_t - signal * z0) / sigma
+        if self.kind == "sample":
+            return z0
+        return (signal * z_t - z0) / sigma
+
     def noise(self, z_t: Tensor, output: Tensor, t: Tensor) -> Tensor:
         """The noise that a prediction implies."""
         signal, sigma = self._shares(t, z_t)

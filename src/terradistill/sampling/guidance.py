@@ -38,7 +38,40 @@ def classifier_free(scale: float, empty: Tensor) -> Guidance:
     return guide
 
 
-def towards_prototypes(prototypes: Tensor, schedule: Parameterisation, *, scale: float, until: float = 0.8) -> Guidance:
+def blend_prototypes(prototypes: Tensor, schedule: Parameterisation, *, scale: float, until: float = 1.0) -> Guidance:
+    """Prototype guidance per unit of noise removed [ours]: what is drawn is led a share of the way to the prototype.
+
+        ẑ0 ← ẑ0 + s · √(1−ᾱ_t) · (z_proto − ẑ0)     while step/(steps − 1) ≤ `until`
+
+    The solver weighs ẑ0 by the share of the noise that it removes, dσ/σ; times σ = √(1−ᾱ_t) the whole path adds up to
+    about s, whatever the number of steps and the scale of the latents.
+
+    Args:
+        prototypes: float (N, C, h, w), the scaled latent that each image of the request is drawn to.
+        schedule: the generator's, to read ẑ0 off a prediction of any kind.
+        scale: s, in [0, 1]; 0 means none.
+        until: share of the steps, in [0, 1].
+    """
+
+    def guide(predict: Predict) -> Predict:
+        if scale == 0:
+            return predict
+
+        def guided(step: Step) -> tuple[Tensor, Tensor]:
+            z, output = predict(step)
+            if step.index / max(1, step.count - 1) > until:
+                return z, output
+            t = step.t.round().long()
+            z0 = schedule.z0(z, output, t)
+            share = scale * (1 - schedule.alphas_cumprod[int(t)]).sqrt().to(z)
+            return z, schedule.output(z, z0 + share * (prototypes[step.rows].to(z) - z0), t)
+
+        return guided
+
+    return guide
+
+
+def push_to_prototypes(prototypes: Tensor, schedule: Parameterisation, *, scale: float, until: float = 0.8) -> Guidance:
     """Prototype guidance (DPD, revised release): push z_t towards the image's prototype before the scheduler steps.
 
         z_t ← z_t + s · √(1−ᾱ_t) · (z_proto − ẑ0) / ‖z_proto − ẑ0‖₂     while step/(steps − 1) ≤ `until`

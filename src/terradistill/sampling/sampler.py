@@ -56,12 +56,16 @@ class Request:
         prompt_of: int64 (N,), the prompt of each image.
         seeds: N seeds; image i's noise comes from seeds[i] alone.
         metadata: float32 (N, fields), rows of `MetadataEncoder.table`, or None.
+        start: float32 (N, C, h, w), scaled latents to begin from instead of pure noise, noised as far as `strength`.
+        strength: in (0, 1], share of the steps that are done from `start` (SDEdit, Meng et al. 2022).
     """
 
     text: Tensor
     prompt_of: Tensor
     seeds: Sequence[int]
     metadata: Tensor | None = None
+    start: Tensor | None = None
+    strength: float = 1.0
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -104,10 +108,16 @@ def _sample_batch(
     text = request.text[request.prompt_of[rows]].to(device)
     metadata = None if request.metadata is None else request.metadata[rows].to(device)
     seeds = [request.seeds[int(row)] for row in rows]
-    z = noise(seeds, generator.latent_shape).to(device) * solver.init_noise_sigma
+    z, first = noise(seeds, generator.latent_shape).to(device), 0
+    if request.start is None:
+        z = z * solver.init_noise_sigma
+    else:
+        first = (steps - max(1, round(request.strength * steps))) * solver.order
+        solver.set_begin_index(first)
+        z = solver.add_noise(request.start[rows].to(device), z, solver.timesteps[first : first + 1])
     # Steps that draw noise draw each image's from its own seed, so that its neighbours do not matter.
     own = {"generator": [seeded(seed, "steps") for seed in seeds]} if takes_generators(solver) else {}
-    for index, t in enumerate(solver.timesteps):
+    for index, t in enumerate(solver.timesteps[first:], first):
         # Some solvers keep z at the scale of its noise; networks and guidances see unit variance with all of them.
         scale = solver.scale_model_input(torch.ones((), device=device), t)
         moved, output = predict(Step(rows, index, len(solver.timesteps), t, z * scale, text, metadata))

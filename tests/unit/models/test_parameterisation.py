@@ -24,6 +24,7 @@ def test_conversions_round_trip(kind: str, pair: tuple[torch.Tensor, ...]) -> No
     z_t, target = schedule.add_noise(z0, noise, t), schedule.target(z0, noise, t)
     torch.testing.assert_close(schedule.z0(z_t, target, t), z0, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(schedule.noise(z_t, target, t), noise, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(schedule.output(z_t, z0, t), target, rtol=1e-7, atol=1e-7)
 
 
 def test_velocity_is_the_derivative_along_the_angle(pair: tuple[torch.Tensor, ...]) -> None:

@@ -5,7 +5,7 @@ import torch
 
 from terradistill.config import Scheduler
 from terradistill.hardware import Hardware
-from terradistill.sampling.guidance import classifier_free, towards_prototypes
+from terradistill.sampling.guidance import blend_prototypes, classifier_free, push_to_prototypes
 from terradistill.sampling.sampler import Request, Step, compose, sample, unguided
 
 from .conftest import SHAPE, gaussian_generator
@@ -22,8 +22,9 @@ def test_strength_none_is_bit_for_bit_no_guidance(cpu: Hardware) -> None:
     generator = gaussian_generator()
     targets = torch.full((12, *SHAPE), 9.0)
     plain = draw(cpu)
-    pushed = draw(cpu, classifier_free(1.0, EMPTY), towards_prototypes(targets, generator.parameterisation, scale=0.0))
+    pushed = draw(cpu, classifier_free(1.0, EMPTY), push_to_prototypes(targets, generator.parameterisation, scale=0.0))
     assert torch.equal(plain, pushed)
+    assert torch.equal(plain, draw(cpu, blend_prototypes(targets, generator.parameterisation, scale=0.0)))
 
 
 def test_classifier_free_guidance_extrapolates_between_two_predictions(cpu: Hardware) -> None:
@@ -46,7 +47,7 @@ def test_prototype_push_is_the_published_formula(cpu: Hardware) -> None:
     step = Step(torch.tensor([4, 1]), 2, 10, torch.tensor(300), torch.randn(2, *SHAPE), torch.zeros(2, 1, 1))
     predict = unguided(generator, cpu)
     output = predict(step)[1]
-    z, same = compose(predict, [towards_prototypes(targets, schedule, scale=0.7)])(step)
+    z, same = compose(predict, [push_to_prototypes(targets, schedule, scale=0.7)])(step)
     alpha = float(schedule.alphas_cumprod[300])
     for row, index in enumerate((4, 1)):
         z0 = (step.z[row] - math.sqrt(1 - alpha) * output[row]) / math.sqrt(alpha)
@@ -59,7 +60,7 @@ def test_prototype_push_ends_where_it_is_told(cpu: Hardware) -> None:
     generator = gaussian_generator()
     guided = compose(
         unguided(generator, cpu),
-        [towards_prototypes(torch.ones(1, *SHAPE), generator.parameterisation, scale=1.0, until=0.8)],
+        [push_to_prototypes(torch.ones(1, *SHAPE), generator.parameterisation, scale=1.0, until=0.8)],
     )
     z = torch.zeros(1, *SHAPE)
     moved = [
@@ -81,8 +82,38 @@ def test_prototypes_draw_their_own_images_nearer(scheduler: Scheduler, cpu: Hard
             steps=20,
             hardware=cpu,
             scheduler=scheduler,
-            guidances=[towards_prototypes(targets, generator.parameterisation, scale=s)],
+            guidances=[push_to_prototypes(targets, generator.parameterisation, scale=s)],
         )
         for s in (0.0, 0.5)
     )
     assert ((drawn - targets).flatten(1).norm(dim=1) < (free - targets).flatten(1).norm(dim=1)).all()
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_a_blend_leads_the_clean_latent_a_share_of_the_way_by_the_noise(kind: str, cpu: Hardware) -> None:
+    generator = gaussian_generator(kind)
+    schedule = generator.parameterisation
+    targets = torch.randn(5, *SHAPE)
+    step = Step(torch.tensor([4, 1]), 2, 10, torch.tensor(300), torch.randn(2, *SHAPE), torch.zeros(2, 1, 1))
+    before = schedule.z0(step.z, unguided(generator, cpu)(step)[1], step.t)
+    z, output = compose(unguided(generator, cpu), [blend_prototypes(targets, schedule, scale=0.3)])(step)
+    assert torch.equal(z, step.z)
+    share = 0.3 * math.sqrt(1 - float(schedule.alphas_cumprod[300]))
+    wanted = (1 - share) * before + share * targets[[4, 1]]
+    torch.testing.assert_close(schedule.z0(z, output, step.t), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_a_blend_means_the_same_with_any_number_of_steps(cpu: Hardware) -> None:
+    generator, target = gaussian_generator(), torch.full((20, *SHAPE), 2.0)
+    asked = Request(torch.zeros(1, 1, 1), torch.zeros(20, dtype=torch.long), list(range(20)))
+
+    def nearness(steps: int, scale: float) -> float:
+        guidance = blend_prototypes(target, generator.parameterisation, scale=scale)
+        drawn = sample(generator, asked, steps=steps, hardware=cpu, guidances=[guidance])
+        return float((drawn - target).square().mean().sqrt())
+
+    near = [nearness(25, scale) for scale in (0.0, 0.1, 0.3, 1.0)]
+    assert near == sorted(near, reverse=True)
+    few, many = nearness(12, 0.3) / near[0], nearness(60, 0.3) / near[0]
+    assert few == pytest.approx(many, rel=0.1)
+    assert 0.5 < many < 0.9

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -13,7 +14,7 @@ from terradistill.sampling.sampler import Request, sample
 from terradistill.seeding import derive
 from tests.unit.conftest import awake
 
-from .conftest import gaussian_generator
+from .conftest import SHAPE, gaussian_generator
 
 
 def request(n: int, means: tuple[float, ...] = (2.0,)) -> Request:
@@ -104,3 +105,18 @@ def test_a_real_network_draws_the_same_image_in_any_batch(cpu: Hardware) -> None
     torch.testing.assert_close(by_size[0], by_size[2], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(by_size[1], by_size[2], atol=1e-4, rtol=1e-4)
     assert not torch.equal(by_size[2][0], by_size[2][2])
+
+
+@pytest.mark.parametrize("scheduler", ["dpm++", "ddim", "unipc", "EulerDiscreteScheduler", "HeunDiscreteScheduler"])
+def test_real_latents_noised_part_of_the_way_come_back_as_real_ones(scheduler: Scheduler, cpu: Hardware) -> None:
+    generator, asked = gaussian_generator(std=0.5), request(300)
+    real = 2.0 + 0.5 * torch.randn(300, *SHAPE, generator=torch.Generator().manual_seed(0))
+    far, near = (
+        sample(generator, replace(asked, start=real, strength=strength), steps=60, scheduler=scheduler, hardware=cpu)
+        for strength in (0.75, 0.25)
+    )
+    for drawn in (far, near):
+        assert drawn.mean().item() == pytest.approx(2.0, abs=0.05)
+        assert drawn.std().item() == pytest.approx(0.5, abs=0.05)
+    assert (near - real).square().mean() < (far - real).square().mean()
+    assert (near - real).square().mean() > 0

@@ -11,11 +11,13 @@ from torch.nn.functional import avg_pool2d
 
 from terradistill.config import Settings
 from terradistill.data.images import to_float
+from terradistill.data.views import random_views, view
 from terradistill.errors import GeneratorError
 from terradistill.hardware import Hardware
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.downstream import build_network
 from terradistill.models.generator import build_generator
+from terradistill.models.parameterisation import Parameterisation
 from terradistill.models.perceptual import Perceptual
 from terradistill.training.autoencoder import (
     _crops,
@@ -25,10 +27,16 @@ from terradistill.training.autoencoder import (
     train_autoencoder,
 )
 from terradistill.training.classifier import predict, train_latent_classifier
-from terradistill.training.diffusion import CaptionTable, denoising_loss, held_out_split, repeats, train_diffusion
+from terradistill.training.diffusion import (
+    CaptionTable,
+    Consistency,
+    denoising_loss,
+    held_out_split,
+    repeats,
+    train_diffusion,
+)
 from terradistill.training.latents import LatentCache, encode_scenes
 from terradistill.training.progress import Unwatched
-from terradistill.training.views import random_views, view
 from tests.unit.conftest import awake
 
 from .conftest import Log
@@ -320,3 +328,16 @@ def test_views_are_the_eight_symmetries_of_a_square() -> None:
     batch = image.expand(200, 1, 3, 3)
     drawn = {tuple(x.flatten().tolist()) for x in random_views(batch, torch.Generator().manual_seed(0))}
     assert drawn == turned
+
+
+def test_consistency_is_the_weighted_cross_entropy_of_the_clean_latent(tiny: Settings) -> None:
+    settings = tiny.diffusion.model_copy(
+        update={"consistency_weight": 0.3, "consistency_until": 0.5, "consistency_power": 2.0}
+    )
+    schedule = Parameterisation(torch.linspace(0.99, 0.0, 100), "v_prediction")
+    classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8, 3))
+    z0, labels, t = torch.randn(4, 2, 2, 2), torch.tensor([0, 1, 2, 0]), torch.tensor([0, 20, 49, 50])
+    loss = Consistency(classifier, labels, settings).loss(z0, labels, t, schedule)
+    errors = torch.nn.functional.cross_entropy(classifier(z0), labels, reduction="none")
+    weights = schedule.alphas_cumprod[t] ** 2 * torch.tensor([1, 1, 1, 0])
+    torch.testing.assert_close(loss, 0.3 * (weights * errors).mean())

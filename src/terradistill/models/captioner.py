@@ -1,0 +1,71 @@
+"""A vision-language model that says what is in a scene, by hub id or from a folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from terradistill.errors import GeneratorError
+
+INSTRUCTION = "Describe this satellite image in one short sentence: land cover, objects, and where they are."
+
+
+class Captioner:
+    """Any model that transformers opens for "image-text-to-text"; one with a chat template is told what to do."""
+
+    def __init__(self, processor: Any, model: Any, instruction: str = INSTRUCTION, max_tokens: int = 40) -> None:
+        self.processor, self.model = processor, model.eval().requires_grad_(False)
+        self.instruction, self.max_tokens = instruction, max_tokens
+        tokenizer = getattr(processor, "tokenizer", None)
+        if tokenizer is not None:
+            tokenizer.padding_side = "left"  # what is generated follows the prompt
+
+    @classmethod
+    def load(cls, source: str, device: torch.device, *, bf16: bool, instruction: str = INSTRUCTION) -> "Captioner":
+        """Open a folder or a hub id; no code that comes with it is run.
+
+        Raises:
+            GeneratorError: there is no such model, the hub cannot be reached, or it is of another kind.
+        """
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        known: dict[str, Any] = {"local_files_only": Path(source).is_dir(), "trust_remote_code": False}
+        try:
+            processor = AutoProcessor.from_pretrained(source, **known)
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+                source, dtype=torch.bfloat16 if bf16 else torch.float32, use_safetensors=True, **known
+            )
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            reason = (str(error).splitlines() or ["no reason given"])[0][:200]
+            raise GeneratorError(
+                f"The caption model {source} cannot be loaded ({reason}): give the hub id or folder of an "
+                "image-text-to-text model, and check the network."
+            ) from error
+        return cls(processor, loaded.to(device), instruction)
+
+    @torch.inference_mode()
+    def describe(self, images: Sequence[NDArray[np.uint8]]) -> list[str]:
+        """One caption for each uint8 image (H, W, 3), as one batch; the same images get the same captions."""
+        from PIL import Image
+
+        pictures = [Image.fromarray(image) for image in images]
+        if getattr(self.processor, "chat_template", None):
+            asked = [{"type": "image"}, {"type": "text", "text": self.instruction}]
+            prompt = self.processor.apply_chat_template(
+                [{"role": "user", "content": asked}], add_generation_prompt=True
+            )
+            inputs = self.processor(
+                text=[prompt] * len(pictures), images=[[p] for p in pictures], padding=True, return_tensors="pt"
+            )
+        else:
+            inputs = self.processor(images=pictures, return_tensors="pt")
+        inputs = inputs.to(self.model.device, dtype=self.model.dtype)
+        told = self.model.generate(**inputs, max_new_tokens=self.max_tokens, do_sample=False)
+        given = inputs.get("input_ids")
+        if given is not None and not self.model.config.is_encoder_decoder:
+            told = told[:, given.shape[1] :]
+        texts = self.processor.batch_decode(told, skip_special_tokens=True)
+        return [" ".join(text.split()) for text in texts]

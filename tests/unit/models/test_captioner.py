@@ -1,0 +1,78 @@
+"""A tiny captioner with random weights, saved and opened as one from the hub would be."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from terradistill.data.drawn import draw_scenes
+from terradistill.distillation.captioning import write_captions
+from terradistill.errors import GeneratorError
+from terradistill.models.captioner import Captioner
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BLIP of random weights, with its processor."""
+    from transformers import (
+        BertTokenizer,
+        BlipConfig,
+        BlipForConditionalGeneration,
+        BlipImageProcessor,
+        BlipProcessor,
+        BlipTextConfig,
+        BlipVisionConfig,
+    )
+
+    root = tmp_path_factory.mktemp("blip")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]", *(f"word{i}" for i in range(50))]
+    (root / "vocab.txt").write_text("\n".join(words))
+    tokenizer = BertTokenizer(str(root / "vocab.txt"))
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = BlipTextConfig(
+        vocab_size=len(words),
+        encoder_hidden_size=16,
+        bos_token_id=5,
+        eos_token_id=3,
+        sep_token_id=3,
+        pad_token_id=0,
+        **sizes,
+    )
+    config = BlipConfig(
+        text_config=text.to_dict(), vision_config=BlipVisionConfig(image_size=32, patch_size=16, **sizes).to_dict()
+    )
+    torch.manual_seed(0)
+    BlipForConditionalGeneration(config).save_pretrained(root / "model")
+    image_processor = BlipImageProcessor(size={"height": 32, "width": 32})
+    BlipProcessor(image_processor, tokenizer).save_pretrained(root / "model")
+    return root / "model"
+
+
+def test_a_batch_is_described_as_each_alone(folder: Path) -> None:
+    captioner = Captioner.load(str(folder), CPU, bf16=False)
+    images = [np.random.default_rng(i).integers(0, 256, (40, 40, 3), dtype=np.uint8) for i in range(3)]
+    together = captioner.describe(images)
+    assert len(together) == 3
+    assert together == [captioner.describe([image])[0] for image in images]
+
+
+def test_captions_are_written_once_and_gone_on_with(folder: Path, tmp_path: Path) -> None:
+    scenes = draw_scenes(tmp_path / "scenes", per_class=3, size=32, n_classes=2)
+    captioner, out = Captioner.load(str(folder), CPU, bf16=False), tmp_path / "captions.jsonl"
+    assert write_captions(scenes, out, captioner, batch_size=4) == 6
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len({row["file_name"] for row in rows}) == 6
+    lines = out.read_bytes().splitlines(keepends=True)
+    out.write_bytes(b"".join(lines[:4]) + lines[4][:10])  # killed in the middle of a line
+    assert write_captions(scenes, out, captioner, batch_size=4) == 2
+    assert [json.loads(line) for line in out.read_text().splitlines()] == rows
+
+
+def test_what_is_no_caption_model_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(GeneratorError, match="image-text-to-text"):
+        Captioner.load(str(tmp_path), CPU, bf16=False)
