@@ -42,7 +42,11 @@ class DataSettings(Section):
     """What is read, and how it is divided."""
 
     resolution: int = Field(
-        64, ge=16, le=1024, multiple_of=8, description="side of the square scenes worked on, pixels"
+        64,
+        ge=16,
+        le=1024,
+        multiple_of=8,
+        description="side of the square scenes worked on, pixels; a given generator brings its own",
     )
     train_fraction: float = Field(0.5, gt=0, lt=1, description="share of each class that may be learned from")
     split_seed: int = Field(0, ge=0, description="seed of the split and of --limit")
@@ -120,6 +124,11 @@ class DiffusionSettings(Section):
     caption_dropout: float = Field(
         0.1, ge=0, lt=1, description="share of captions emptied, with the metadata, for classifier-free guidance"
     )
+    consistency_weight: float = Field(
+        0.0, ge=0, description="λ: the clean latent that a prediction implies should be judged as its class (DPD v1)"
+    )
+    consistency_until: float = Field(0.5, gt=0, le=1, description="share of the schedule, from little noise on [ours]")
+    consistency_power: float = Field(1.0, ge=0, description="w(t) = ᾱ_t to this power [ours]")
     ema_decay: float = Field(0.999, ge=0, lt=1)
     held_out: float = Field(0.05, ge=0, lt=0.5, description="share of the train split kept back to watch the loss")
 
@@ -166,8 +175,19 @@ class ClassifierSettings(Section):
 class PrototypeSettings(Section):
     """Which real scenes stand for a class."""
 
-    rule: Literal["margin", "medoid"] = Field(
-        "margin", description="margin: DPD's; medoid: the scene nearest to its cluster's centre"
+    rule: Literal["margin", "medoid", "centroid"] = Field(
+        "margin",
+        description="margin: DPD's; medoid: the scene nearest to its cluster's centre; centroid: the mean latent",
+    )
+    space: Literal["latent", "classifier"] = Field(
+        "latent", description="what is clustered: pooled latents, or features of the latent classifier [ours]"
+    )
+    outliers: bool = Field(True, description="false: scenes that the local outlier factor finds odd are no prototypes")
+    smallest: int = Field(1, ge=1, description="scenes that a cluster needs to have a prototype")
+    prompt: Literal["class", "medoid", "phrases"] = Field(
+        "class",
+        description="class: the caption template; medoid: the caption most like all of its cluster; "
+        "phrases: the template and what the cluster's captions say beside it",
     )
     pool: int = Field(8, ge=1, description="latents are average-pooled to pool x pool before k-means")
     restarts: int = Field(10, ge=1)
@@ -180,14 +200,28 @@ class SamplingSettings(Section):
     scheduler: Scheduler = "dpm++"
     steps: int = Field(20, ge=1, le=1000)
     cfg_scale: float = Field(2.0, ge=0, description="classifier-free guidance; 1 means none")
+    start: Literal["noise", "prototype"] = Field("noise", description="what the first step begins from")
+    strength: float = Field(0.75, gt=0, le=1, description="start = prototype: share of the steps that follow")
+    prototype_guidance: Literal["push", "blend"] = Field(
+        "push",
+        description="push: DPD's, step by step; blend: lead what is drawn a share of the way to the prototype [ours]",
+    )
     prototype_scale: float = Field(
-        0.1, ge=0, description="DPD's s: push towards the prototype in each step; 0 means none"
+        0.1, ge=0, description="of the guidance, s: DPD pushes by 1; for blend the share; 0 means none"
     )
     prototype_until: float = Field(0.8, ge=0, le=1, description="share of the steps in which the prototype pushes")
     target_jitter: bool = Field(
         False, description="add unit noise / sqrt(latent size) to the prototype (DPD, revised release)"
     )
-    candidates: int = Field(5, ge=1, le=1000, description="R: images drawn for each prototype, the best is kept")
+    candidates: int = Field(5, ge=1, le=1000, description="R: images drawn for each prototype")
+    selection: Literal["margin", "herding"] = Field(
+        "margin",
+        description="margin: DPD's best of R; herding: a set with the class's mean, to the latent classifier [ours]",
+    )
+    refine_steps: int = Field(
+        0, ge=0, description="of moving the chosen latents until their mean features are the class's; 0: not [ours]"
+    )
+    refine_leash: float = Field(1.0, ge=0, description="weight of staying near what was drawn [ours]")
     batch_size: int = Field(100, ge=1)
 
 
@@ -196,11 +230,18 @@ class EvaluationSettings(Section):
 
     networks: tuple[str, ...] = Field(("convnet3",), min_length=1)
     pretrained: bool = False
-    methods: tuple[Literal["distilled", "random", "medoid", "full"], ...] = Field(
-        ("distilled", "random", "medoid", "full"), min_length=1
+    methods: tuple[Literal["distilled", "random", "medoid", "feature-medoid", "herding", "k-center", "full"], ...] = (
+        Field(
+            ("distilled", "random", "medoid", "full"),
+            min_length=1,
+            description="beside the distilled set: real images; feature-medoid, herding and k-center choose them in "
+            "what a network trained on the scenes sees",
+        )
     )
     n_seeds: int = Field(3, ge=1)
-    resolution: int | None = Field(None, ge=16, description="side the networks see; none: data.resolution")
+    resolution: int | None = Field(
+        64, ge=16, description="side the networks see, pixels [ours]; none: that of the scenes worked on"
+    )
     batch_size: int = Field(16, ge=1, description="as in DPD: many small steps make more of few images")
     epochs: int = Field(6, ge=1, description="passes over the training images, within the two bounds below")
     min_steps: int = Field(400, ge=1)
@@ -285,7 +326,7 @@ def load_settings(
         if name not in presets():
             raise ConfigError(f"There is no preset {name!r}: choose one of {', '.join(presets())}.")
         text = (resources.files("terradistill") / "presets" / f"{name}.toml").read_text()
-        _merge(merged, tomllib.loads(text))
+        _merge(merged, _without_none(tomllib.loads(text)))
     if config is not None:
         try:
             _merge(merged, _without_none(tomllib.loads(Path(config).read_text())))

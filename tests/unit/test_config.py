@@ -50,7 +50,7 @@ def test_what_was_asked_can_be_asked_again(tmp_path: Path) -> None:
         ("sampling.stepz=3", "did you mean sampling.steps"),
         ("sampling.steps=0", "greater than or equal to 1"),
         ("sampling=3", "sampling"),
-        ("prototypes.rule=best", "'margin' or 'medoid'"),
+        ("prototypes.rule=best", "'medoid' or 'centroid'"),
     ],
 )
 def test_wrong_settings_are_one_sentence(override: str, says: str) -> None:
