@@ -103,6 +103,8 @@ def write_report(run_dir: Path, *, prototypes: NDArray[np.uint8] | None = None) 
         recall=plots.recall_plot(recalls, classes) if recalls else None,
         confusion=plots.confusion_plot(lead["confusion"], classes) if lead and lead.get("confusion") else None,
         curves=_curves(run_dir / "metrics.jsonl"),
+        clusters=plots.cluster_plot(_read(run_dir / "clusters.json")) if (run_dir / "clusters.json").exists() else None,
+        prompts=_prompts(run_dir / "prototypes.json"),
         stages=stages,
         stage_plot=plots.stage_plot(stages) if stages else None,
         checks=_checks(manifest["data"].get("check") or {}),
@@ -216,6 +218,13 @@ def _curves(path: Path) -> list[tuple[str, str, str]]:
         (stage, quantity, plots.curve_plot({key: _thinned(curve) for key, curve in curves.items()}))
         for (stage, quantity), curves in panels.items()
     ]
+
+
+def _prompts(path: Path) -> list[tuple[str, list[str]]]:
+    """(class, its distinct prompts), where a class has several."""
+    rows = _read(path) if path.exists() else []
+    several = [(row["class"], list(dict.fromkeys(row.get("prompt", [])))) for row in rows]
+    return [(name, prompts) for name, prompts in several if len(prompts) > 1]
 
 
 def _thinned(curve: Mapping[int, float]) -> tuple[list[float], list[float]]:

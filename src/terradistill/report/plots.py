@@ -34,6 +34,7 @@ COLOURS = {
     "full": "#46545a",
     "on-fill": "#fefefe",
 }
+LINES = ("#0b6fa4", "#2f8f6b", "#b8860b", "#a03a5a", "#5a5ab0", "#7a8a2a", "#3a8fa0", "#8a5a2a")
 MARKERS = {"distilled": "o", "random": "s", "medoid": "D", "full": "^"}
 
 # One user unit is one CSS pixel: figures are drawn at 72 dots an inch, where a point is a pixel.
@@ -208,6 +209,67 @@ def confusion_plot(confusion: ArrayLike, classes: Sequence[str]) -> tuple[Figure
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     return figure, f"Confusion matrix; mean of the diagonal {100 * float(np.trace(shares)) / max(n, 1):.1f} %"
+
+
+@_svg
+def cluster_plot(classes: Sequence[Mapping[str, Any]]) -> tuple[Figure, str]:
+    """The clusters of each class in the two directions in which they differ most, and their prototypes.
+
+    Args:
+        classes: of each, "name", "xy" (points), "cluster" (of each; -1: left out) and "prototypes" (which points).
+
+    Returns:
+        SVG; the points are one picture in it.
+    """
+    columns = min(5, len(classes))
+    rows = -(-len(classes) // columns)
+    figure = Figure(figsize=(columns * 150 / 72, rows * 160 / 72), layout="constrained", dpi=144)
+    for place, item in enumerate(classes):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        xy, cluster = np.asarray(item["xy"], float).reshape(-1, 2), np.asarray(item["cluster"])
+        inside, chosen = cluster >= 0, np.asarray(item["prototypes"], int)
+        (odd_x, odd_y), (x, y), (at_x, at_y) = xy[~inside].T, xy[inside].T, xy[chosen].T
+        axes.scatter(odd_x, odd_y, s=8, color=COLOURS["muted"], marker="x", linewidths=0.8, rasterized=True)
+        axes.scatter(x, y, s=7, c=cluster[inside], cmap="tab20", alpha=0.6, linewidths=0, rasterized=True)
+        axes.scatter(at_x, at_y, s=26, facecolor="none", edgecolor=COLOURS["ink"], linewidths=1.1, rasterized=True)
+        axes.set_title(shorten(str(item["name"]), 20), fontsize=11, color=COLOURS["ink"])
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.grid(visible=False)
+    return figure, "Clusters of " + ", ".join(str(item["name"]) for item in classes)
+
+
+@_svg
+def budget_plot(rows: Sequence[Row], budget: str) -> tuple[Figure, str]:
+    """Overall accuracy against what a set costs: a line a method, with standard deviations.
+
+    Args:
+        rows: score rows of one dataset and network; accuracies in [0, 1].
+        budget: "ipc" or "bytes".
+
+    Returns:
+        SVG.
+    """
+    figure = Figure(figsize=(430 / 72, 320 / 72), layout="constrained")
+    axes = figure.add_subplot()
+    lines: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["method"] == "full":
+            axes.axhline(row["oa_mean"], color=COLOURS["muted"], linewidth=1, label=method_name(row))
+        elif row.get(budget):
+            lines.setdefault(method_name(row), []).append(row)
+    for i, (name, line) in enumerate(lines.items()):
+        line.sort(key=lambda row: float(row[budget]))
+        colour = COLOURS.get(line[0]["method"], LINES[i % len(LINES)])
+        spread = [row.get("oa_std") or 0.0 for row in line]
+        means, costs = [row["oa_mean"] for row in line], [row[budget] for row in line]
+        axes.errorbar(costs, means, spread, color=colour, marker="o", markersize=4, linewidth=1.4, label=name)
+    axes.set_xscale("log")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    axes.set_xlabel("images a class" if budget == "ipc" else "bytes of the image files")
+    axes.set_ylabel("overall accuracy")
+    axes.legend(frameon=False, fontsize=9)
+    return figure, f"Overall accuracy against {budget} of {', '.join(lines)}"
 
 
 @_svg

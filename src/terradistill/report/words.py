@@ -6,7 +6,16 @@ from typing import Any
 
 Row = Mapping[str, Any]
 
-METHOD_NAMES = {"distilled": "distilled", "random": "random real", "medoid": "medoid real", "full": "all real"}
+METHOD_NAMES = {
+    "distilled": "distilled",
+    "random": "random real",
+    "medoid": "medoid real",
+    "feature-medoid": "medoid real, by features",
+    "herding": "herded real",
+    "k-center": "k-center real",
+    "rded": "stitched real crops (RDED)",
+    "full": "all real",
+}
 
 
 def headline(scores: Sequence[Row]) -> Row | None:
@@ -71,7 +80,8 @@ def _board_name(row: Row) -> str:
 
 def method_name(row: Row) -> str:
     """``random real``, or ``distilled, soft labels`` where the labels are not the plain ones."""
-    name = METHOD_NAMES.get(row["method"], str(row["method"]))
+    plain = str(row["method"]).removesuffix("+soft")
+    name = METHOD_NAMES.get(plain, plain)
     return name if row.get("labels") in (None, "hard") else f"{name}, {row['labels']} labels"
 
 
