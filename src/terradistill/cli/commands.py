@@ -5,14 +5,27 @@ import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from terradistill.cli import bench, data, train
+from terradistill.cli.options import (
+    Captions,
+    Config,
+    Data,
+    Fraction,
+    GeneratorOption,
+    Limit,
+    NewFolder,
+    Out,
+    Preset,
+    Seed,
+    Set,
+    SplitFile,
+    settings_from,
+)
 from terradistill.errors import TerraDistillError
-
-if TYPE_CHECKING:
-    from terradistill.config import Settings
 
 app = typer.Typer(
     name="terradistill",
@@ -21,37 +34,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-train_app = typer.Typer(
-    help="Train one part of a run: autoencoder, generator, classifier, or the decoder of a generator.",
-    no_args_is_help=True,
-)
-data_app = typer.Typer(help="Check or prepare a scene dataset.", no_args_is_help=True)
-app.add_typer(train_app, name="train")
-app.add_typer(data_app, name="data")
-
-Data = Annotated[
-    str, typer.Argument(metavar="DATA", help="Folder of class folders, zip of one, hub id, or catalogue name.")
-]
-Pooled = Annotated[list[str], typer.Argument(metavar="DATA...", help="As for distill; several are pooled.")]
-Out = Annotated[Path, typer.Option("--out", help="Run folder; the same command goes on with it.", show_default=False)]
-NewFolder = Annotated[Path, typer.Option("--out", help="A new or empty folder.", show_default=False)]
-Preset = Annotated[
-    list[str] | None, typer.Option("--preset", help="Preset by name; repeat to combine, the later wins.")
-]
-Config = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="A.B=C", help="One setting, such as sampling.steps=30.")
-]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything but the split.")]
-Limit = Annotated[int | None, typer.Option("--limit", help="Use so many images a class.")]
-Fraction = Annotated[float | None, typer.Option("--train-fraction", help="Share of each class that is learned from.")]
-SplitFile = Annotated[
-    Path | None, typer.Option("--split-file", help="JSON with train and test lists of class/file names.")
-]
-Captions = Annotated[Path | None, typer.Option("--captions", help="JSON lines with file_name and captions.")]
-GeneratorOption = Annotated[
-    str | None, typer.Option("--generator", help="Folder or hub id to adapt; none: trained on DATA.")
-]
+app.add_typer(train.app, name="train")
+app.add_typer(data.app, name="data")
+app.add_typer(bench.app, name="bench")
 
 
 @app.callback(invoke_without_command=True)
@@ -86,7 +71,7 @@ def distill(
     ] = False,
 ) -> None:
     """Condense DATA into a few synthetic images a class, score them and write a report."""
-    settings = _settings(
+    settings = settings_from(
         preset, config, set_, ipc=ipc, generator=generator, seed=seed,
         data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
         export__hide_real=hide_real or None, export__keep_names=keep_names or None, export__parquet=parquet or None,
@@ -108,39 +93,6 @@ def distill(
     )
 
 
-def _train_command(part: str) -> None:
-    def command(
-        data: Pooled,
-        out: Out,
-        preset: Preset = None,
-        config: Config = None,
-        set_: Set = None,
-        seed: Seed = None,
-        limit: Limit = None,
-        train_fraction: Fraction = None,
-        split_file: SplitFile = None,
-        captions: Captions = None,
-        generator: GeneratorOption = None,
-    ) -> None:
-        settings = _settings(
-            preset, config, set_, generator=generator, seed=seed,
-            data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
-        )  # fmt: skip
-        from terradistill import console
-        from terradistill.distillation.pipeline import train
-
-        with console.Rich() as reporter:
-            folder = train(data, out, settings, until=part, captions=captions, reporter=reporter)
-        console.print_made({part: folder})
-
-    more = "of --generator on, by eye as well as by pixel" if part == "decoder" else "and what it needs before"
-    train_app.command(part, help=f"Train the {part} on the train split of DATA, {more}.")(command)
-
-
-for _part in ("autoencoder", "generator", "classifier", "decoder"):
-    _train_command(_part)
-
-
 @app.command()
 def generate(
     out: NewFolder,
@@ -157,7 +109,7 @@ def generate(
     seed: Seed = None,
 ) -> None:
     """Draw scenes to order: a scene folder and a contact sheet."""
-    settings = _settings(preset, config, set_, seed=seed)
+    settings = settings_from(preset, config, set_, seed=seed)
     from terradistill import console, generation
     from terradistill.data.sources import open_scenes
     from terradistill.models.generator import Generator
@@ -193,7 +145,7 @@ def evaluate(
     captions: Captions = None,
 ) -> None:
     """Score a scene folder as a training set, beside random real images and the full train split."""
-    settings = _settings(
+    settings = settings_from(
         preset, config, set_, seed=seed,
         data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
     )  # fmt: skip
@@ -207,69 +159,22 @@ def evaluate(
         console.print_made({"scores": out / "scores.json"})
 
 
-@data_app.command("check")
-def data_check(
-    data: Data,
-    ipc: Annotated[int, typer.Option("--ipc", help="Images per class that will be asked for.")] = 10,
-    limit: Limit = None,
-    train_fraction: Fraction = None,
-    captions: Captions = None,
-) -> None:
-    """Read every image of DATA; list what is corrupt, doubled or too few."""
-    settings = _settings(None, None, None, data__limit=limit, data__train_fraction=train_fraction).data
-    from terradistill import console
-    from terradistill.data.check import check_scenes, require_enough
-    from terradistill.data.sources import open_scenes
-    from terradistill.data.splits import divide, limit_scenes
-
-    scenes = limit_scenes(open_scenes(data, captions=captions), settings)
-    with console.Rich() as reporter:
-        reporter.start("Reading and checking scenes")
-        scenes, report = check_scenes(scenes, progress=reporter.progress)
-    console.print_check(scenes, report)
-    require_enough(divide(scenes, settings)[0], ipc)
-
-
-@data_app.command("prepare")
-def data_prepare(
-    data: Data,
-    out: NewFolder,
-    resolution: Annotated[int | None, typer.Option("--resolution", help="Side of the square scenes, pixels.")] = None,
-    limit: Limit = None,
-    train_fraction: Fraction = None,
+@app.command()
+def audit(
+    scenes: Annotated[str, typer.Argument(metavar="SCENES", help="Scene folder to audit.")],
+    against: Annotated[str, typer.Option("--against", metavar="DATA", help="Real scenes that it was made from.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for audit.json and audit.png.", show_default=False)],
     split_file: SplitFile = None,
-    captions: Captions = None,
 ) -> None:
-    """Write DATA as clean, square scene folders OUT/train and OUT/test."""
-    settings = _settings(
-        None, None, None, data__resolution=resolution,
-        data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
-    )  # fmt: skip
+    """Look for near-copies of real scenes in a scene folder, and for traces of what was learned from."""
+    settings = settings_from(None, None, None, data__split_file=split_file)
     from terradistill import console
-    from terradistill.distillation.prepare import prepare
+    from terradistill.distillation.audit import audit as run
 
     with console.Rich() as reporter:
-        reporter.start("Preparing scenes")
-        report = prepare(data, out, settings.data, captions=captions, progress=reporter.progress)
-    for line in report.summary():
-        print(line)
-    console.print_made({"train": out / "train", "test": out / "test", "split": out / "split.json"})
-
-
-@data_app.command("draw")
-def data_draw(
-    out: NewFolder,
-    per_class: Annotated[int, typer.Option("--per-class", help="Images a class.")] = 40,
-    classes: Annotated[int, typer.Option("--classes", help="Number of classes, at most 10.")] = 6,
-    size: Annotated[int, typer.Option("--size", help="Side, pixels.")] = 64,
-    seed: Annotated[int, typer.Option("--seed", help="Seed.")] = 0,
-) -> None:
-    """Draw a scene dataset to try things on: fields, forests, rivers, roofs, from a seed."""
-    from terradistill import console
-    from terradistill.data.drawn import draw_scenes
-
-    draw_scenes(out, per_class=per_class, size=size, seed=seed, n_classes=classes)
-    console.print_made({"scenes": out})
+        found = run(scenes, against, out, settings, reporter=reporter)
+    console.print_audit(found)
+    console.print_made({"audit": out / "audit.json", "most alike": out / "audit.png"})
 
 
 @app.command()
@@ -279,12 +184,6 @@ def doctor() -> None:
     from terradistill.health import doctor as examine
 
     console.print_findings(examine())
-
-
-def _settings(preset: list[str] | None, config: Path | None, set_: list[str] | None, **given: Any) -> "Settings":
-    from terradistill.config import load_settings
-
-    return load_settings(preset, config, set_, **given)
 
 
 # One progress bar at a time, ours; and no advice meant for programmers.

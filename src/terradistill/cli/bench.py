@@ -1,0 +1,77 @@
+"""`terradistill bench`: methods compared."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from terradistill.cli.options import (
+    Config,
+    Fraction,
+    Limit,
+    Preset,
+    Set,
+    settings_from,
+)
+from terradistill.errors import ConfigError
+
+if TYPE_CHECKING:
+    from terradistill.config import Settings
+
+app = typer.Typer(help="Compare methods under one recipe.", no_args_is_help=True)
+
+
+@app.command("scoreboard")
+def bench_scoreboard(
+    out: Annotated[Path, typer.Option("--out", help="Folder; the same command goes on with it.", show_default=False)],
+    data: Annotated[list[str], typer.Option("--data", metavar="DATA", help="Real scenes; repeat for more.")],
+    ipc: Annotated[str, typer.Option("--ipc", help="Images per class, such as 1,5,10,20.")] = "10",
+    methods: Annotated[
+        str, typer.Option("--methods", help="Presets, `default`, and kinds of real images.")
+    ] = "default,dpd,text,random,medoid,herding,full",
+    sets: Annotated[int, typer.Option("--seeds", min=1, help="Sets drawn of each method.")] = 3,
+    trainings: Annotated[int, typer.Option("--trainings", min=1, help="Trainings on each set.")] = 1,
+    preset: Preset = None,
+    config: Config = None,
+    set_: Set = None,
+    limit: Limit = None,
+    train_fraction: Fraction = None,
+) -> None:
+    """Score methods on datasets: one table, made by one recipe."""
+    from terradistill import console
+    from terradistill.distillation.comparison import compare
+    from terradistill.report.table import write_table
+
+    def settings_of(method: str) -> "Settings":
+        of_method = [] if method == "default" else [method]
+        return settings_from(
+            [*(preset or []), *of_method], config, set_, data__limit=limit, data__train_fraction=train_fraction
+        )
+
+    with console.Rich() as reporter:
+        rows = compare(
+            data,
+            out,
+            settings_of,
+            methods=_words(methods),
+            ipcs=_numbers(ipc),
+            n_sets=sets,
+            trainings=trainings,
+            reporter=reporter,
+        )
+    write_table(rows, out, shlex.join(["terradistill", *sys.argv[1:]]))
+    console.print_scores(rows)
+    console.print_made({"table": out / "scoreboard.md", "plots": out / "scoreboard.html"})
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _numbers(text: str) -> list[int]:
+    words = _words(text)
+    if not words or not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise ConfigError(f"--ipc {text!r} is no list of numbers: give images per class, such as 1,5,10.")
+    return [int(word) for word in words]

@@ -1,0 +1,105 @@
+"""`terradistill data`: check, prepare, caption and draw scene datasets."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from terradistill.cli.options import (
+    Captions,
+    Data,
+    Fraction,
+    Limit,
+    NewFolder,
+    SplitFile,
+    settings_from,
+)
+
+app = typer.Typer(help="Check or prepare a scene dataset.", no_args_is_help=True)
+
+
+@app.command("check")
+def data_check(
+    data: Data,
+    ipc: Annotated[int, typer.Option("--ipc", help="Images per class that will be asked for.")] = 10,
+    limit: Limit = None,
+    train_fraction: Fraction = None,
+    captions: Captions = None,
+) -> None:
+    """Read every image of DATA; list what is corrupt, doubled or too few."""
+    settings = settings_from(None, None, None, data__limit=limit, data__train_fraction=train_fraction).data
+    from terradistill import console
+    from terradistill.data.check import check_scenes, require_enough
+    from terradistill.data.sources import open_scenes
+    from terradistill.data.splits import divide, limit_scenes
+
+    scenes = limit_scenes(open_scenes(data, captions=captions), settings)
+    with console.Rich() as reporter:
+        reporter.start("Reading and checking scenes")
+        scenes, report = check_scenes(scenes, progress=reporter.progress)
+    console.print_check(scenes, report)
+    require_enough(divide(scenes, settings)[0], ipc)
+
+
+@app.command("prepare")
+def data_prepare(
+    data: Data,
+    out: NewFolder,
+    resolution: Annotated[int | None, typer.Option("--resolution", help="Side of the square scenes, pixels.")] = None,
+    limit: Limit = None,
+    train_fraction: Fraction = None,
+    split_file: SplitFile = None,
+    captions: Captions = None,
+) -> None:
+    """Write DATA as clean, square scene folders OUT/train and OUT/test."""
+    settings = settings_from(
+        None, None, None, data__resolution=resolution,
+        data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
+    )  # fmt: skip
+    from terradistill import console
+    from terradistill.distillation.prepare import prepare
+
+    with console.Rich() as reporter:
+        reporter.start("Preparing scenes")
+        report = prepare(data, out, settings.data, captions=captions, progress=reporter.progress)
+    for line in report.summary():
+        print(line)
+    console.print_made({"train": out / "train", "test": out / "test", "split": out / "split.json"})
+
+
+@app.command("caption")
+def data_caption(
+    data: Data,
+    model: Annotated[str, typer.Option("--model", help="Hub id or folder of an image-text-to-text model.")],
+    out: Annotated[Path, typer.Option("--out", help="JSON lines for --captions; added to.", show_default=False)],
+    instruction: Annotated[str | None, typer.Option("--prompt", help="What to ask of the model.")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Scenes at a time.")] = 8,
+) -> None:
+    """Have a vision-language model describe every scene of DATA."""
+    from terradistill import console
+    from terradistill.distillation.captioning import write_captions
+    from terradistill.hardware import find_hardware
+    from terradistill.models.captioner import INSTRUCTION, Captioner
+
+    hardware = find_hardware()
+    captioner = Captioner.load(model, hardware.device, bf16=hardware.bf16, instruction=instruction or INSTRUCTION)
+    with console.Rich() as reporter:
+        reporter.start("Describing scenes")
+        write_captions(data, out, captioner, batch_size=batch_size, progress=reporter.progress)
+    console.print_made({"captions": out})
+
+
+@app.command("draw")
+def data_draw(
+    out: NewFolder,
+    per_class: Annotated[int, typer.Option("--per-class", help="Images a class.")] = 40,
+    classes: Annotated[int, typer.Option("--classes", help="Number of classes, at most 10.")] = 6,
+    size: Annotated[int, typer.Option("--size", help="Side, pixels.")] = 64,
+    seed: Annotated[int, typer.Option("--seed", help="Seed.")] = 0,
+) -> None:
+    """Draw a scene dataset to try things on: fields, forests, rivers, roofs, from a seed."""
+    from terradistill import console
+    from terradistill.data.drawn import draw_scenes
+
+    draw_scenes(out, per_class=per_class, size=size, seed=seed, n_classes=classes)
+    console.print_made({"scenes": out})

@@ -1,0 +1,41 @@
+"""What several commands take, said once."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from terradistill.config import Settings
+
+Data = Annotated[
+    str,
+    typer.Argument(metavar="DATA", help="Folder of class folders, zip of one, hub id, or catalogue name."),
+]
+Pooled = Annotated[list[str], typer.Argument(metavar="DATA...", help="As for distill; several are pooled.")]
+Out = Annotated[Path, typer.Option("--out", help="Run folder; the same command goes on with it.", show_default=False)]
+NewFolder = Annotated[Path, typer.Option("--out", help="A new or empty folder.", show_default=False)]
+Preset = Annotated[
+    list[str] | None, typer.Option("--preset", help="Preset by name; repeat to combine, the later wins.")
+]
+Config = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="One setting, such as sampling.steps=30.")
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything but the split.")]
+Limit = Annotated[int | None, typer.Option("--limit", help="Use so many images a class.")]
+Fraction = Annotated[float | None, typer.Option("--train-fraction", help="Share of each class that is learned from.")]
+SplitFile = Annotated[
+    Path | None, typer.Option("--split-file", help="JSON with train and test lists of class/file names.")
+]
+Captions = Annotated[Path | None, typer.Option("--captions", help="JSON lines with file_name and captions.")]
+GeneratorOption = Annotated[
+    str | None, typer.Option("--generator", help="Folder or hub id to adapt; none: trained on DATA.")
+]
+
+
+def settings_from(preset: list[str] | None, config: Path | None, set_: list[str] | None, **given: Any) -> "Settings":
+    """The settings that a command asks for; what is not given is left to presets and files."""
+    from terradistill.config import load_settings
+
+    return load_settings(preset, config, set_, **given)

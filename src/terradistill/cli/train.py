@@ -1,0 +1,56 @@
+"""`terradistill train`: one part of a run."""
+
+import typer
+
+from terradistill.cli.options import (
+    Captions,
+    Config,
+    Fraction,
+    GeneratorOption,
+    Limit,
+    Out,
+    Pooled,
+    Preset,
+    Seed,
+    Set,
+    SplitFile,
+    settings_from,
+)
+
+app = typer.Typer(
+    help="Train one part of a run: autoencoder, generator, classifier, or the decoder of a generator.",
+    no_args_is_help=True,
+)
+
+
+def _train_command(part: str) -> None:
+    def command(
+        data: Pooled,
+        out: Out,
+        preset: Preset = None,
+        config: Config = None,
+        set_: Set = None,
+        seed: Seed = None,
+        limit: Limit = None,
+        train_fraction: Fraction = None,
+        split_file: SplitFile = None,
+        captions: Captions = None,
+        generator: GeneratorOption = None,
+    ) -> None:
+        settings = settings_from(
+            preset, config, set_, generator=generator, seed=seed,
+            data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
+        )  # fmt: skip
+        from terradistill import console
+        from terradistill.distillation.pipeline import train
+
+        with console.Rich() as reporter:
+            folder = train(data, out, settings, until=part, captions=captions, reporter=reporter)
+        console.print_made({part: folder})
+
+    more = "of --generator on, by eye as well as by pixel" if part == "decoder" else "and what it needs before"
+    app.command(part, help=f"Train the {part} on the train split of DATA, {more}.")(command)
+
+
+for _part in ("autoencoder", "generator", "classifier", "decoder"):
+    _train_command(_part)
