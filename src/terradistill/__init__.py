@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from terradistill.data.check import check_scenes
     from terradistill.data.scenes import SceneFolder, write_scene_folder
     from terradistill.data.sources import open_scenes
+    from terradistill.distillation.audit import audit
     from terradistill.distillation.pipeline import Distilled, distill, train
     from terradistill.distillation.prepare import prepare
     from terradistill.distillation.scoreboard import evaluate
@@ -38,6 +39,7 @@ _HOME = {
     "SceneFolder": "data.scenes",
     "Settings": "config",
     "TerraDistillError": "errors",
+    "audit": "distillation.audit",
     "check_scenes": "data.check",
     "distill": "distillation.pipeline",
     "doctor": "health",
@@ -59,6 +61,7 @@ __all__ = [
     "Settings",
     "TerraDistillError",
     "__version__",
+    "audit",
     "check_scenes",
     "distill",
     "doctor",

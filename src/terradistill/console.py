@@ -76,6 +76,23 @@ class Rich:
             self._task = None
 
 
+def print_audit(found: Mapping[str, Any]) -> None:
+    console.print(
+        f"{len(found['flagged'])} of {found['scenes']} images are near-copies of a scene that was learned from"
+    )
+    for row in found["images"]:
+        if row["flagged"]:
+            console.print(f"  {row['file_name']} of {row['neighbour']}", markup=False, soft_wrap=True)
+    if (told := found["membership"]) is not None:
+        best = max((band for band in told if isinstance(told[band], dict)), key=lambda band: told[band]["auc"])
+        low, high = told[best]["interval"]
+        console.print(
+            f"Likeness to the set tells {told['n_learned']} scenes learned from and {told['n_unseen']} others apart "
+            f"with an AUC of {told[best]['auc']:.3f} ({low:.3f} to {high:.3f}); 0.5 is chance",
+            soft_wrap=True,
+        )
+
+
 def print_plan(rows: Sequence["PlannedStage"], out: Path) -> None:
     table = Table("stage", "work", "about", box=None, padding=(0, 2))
     for row in rows:

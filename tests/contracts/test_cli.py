@@ -15,13 +15,17 @@ from tests.conftest import terradistill
 from tests.wrong_inputs import WRONG_DATA, good_folder
 
 OPTIONS = {
-    ("distill",): "--ipc --out --generator --preset --config --set --seed --limit --train-fraction --no-eval --dry-run",
+    ("distill",): "--ipc --out --generator --preset --config --set --seed --limit "
+    + "--train-fraction --no-eval --dry-run",
     ("train", "autoencoder"): "--out --preset --config --set --seed",
-    ("train", "generator"): "--out --preset --config --set --seed",
+    ("train", "generator"): "--out --generator --preset --config --set --seed",
     ("train", "decoder"): "--out --generator --preset --config --set --seed",
     ("train", "classifier"): "--out --preset --config --set --seed",
     ("evaluate",): "--against --out",
     ("generate",): "--generator --prompt --like --n --set-metadata --seed --out",
+    ("audit",): "--against --out --split-file",
+    ("bench", "scoreboard"): "--data --ipc --methods --seeds --trainings --out",
+    ("data", "caption"): "--model --out",
     ("data", "check"): "--ipc --limit",
     ("data", "prepare"): "--out --resolution",
     ("data", "draw"): "--out --per-class",

@@ -20,7 +20,7 @@ from terradistill.data.splits import load_split, save_split, split_scenes
 from terradistill.distillation.work import open_work
 from tests.conftest import tiny_settings
 
-STAGES = ["read", "autoencoder", "encode", "diffusion", "classifier", "prototypes", "candidates", "export", "evaluate"]
+STAGES = ["read", "autoencoder", "encode", "classifier", "diffusion", "prototypes", "candidates", "export", "evaluate"]
 
 
 def test_the_run_folder_holds_what_was_promised(finished: td.Distilled) -> None:
@@ -74,7 +74,7 @@ def test_a_kept_image_can_be_made_again_from_its_row(finished: td.Distilled) -> 
 
     from terradistill.data.images import to_uint8
     from terradistill.hardware import find_hardware
-    from terradistill.sampling.guidance import classifier_free, towards_prototypes
+    from terradistill.sampling.guidance import classifier_free, push_to_prototypes
     from terradistill.sampling.sampler import Request, sample
 
     settings = json.loads((finished.run / "resolved.json").read_text())["sampling"]
@@ -84,7 +84,8 @@ def test_a_kept_image_can_be_made_again_from_its_row(finished: td.Distilled) -> 
     prototype = json.loads((finished.run / "prototypes.json").read_text())[-1]["sha256"][row["prototype"]]
     train = [scene["sha256"] for scene in json.loads((finished.run / "split.json").read_text())["train"]]
     target = load_file(finished.run / "latents" / "train.safetensors")["mean"][0, train.index(prototype)].float()
-    pull = towards_prototypes(target[None], generator.parameterisation, scale=settings["prototype_scale"])
+    pull = push_to_prototypes(target[None], generator.parameterisation, scale=settings["prototype_scale"])
+    assert settings["prototype_guidance"] == "push"
     assert settings["prototype_scale"] > 0
     latents = sample(
         generator,
@@ -170,14 +171,14 @@ def test_no_test_scene_is_opened_before_the_evaluation(
         opened.append(self.scenes[index].name)
         return read(self, index)
 
-    from terradistill.distillation import stages
+    from terradistill.distillation import drawing, learning
     from terradistill.distillation.scoreboard import evaluate_stage
     from terradistill.distillation.work import open_work
 
     work = open_work(drawn, tmp_path / "run", tiny_settings())
     monkeypatch.setattr(SceneFolder, "read", spy)
     for name in STAGES[1:-1]:
-        getattr(stages, name)(work)
+        getattr(drawing if name in ("prototypes", "candidates", "export") else learning, name)(work)
     test = {scene.name for scene in work.test.scenes}
     assert opened
     assert not test & set(opened)
@@ -268,6 +269,10 @@ def test_scenes_drawn_by_a_generator_that_saw_the_exam_are_refused(
     with pytest.raises(td.TerraDistillError, match="has learned from test scenes"):
         td.evaluate(tmp_path / "made", drawn, tmp_path / "a", tiny_settings(data__split_file=other))
     assert td.evaluate(tmp_path / "made", drawn, tmp_path / "b", tiny_settings(data__split_file=same))
+    # Where no split is given, one is drawn that keeps the exam free of what the generator has learned from.
+    assert td.evaluate(tmp_path / "made", drawn, tmp_path / "c", tiny_settings(data__split_seed=5))
+    seen = set(json.loads((tmp_path / "made" / "learned_from.json").read_text())["sha256"])
+    assert not seen & {scene["sha256"] for scene in json.loads((tmp_path / "c" / "split.json").read_text())["test"]}
 
 
 def test_a_run_goes_on_with_the_generator_and_the_notes_it_began_with(
@@ -324,7 +329,7 @@ def test_a_run_inside_its_data_is_refused(drawn: Path) -> None:
 
 def test_the_first_stages_alone(drawn: Path, tmp_path: Path) -> None:
     assert (td.train(drawn, tmp_path / "a", tiny_settings(), until="autoencoder") / "config.json").is_file()
-    with pytest.raises(td.TerraDistillError, match="leave it out"):
+    with pytest.raises(td.TerraDistillError, match="brings its own"):
         td.train(drawn, tmp_path / "b", tiny_settings(generator="x"), until="autoencoder")
 
 

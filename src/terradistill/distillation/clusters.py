@@ -5,11 +5,13 @@ import warnings
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
+from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from terradistill.errors import DataError
+
+LARGE = 20_000  # scenes of a class, from which k-means goes by batches
 
 
 def pooled_features(latents: Tensor, pool: int) -> NDArray[np.float32]:
@@ -52,7 +54,8 @@ def kmeans_class(
         raise DataError(f"{len(features)} scenes cannot be divided into {k} clusters: lower ipc or add scenes.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # that scenes coincide is dealt with below
-        found = KMeans(k, n_init=restarts, random_state=seed % 2**32).fit(features)
+        method = KMeans if len(features) <= LARGE else MiniBatchKMeans
+        found = method(k, n_init=restarts, random_state=seed % 2**32).fit(features)
     centres = found.cluster_centers_.astype(np.float32)
     assignment = found.labels_.astype(np.int64)
     for empty in np.setdiff1d(np.arange(k), assignment):

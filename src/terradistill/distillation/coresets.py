@@ -1,48 +1,54 @@
-"""Small sets of real images: the baselines that every distilled set must be compared with."""
+"""Small sets of real images: the baselines that every distilled set must be compared with.
+
+Each takes the features of the train split in which it looks for them, float32 (n, d), and returns distinct indices,
+class after class, int64 (n_classes * ipc,). All of them raise `DataError` where a class has fewer than ``ipc`` images.
+"""
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from terradistill.config import PrototypeSettings
 from terradistill.distillation.clusters import class_members
 from terradistill.distillation.prototypes import choose_prototypes
+from terradistill.sampling.selection import herding
 from terradistill.seeding import numpy_generator
 
+Features = NDArray[np.float32]
+Labels = NDArray[np.int64]
 
-def random_subset(labels: NDArray[np.int64], ipc: int, seed: int) -> NDArray[np.int64]:
-    """Draws ``ipc`` images of each class; a larger ``ipc`` with the same seed contains the smaller one.
 
-    Args:
-        labels: classes 0..n_classes-1, shape (n,).
-        ipc: images per class.
-        seed: every class has its own stream.
-
-    Returns:
-        Distinct indices, class after class, shape (n_classes * ipc,).
-
-    Raises:
-        DataError: a class has fewer than ``ipc`` images.
-    """
+def random_subset(labels: Labels, ipc: int, seed: int) -> NDArray[np.int64]:
+    """Draws ``ipc`` images of each class; a larger ``ipc`` with the same seed contains the smaller one."""
     members = class_members(labels, ipc)
     drawn = [numpy_generator(seed, "random subset", k).permutation(member)[:ipc] for k, member in enumerate(members)]
     return np.concatenate(drawn)
 
 
-def medoid_subset(latents: Tensor, labels: NDArray[np.int64], ipc: int, seed: int, pool: int = 8) -> NDArray[np.int64]:
-    """The image nearest to the centre of each of ``ipc`` k-means clusters of each class.
+def medoid_subset(features: Features, labels: Labels, ipc: int, seed: int) -> NDArray[np.int64]:
+    """The image nearest to the centre of each of ``ipc`` k-means clusters of each class."""
+    return choose_prototypes(features, labels, ipc, PrototypeSettings(rule="medoid"), seed).indices.ravel()
 
-    Args:
-        latents: scaled posterior means, (n, channels, height, width).
-        labels: classes 0..n_classes-1, shape (n,).
-        ipc: images per class.
-        seed: of k-means.
-        pool: latents are average-pooled to pool x pool first.
 
-    Returns:
-        Distinct indices, class after class, shape (n_classes * ipc,).
+def herding_subset(features: Features, labels: Labels, ipc: int, seed: int) -> NDArray[np.int64]:  # noqa: ARG001
+    """Images whose mean follows that of their class (Welling 2009)."""
+    chosen = []
+    for member in class_members(labels, ipc):
+        own = torch.from_numpy(features[member])
+        chosen.append(member[herding(own[None], own.mean(0)[None], ipc)[0].numpy()])
+    return np.concatenate(chosen)
 
-    Raises:
-        DataError: a class has fewer than ``ipc`` images.
-    """
-    return choose_prototypes(latents, labels, ipc, PrototypeSettings(rule="medoid", pool=pool), seed).indices.ravel()
+
+def k_center_subset(features: Features, labels: Labels, ipc: int, seed: int) -> NDArray[np.int64]:  # noqa: ARG001
+    """From the image nearest to the class mean on, always the one farthest from those chosen (Gonzalez 1985)."""
+    chosen = []
+    for member in class_members(labels, ipc):
+        own = features[member].astype(np.float64)
+        picks = [int(np.linalg.norm(own - own.mean(0), axis=1).argmin())]
+        distance = np.linalg.norm(own - own[picks[0]], axis=1)
+        while len(picks) < ipc:
+            distance[picks] = -1  # even where images coincide, none is chosen twice
+            picks.append(int(distance.argmax()))
+            distance = np.minimum(distance, np.linalg.norm(own - own[picks[-1]], axis=1))
+        chosen.append(member[picks])
+    return np.concatenate(chosen)

@@ -11,7 +11,7 @@ import numpy as np
 from terradistill.config import Settings
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
-from terradistill.distillation import stages
+from terradistill.distillation import drawing, learning
 from terradistill.distillation.card import dataset_card, write_parquet
 from terradistill.distillation.scoreboard import evaluate_stage
 from terradistill.distillation.work import Work, open_work
@@ -62,13 +62,13 @@ def distill(
     """
     work = open_work(data, Path(out), settings or Settings(), captions=captions, reporter=reporter)
     with closing(work.run):
-        stages.autoencoder(work)
-        stages.encode(work)
-        stages.diffusion(work)
-        stages.classifier(work)
-        stages.prototypes(work)
-        stages.candidates(work)
-        stages.export(work)
+        learning.autoencoder(work)
+        learning.encode(work)
+        learning.classifier(work)
+        learning.diffusion(work)
+        drawing.prototypes(work)
+        drawing.candidates(work)
+        drawing.export(work)
         if evaluate:
             evaluate_stage(work)
         return publish(work)
@@ -100,22 +100,24 @@ def train(
     """
     settings = settings or Settings()
     if settings.generator is not None and until == "autoencoder":
-        raise ConfigError(f"--generator {settings.generator} brings its own autoencoder: leave it out.")
+        raise ConfigError(f"The generator {settings.generator} brings its own autoencoder: leave it out.")
     if settings.generator is None and until == "decoder":
         raise ConfigError("There is no decoder to train on: name its generator with --generator.")
     work = open_work(data, Path(out), settings, captions=captions, reporter=reporter, spare=2 - settings.ipc)
     with closing(work.run):
         if until == "decoder":
-            stages.decoder(work)
+            learning.decoder(work)
             return work.run / "generator"
-        stages.autoencoder(work)
+        learning.autoencoder(work)
         if until == "autoencoder":
             return work.run / "autoencoder"
-        stages.encode(work)
+        learning.encode(work)
         if until == "classifier":
-            stages.classifier(work)
+            learning.classifier(work)
             return work.run / "classifier"
-        stages.diffusion(work)
+        if settings.diffusion.consistency_weight:
+            learning.classifier(work)
+        learning.diffusion(work)
         return work.run / "generator"
 
 
@@ -135,6 +137,6 @@ def publish(work: Work) -> Distilled:
 def _prototype_pixels(work: Work) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
     if work.settings.export.hide_real:
         return None
-    index = stages.prototype_indices(work)
+    index = drawing.prototype_indices(work)
     pixels = work.pixels()[index.ravel()]
     return np.asarray(pixels).reshape(*index.shape, *pixels.shape[1:])

@@ -1,14 +1,18 @@
-"""Prototypes: the real scenes that the sampler is guided towards, one a cluster."""
+"""Prototypes: what the sampler is guided towards, one a cluster of each class."""
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from sklearn.neighbors import LocalOutlierFactor
 from torch import Tensor
 
 from terradistill.config import PrototypeSettings
-from terradistill.distillation.clusters import class_members, kmeans_class, pooled_features
+from terradistill.distillation.clusters import class_members, kmeans_class
 from terradistill.seeding import derive
+
+NEIGHBOURS = 20  # of the local outlier factor (Breunig et al. 2000), scikit-learn's default
 
 
 @dataclass(frozen=True)
@@ -18,22 +22,24 @@ class Prototypes:
     Attributes:
         indices: into the train split, int64 (n_classes, ipc); no scene occurs twice.
         sizes: scenes in each cluster, int64 (n_classes, ipc).
+        clusters: the cluster of each scene in its class, int64 (n,); -1 for those that were left out.
     """
 
     indices: NDArray[np.int64]
     sizes: NDArray[np.int64]
+    clusters: NDArray[np.int64]
 
 
 def choose_prototypes(
-    latents: Tensor, labels: NDArray[np.int64], ipc: int, settings: PrototypeSettings, seed: int
+    features: NDArray[np.float32], labels: NDArray[np.int64], ipc: int, settings: PrototypeSettings, seed: int
 ) -> Prototypes:
     """Clusters every class into ``ipc`` groups and picks the best scene of each (DPD, revised release).
 
     Args:
-        latents: scaled posterior means of the train split, (n, channels, height, width).
+        features: of the train split, (n, d); see `terradistill.distillation.clusters.pooled_features`.
         labels: classes 0..n_classes-1, shape (n,).
         ipc: clusters, and so prototypes, per class.
-        settings: the rule, the pooling, the restarts of k-means, alpha.
+        settings: the rule, who is left out, the restarts of k-means, alpha.
         seed: of k-means; every class has its own stream.
 
     Returns:
@@ -42,19 +48,57 @@ def choose_prototypes(
     Raises:
         DataError: a class has fewer than ``ipc`` scenes.
     """
-    features = pooled_features(latents, settings.pool)
     members = class_members(labels, ipc)
     indices = np.empty((len(members), ipc), dtype=np.int64)
     sizes = np.empty_like(indices)
+    clusters = np.full(len(labels), -1, dtype=np.int64)
     for label, member in enumerate(members):
-        z = features[member]
-        centres, assignment = kmeans_class(z, ipc, derive(seed, "k-means", label), settings.restarts)
-        distances = np.linalg.norm(z[:, None].astype(np.float64) - centres, axis=2)
+        kept, centres, assignment = _clustered(features[member], ipc, settings, derive(seed, "k-means", label))
+        clusters[member[kept]] = assignment
+        distances = np.linalg.norm(features[member[kept]][:, None].astype(np.float64) - centres, axis=2)
         for cluster in range(ipc):
             own = np.flatnonzero(assignment == cluster)
             best = int(np.argmax(_rule(distances[own], cluster, settings)))
-            indices[label, cluster], sizes[label, cluster] = member[own[best]], len(own)
-    return Prototypes(indices, sizes)
+            indices[label, cluster], sizes[label, cluster] = member[kept[own[best]]], len(own)
+    return Prototypes(indices, sizes, clusters)
+
+
+def prototype_latents(latents: Tensor, labels: NDArray[np.int64], chosen: Prototypes, rule: str) -> Tensor:
+    """The latent of each prototype, class after class: float32 (n_classes * ipc, C, h, w).
+
+    That of the chosen scene, or with the rule "centroid" the mean of its cluster (D4M, Su et al. 2024).
+
+    Args:
+        latents: scaled posterior means of the train split, (n, C, h, w).
+        labels: classes, shape (n,).
+        chosen: what `choose_prototypes` found.
+        rule: `PrototypeSettings.rule`.
+    """
+    if rule != "centroid":
+        return latents[chosen.indices.ravel()].float()
+    ipc = chosen.indices.shape[1]
+    cluster = np.where(chosen.clusters >= 0, labels * ipc + chosen.clusters, -1)
+    return torch.stack([latents[cluster == k].float().mean(0) for k in range(chosen.indices.size)])
+
+
+def _clustered(
+    features: NDArray[np.float32], k: int, settings: PrototypeSettings, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+    """Which scenes of a class are clustered, the centres (k, d), and the cluster of each of these scenes.
+
+    A scene that is alone lies on its own centre, so the published rule makes outliers prototypes.
+    """
+    kept = np.arange(len(features))
+    if not settings.outliers and len(features) > k + 1:
+        neighbours = min(NEIGHBOURS, len(features) - 1)
+        usual = np.flatnonzero(LocalOutlierFactor(neighbours).fit_predict(features) == 1)
+        kept = usual if len(usual) >= k else kept
+    while True:
+        centres, assignment = kmeans_class(features[kept], k, seed, settings.restarts)
+        enough = np.bincount(assignment, minlength=k)[assignment] >= settings.smallest
+        if enough.all() or enough.sum() < k * settings.smallest:
+            return kept, centres, assignment
+        kept = kept[enough]
 
 
 def _rule(distances: NDArray[np.float64], cluster: int, settings: PrototypeSettings) -> NDArray[np.float64]:
@@ -64,7 +108,7 @@ def _rule(distances: NDArray[np.float64], cluster: int, settings: PrototypeSetti
     other centre, and the margin is the medoid's score [ours].
     """
     own = distances[:, cluster]
-    if settings.rule == "medoid" or distances.shape[1] == 1:
+    if settings.rule != "margin" or distances.shape[1] == 1:
         return -own
     scores: NDArray[np.float64] = np.delete(distances, cluster, axis=1).min(axis=1) - settings.alpha * own
     return scores

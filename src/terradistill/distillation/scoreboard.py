@@ -15,7 +15,9 @@ from terradistill.data.check import check_scenes
 from terradistill.data.images import load_pixels
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
-from terradistill.distillation.coresets import medoid_subset, random_subset
+from terradistill.distillation.clusters import pooled_features
+from terradistill.distillation.coresets import herding_subset, k_center_subset, medoid_subset, random_subset
+from terradistill.distillation.teacher import taught_features, teach
 from terradistill.distillation.work import Work, open_work
 from terradistill.errors import DataError, EvaluationError, RunError
 from terradistill.evaluation.harness import Labelled, Row, score_method, with_references
@@ -26,17 +28,38 @@ from terradistill.seeding import derive
 Sets = Callable[[], Sequence[Labelled]]
 MakeSet = Callable[[Labelled], Labelled]
 
+# Small sets of real images, chosen in latent space or in what a network trained on the scenes sees in them.
+CORESETS: dict[str, Callable[..., NDArray[np.int64]]] = {
+    "medoid": medoid_subset,
+    "feature-medoid": medoid_subset,
+    "herding": herding_subset,
+    "k-center": k_center_subset,
+}
+TAUGHT = ("feature-medoid", "herding", "k-center")
+
 
 def evaluate_stage(work: Work) -> None:
     """Score the run's own set beside every method: `scores.json`. The first stage that opens the test split."""
     settings = work.settings
 
-    def medoids(train: Labelled) -> Labelled:
-        latents, seed = work.latents().means(), derive(settings.seed, "medoids")
-        return _pick(train, medoid_subset(latents, train.labels, settings.ipc, seed, settings.prototypes.pool))
+    wanted = set(settings.evaluation.methods)
+    if wanted & set(TAUGHT):
+        teach(work)
+
+    def chosen(name: str) -> MakeSet:
+        return lambda train: pick(train, coreset(work, name, settings.ipc))
 
     resolution = settings.evaluation.resolution or work.resolution
-    _evaluate(work, open_scenes(work.run / "distilled"), resolution, {"medoid": medoids})
+    _evaluate(work, open_scenes(work.run / "distilled"), resolution, {name: chosen(name) for name in CORESETS})
+
+
+def coreset(work: Work, name: str, ipc: int) -> NDArray[np.int64]:
+    """Indices of one of `CORESETS` in the train split, class after class: int64 (n_classes * ipc,)."""
+    if name in TAUGHT:
+        features = taught_features(work)
+    else:
+        features = pooled_features(work.latents().means(), work.settings.prototypes.pool)
+    return CORESETS[name](features, work.train.labels, ipc, derive(work.settings.seed, "medoids"))
 
 
 def evaluate(
@@ -72,8 +95,8 @@ def evaluate(
     split, of_a_run = made_in / "split.json", (made_in / "resolved.json").is_file()
     if settings.data.split_file is None and of_a_run:
         settings = settings.model_copy(update={"data": settings.data.model_copy(update={"split_file": split})})
-    settings = settings.model_copy(update={"ipc": ipc})
-    work = open_work(against, Path(out), settings, captions=captions, reporter=reporter, spare=0)
+    settings, seen = settings.model_copy(update={"ipc": ipc, "generator": None}), learned_by(Path(scenes))
+    work = open_work(against, Path(out), settings, captions=captions, reporter=reporter, spare=0, seen=seen)
     with closing(work.run):
         if judged.classes != work.train.classes:
             odd = sorted(set(judged.classes) ^ set(work.train.classes))
@@ -83,7 +106,7 @@ def evaluate(
         for line in found.summary():
             work.run.say(line)
         exam = {scene.sha256 for scene in work.test.scenes}
-        if exam & _learned(Path(scenes)):
+        if exam & seen:
             raise DataError(
                 f"{scenes} was made by a generator that has learned from test scenes of this split: give the split "
                 f"it was trained with{f' (--split-file {split})' if of_a_run else ' (--split-file)'}."
@@ -102,7 +125,7 @@ def evaluate(
         return scores
 
 
-def _learned(scenes: Path) -> set[str]:
+def learned_by(scenes: Path) -> frozenset[str]:
     """Hashes of all that went into the judged scenes, where their run folder or `generate` says so."""
     run, note = scenes.resolve().parent, scenes / LEARNED_FROM
     known: set[str] = set(json.loads(note.read_text())["sha256"]) if note.is_file() else set()
@@ -111,7 +134,7 @@ def _learned(scenes: Path) -> set[str]:
         given = json.loads((run / "resolved.json").read_text())["generator"]
         source = run if (run / "generator").is_dir() else given
         known |= learned_from(source) if source is not None else set()
-    return known
+    return frozenset(known)
 
 
 def _evaluate(work: Work, distilled: SceneFolder, resolution: int, more: dict[str, MakeSet]) -> None:
@@ -120,10 +143,10 @@ def _evaluate(work: Work, distilled: SceneFolder, resolution: int, more: dict[st
         return
     with run.stage("evaluate", "Training downstream networks") as stage:
         cache = run.root / "cache"
-        train = _labelled(work.train, resolution, cache, "train")
-        test = _labelled(work.test, resolution, cache, "test")
+        train = labelled(work.train, resolution, cache, "train")
+        test = labelled(work.test, resolution, cache, "test")
         sets: dict[str, Sets] = {
-            "distilled": lambda: [_labelled(distilled, resolution, cache, "distilled")],
+            "distilled": lambda: [labelled(distilled, resolution, cache, "distilled")],
             "random": lambda: _random_sets(train, settings.ipc, settings),
             **{name: partial(_alone, make, train) for name, make in more.items()},
             "full": lambda: [train],
@@ -179,17 +202,19 @@ def _score(work: Work, stage: Stage, methods: dict[str, Sets], test: Labelled, i
     return with_references(rows)
 
 
-def _labelled(scenes: SceneFolder, resolution: int, cache: Path, name: str) -> Labelled:
+def labelled(scenes: SceneFolder, resolution: int, cache: Path, name: str) -> Labelled:
+    """Scenes at one size, kept under a name in a cache folder."""
     return Labelled(load_pixels(scenes, resolution, cache / f"{name}-{resolution}.npy"), scenes.labels)
 
 
 def _random_sets(train: Labelled, ipc: int, settings: Settings) -> list[Labelled]:
     # A new draw for every training: the spread of `random` holds the luck of the draw.
     seeds = [derive(settings.seed, "random", i) for i in range(settings.evaluation.n_seeds)]
-    return [_pick(train, random_subset(train.labels, ipc, seed)) for seed in seeds]
+    return [pick(train, random_subset(train.labels, ipc, seed)) for seed in seeds]
 
 
-def _pick(scenes: Labelled, index: NDArray[np.int64]) -> Labelled:
+def pick(scenes: Labelled, index: NDArray[np.int64]) -> Labelled:
+    """Some of the images."""
     return Labelled(np.asarray(scenes.images[index]), scenes.labels[index])
 
 

@@ -40,16 +40,24 @@ class Work:
         hardware: device and precision.
         train: the scenes that may be learned from.
         test: the scenes that only the evaluation opens.
+        base: the folder of another run on the same scenes, whose latents, classifier and generator are used; None: its
+            own.
     """
 
     run: Run
     hardware: Hardware
     train: SceneFolder
     test: SceneFolder
+    base: Path | None = None
 
     @property
     def settings(self) -> Settings:
         return self.run.settings
+
+    @property
+    def learned_in(self) -> Path:
+        """Where latents, classifier and generator are."""
+        return self.base or self.run.root
 
     @cached_property
     def resolution(self) -> int:
@@ -61,14 +69,14 @@ class Work:
 
     def pixels(self) -> NDArray[np.uint8]:
         """Train scenes at working size, uint8 (N, H, W, 3), memory-mapped."""
-        return load_pixels(self.train, self.resolution, self.run / "cache" / f"train-{self.resolution}.npy")
+        return load_pixels(self.train, self.resolution, self.learned_in / "cache" / f"train-{self.resolution}.npy")
 
     def latents(self) -> LatentCache:
-        return LatentCache.load(self.run / "latents" / "train.safetensors")
+        return LatentCache.load(self.learned_in / "latents" / "train.safetensors")
 
     def generator(self) -> Generator:
         """The trained, adapted or given generator, ready to draw."""
-        own = self.run.root / "generator"
+        own = self.learned_in / "generator"
         source = self.settings.generator if self.settings.generator and not own.exists() else own
         return Generator.load(source).to(self.hardware.device).frozen()
 
@@ -103,6 +111,7 @@ def open_work(
     captions: Path | None = None,
     reporter: Reporter | None = None,
     spare: int = 2,
+    seen: frozenset[str] = frozenset(),
 ) -> Work:
     """Read, check and split DATA, or take up a run where it stands.
 
@@ -113,6 +122,7 @@ def open_work(
         captions: JSON lines with captions, instead of those beside DATA.
         reporter: told of progress.
         spare: train images a class that are needed beyond `settings.ipc`.
+        seen: hashes of scenes that must not judge, beside those that the given generator has learned from.
 
     Raises:
         DataError: DATA cannot be used; the message says why and what would help.
@@ -128,7 +138,7 @@ def open_work(
     run = Run(out, settings, reporter)
     try:
         hardware = find_hardware(settings.precision)
-        train, test = _scenes(run, sources, captions, hardware, spare)
+        train, test = _scenes(run, sources, captions, hardware, spare, seen)
     except BaseException as error:
         # A folder that holds nothing but wrong settings would only be in the way of the mended command.
         run.discard() if fresh and isinstance(error, TerraDistillError) else run.close()
@@ -137,7 +147,7 @@ def open_work(
 
 
 def _scenes(
-    run: Run, sources: Sequence[str | Path], captions: Path | None, hardware: Hardware, spare: int
+    run: Run, sources: Sequence[str | Path], captions: Path | None, hardware: Hardware, spare: int, seen: frozenset[str]
 ) -> tuple[SceneFolder, SceneFolder]:
     settings = run.settings.data
     data = " + ".join(str(source) for source in sources)
@@ -159,7 +169,7 @@ def _scenes(
         return train, test
     with run.stage("read", "Reading and checking scenes") as stage:
         scenes, report = check_scenes(scenes, on_corrupt=settings.on_corrupt, progress=stage.progress)
-        train, test = divide(scenes, settings, dropped=report.dropped, seen=_seen(run.settings.generator))
+        train, test = divide(scenes, settings, dropped=report.dropped, seen=seen | _seen(run.settings.generator))
         _require_usable(run.settings, train, test, spare)
         info = scenes.info
         run.describe(

@@ -1,0 +1,287 @@
+"""The stages of the main job that choose and draw, each from files to files: prototypes, candidates, export."""
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from sklearn.decomposition import PCA
+from torch import Tensor, nn
+
+from terradistill.data.aggregation import medoid_caption, telling_phrases, within
+from terradistill.data.images import to_uint8
+from terradistill.data.scenes import write_scene_folder
+from terradistill.distillation.clusters import pooled_features
+from terradistill.distillation.learning import judge, known_numbers
+from terradistill.distillation.originality import Originality
+from terradistill.distillation.prototypes import Prototypes, choose_prototypes, prototype_latents
+from terradistill.distillation.work import Work
+from terradistill.models.generator import Generator
+from terradistill.sampling.guidance import blend_prototypes, classifier_free, push_to_prototypes
+from terradistill.sampling.refinement import refine
+from terradistill.sampling.sampler import Guidance, Request, sample
+from terradistill.sampling.selection import best_of, herding, margins
+from terradistill.seeding import derive, noise
+from terradistill.training.classifier import embed, predict
+
+SHOWN = 200  # scenes of a class in the report's picture of the clusters
+COPY_TRIES = 3  # choices that are made anew where one is a near-copy of a train scene
+
+
+def prototypes(work: Work) -> None:
+    """Choose what stands for each class: `prototypes.json`, `latents/prototypes.safetensors`."""
+    run, settings = work.run, work.settings
+    if run.done("prototypes"):
+        return
+    wanted, labels = settings.prototypes, work.train.labels
+    with run.stage("prototypes", "Choosing prototypes") as stage:
+        latents = work.latents().means()
+        if wanted.space == "latent":
+            features = pooled_features(latents, wanted.pool)
+        else:
+            features = embed(judge(work), latents, work.hardware).numpy()
+        chosen = choose_prototypes(features, labels, settings.ipc, wanted, derive(settings.seed, "prototypes"))
+        with stage.writes("latents/prototypes.safetensors") as path:
+            save_file({"latents": prototype_latents(latents, labels, chosen, wanted.rule)}, path)
+        scenes, names = work.train.scenes, settings.export.keep_names
+        prompts = _prompts(work, chosen.clusters)
+        rows = [
+            {
+                "class": work.train.classes[label],
+                "sha256": [scenes[i].sha256 for i in members],
+                "cluster_size": [int(size) for size in chosen.sizes[label]],
+                "prompt": prompts[label],
+                **({"file_name": [scenes[i].name for i in members]} if names else {}),
+            }
+            for label, members in enumerate(chosen.indices)
+        ]
+        run.write_json("clusters.json", _projections(work, features, chosen))
+        run.write_json("prototypes.json", rows)
+        alone, out = int((chosen.sizes == 1).sum()), int((chosen.clusters < 0).sum())
+        stage.note = f"{chosen.indices.size} prototypes, {alone} of them alone in their cluster, {out} scenes left out"
+
+
+def _projections(work: Work, features: NDArray[np.float32], chosen: Prototypes) -> list[dict[str, Any]]:
+    """The clusters of each class in the two directions in which they differ most: for the report."""
+    projections = []
+    for label, name in enumerate(work.train.classes):
+        member = np.flatnonzero(work.train.labels == label)
+        flat = PCA(2, random_state=0).fit_transform(features[member]) if len(member) > 2 else np.zeros((len(member), 2))
+        some = np.unique(np.linspace(0, len(member) - 1, SHOWN).astype(int))
+        shown = np.union1d(some, np.flatnonzero(np.isin(member, chosen.indices[label])))
+        projections.append(
+            {
+                "name": name,
+                "xy": np.round(flat[shown], 3).tolist(),
+                "cluster": chosen.clusters[member[shown]].tolist(),
+                "prototypes": np.flatnonzero(np.isin(member[shown], chosen.indices[label])).tolist(),
+            }
+        )
+    return projections
+
+
+def _prompts(work: Work, clusters: NDArray[np.int64]) -> list[list[str]]:
+    """A prompt for each cluster of each class."""
+    settings, of_class = work.settings, work.prompts()
+    if settings.prototypes.prompt == "class":
+        return [[prompt] * settings.ipc for prompt in of_class]
+    captions = work.captions()
+    said: list[list[str]] = [[] for _ in range(len(of_class) * settings.ipc)]
+    for texts, label, cluster in zip(captions, work.train.labels, clusters, strict=True):
+        if cluster >= 0:  # a scene's first caption is its class's prompt
+            said[label * settings.ipc + cluster] += texts[1:]
+    if settings.prototypes.prompt == "medoid":
+        prompts = [medoid_caption(texts or [of_class[k // settings.ipc]]) for k, texts in enumerate(said)]
+    else:
+        tokenizer = work.generator().tokenizer
+
+        def length(text: str) -> int:
+            return len(tokenizer(text).input_ids)
+
+        found = enumerate(telling_phrases(said))
+        most = tokenizer.model_max_length
+        prompts = [within(of_class[k // settings.ipc], phrases, length, most) for k, phrases in found]
+    return [prompts[k : k + settings.ipc] for k in range(0, len(prompts), settings.ipc)]
+
+
+def prototype_prompts(work: Work) -> list[str]:
+    """The prompt of each prototype, class after class."""
+    return [prompt for row in json.loads((work.run / "prototypes.json").read_text()) for prompt in row["prompt"]]
+
+
+def prototype_indices(work: Work) -> NDArray[np.int64]:
+    """The prototypes' places in the train split: int64 (n_classes, ipc)."""
+    place = {scene.sha256: i for i, scene in enumerate(work.train.scenes)}
+    rows = json.loads((work.run / "prototypes.json").read_text())
+    return np.array([[place[sha] for sha in row["sha256"]] for row in rows], dtype=np.int64)
+
+
+def candidate_seeds(work: Work) -> list[int]:
+    """One seed a candidate, by class, prototype and candidate: more classes or candidates leave the others alone."""
+    return [
+        derive(work.settings.seed, "candidate", name, k, r)
+        for name in work.train.classes
+        for k in range(work.settings.ipc)
+        for r in range(work.settings.sampling.candidates)
+    ]
+
+
+def candidates(work: Work) -> None:
+    """Draw R candidates a prototype and keep the best: `latents/distilled.safetensors`."""
+    run, settings = work.run, work.settings
+    if run.done("candidates"):
+        return
+    wanted = settings.sampling
+    with run.stage("candidates", "Drawing and selecting candidates") as stage:
+        generator = work.generator()
+        targets = load_file(run / "latents" / "prototypes.safetensors")["latents"]
+        labels = np.repeat(np.arange(len(work.train.classes)), settings.ipc)
+        if wanted.target_jitter:
+            seeds = [derive(settings.seed, "jitter", c, k) for c in work.train.classes for k in range(settings.ipc)]
+            targets = targets + noise(seeds, targets.shape[1:]) / targets[0].numel() ** 0.5
+        # Everything from here on is R rows a prototype, side by side.
+        rows = np.repeat(np.arange(len(targets)), wanted.candidates)
+        text = generator.embed([*prototype_prompts(work), ""])
+        known = known_numbers(work, generator)
+        request = Request(
+            text=text[:-1],
+            prompt_of=torch.as_tensor(rows),
+            seeds=candidate_seeds(work),
+            metadata=known[prototype_indices(work).ravel()[rows]] if known is not None else None,
+            start=targets[rows] if wanted.start == "prototype" else None,
+            strength=wanted.strength,
+        )
+        guide = {"blend": blend_prototypes, "push": push_to_prototypes}[wanted.prototype_guidance]
+        guidances: list[Guidance] = [
+            classifier_free(wanted.cfg_scale, text[-1:]),
+            guide(
+                targets[rows], generator.parameterisation, scale=wanted.prototype_scale, until=wanted.prototype_until
+            ),
+        ]
+        drawn = sample(
+            generator,
+            request,
+            steps=wanted.steps,
+            hardware=work.hardware,
+            scheduler=wanted.scheduler,
+            guidances=guidances,
+            batch_size=wanted.batch_size,
+            progress=stage.progress,
+        )
+        scores = margins(predict(judge(work), drawn, work.hardware), torch.as_tensor(labels[rows]))
+        barred = torch.zeros(len(drawn), dtype=torch.bool)
+        original, tries = Originality(work), 0
+        while True:
+            if wanted.selection == "margin":
+                kept = best_of(scores.masked_fill(barred, -torch.inf), wanted.candidates)
+            else:
+                kept = _herded(work, drawn, barred)
+            copies = original.copies(_decoded(work, generator, drawn[kept]), labels)
+            tries += 1
+            # Of a prototype whose candidates are all copies the last one stays: the audit will show it.
+            if not copies.any() or barred[kept[copies]].all() or tries > COPY_TRIES:
+                break
+            barred[kept[copies]] = True
+        with stage.writes("latents/distilled.safetensors") as path:
+            save_file({"latents": _refined(work, drawn[kept]), "margin": scores[kept], "candidate": kept}, path)
+        right = float((scores[kept] > 0).float().mean())
+        stage.note = f"{len(kept)} of {len(drawn)} kept, {right:.0%} of them judged as their class"
+        if barred.any():
+            stage.note += f", {int(barred.sum())} near-copies of train scenes passed over, {int(copies.sum())} left"
+
+
+def _decoded(work: Work, generator: Generator, latents: Tensor) -> NDArray[np.uint8]:
+    """Images uint8 (n, H, W, 3) of scaled latents."""
+    with work.hardware.autocast():
+        parts = latents.to(work.hardware.device).split(64)
+        return np.concatenate([to_uint8(generator.decode(part)) for part in parts])
+
+
+def _herded(work: Work, drawn: Tensor, barred: Tensor) -> Tensor:
+    """Of each class's candidates, side by side, those whose mean is the real one's, to the latent classifier."""
+    classes = len(work.train.classes)
+    candidates = embed(judge(work), drawn, work.hardware).unflatten(0, (classes, -1))
+    barred = barred.unflatten(0, (classes, -1))
+    places = herding(candidates, _class_means(work), work.settings.ipc, barred).sort(1).values
+    first = torch.arange(classes)[:, None] * candidates.shape[1]
+    return torch.as_tensor((places + first).flatten())
+
+
+def _class_means(work: Work) -> Tensor:
+    """Mean features of the train scenes of each class, to the latent classifier: float32 (n_classes, D)."""
+    real = embed(judge(work), work.latents().means(), work.hardware)
+    labels = work.train.labels
+    return torch.stack([real[np.flatnonzero(labels == label)].mean(0) for label in range(len(work.train.classes))])
+
+
+def _refined(work: Work, latents: Tensor) -> Tensor:
+    """The chosen latents, moved as far as `sampling.refine_steps` says."""
+    wanted, device = work.settings.sampling, work.hardware.device
+    if wanted.refine_steps == 0:
+        return latents
+    model = judge(work).requires_grad_(False)
+    groups = torch.arange(len(work.train.classes)).repeat_interleave(work.settings.ipc)
+
+    def features(z: Tensor) -> Tensor:
+        return nn.functional.normalize(model.features(z).float(), dim=1)
+
+    moved = refine(
+        latents.to(device),
+        groups,
+        _class_means(work).to(device),
+        features,
+        steps=wanted.refine_steps,
+        leash=wanted.refine_leash,
+    )
+    return moved.cpu()
+
+
+def export(work: Work) -> None:
+    """Decode the chosen latents into a scene folder: `distilled/`."""
+    run, settings = work.run, work.settings
+    if run.done("export"):
+        return
+    with run.stage("export", "Writing the distilled scenes") as stage:
+        generator = work.generator()
+        chosen = load_file(run / "latents" / "distilled.safetensors")
+        images = _decoded(work, generator, chosen["latents"])
+        labels = np.repeat(np.arange(len(work.train.classes)), settings.ipc)
+        prompts, seeds = prototype_prompts(work), candidate_seeds(work)
+        info, known = work.train.info, work.metadata()
+        # Of each image, the prototype that it was led to.
+        prototype = (chosen["candidate"] // settings.sampling.candidates).tolist()
+        indices = prototype_indices(work).ravel()
+        gsd_m = [known[indices[k]].get("gsd_m") for k in prototype]  # as the generator was told it
+        rows = [
+            {
+                "prompt": prompts[prototype[place]],
+                "seed": seeds[int(candidate)],
+                "prototype": prototype[place] % settings.ipc,
+                "candidate": int(candidate) % settings.sampling.candidates,
+                "margin": round(float(margin), 4),
+                **({"gsd_m": gsd_m[place]} if gsd_m[place] else {}),
+            }
+            for place, (label, candidate, margin) in enumerate(
+                zip(labels, chosen["candidate"], chosen["margin"], strict=True)
+            )
+        ]
+        with stage.writes("distilled") as folder:
+            write_scene_folder(
+                folder,
+                work.train.classes,
+                images,
+                labels,
+                rows,
+                {
+                    "name": f"{info.name}-distilled-ipc{settings.ipc}",
+                    "title": f"{info.title}, distilled to {settings.ipc} images per class",
+                    "readable": {name: work.train.readable(name) for name in work.train.classes},
+                    "gsd_m": gsd_m[0] if len(set(gsd_m)) == 1 else None,
+                    "licence": info.licence,
+                    "citation": info.citation,
+                    "made_by": "terradistill",
+                },
+            )
+        stage.note = f"{len(labels)} images"

@@ -1,0 +1,175 @@
+"""The stages of the main job that learn, each from files to files: autoencoder, latents, classifier, generator."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from terradistill.config import DiffusionSettings
+from terradistill.distillation.teacher import trained_network
+from terradistill.distillation.work import Work
+from terradistill.errors import RunError
+from terradistill.models.autoencoder import build_vae
+from terradistill.models.generator import Generator, build_generator
+from terradistill.models.latent_classifier import LatentClassifier
+from terradistill.models.perceptual import Perceptual
+from terradistill.run import Stage
+from terradistill.seeding import derive
+from terradistill.training.autoencoder import reconstruction_psnr, train_autoencoder
+from terradistill.training.classifier import train_latent_classifier
+from terradistill.training.diffusion import Consistency, repeats, train_diffusion
+from terradistill.training.latents import encode_scenes
+
+
+def _loop(work: Work, stage: Stage) -> dict[str, Any]:
+    """What every training loop is given: where to compute, where to leave its checkpoint, whom to tell."""
+    return {
+        "hardware": work.hardware,
+        "checkpoint": stage.work / "checkpoint.safetensors",
+        "checkpoint_seconds": work.settings.checkpoint_seconds,
+        "watch": stage,
+    }
+
+
+def autoencoder(work: Work) -> None:
+    """Train the autoencoder: `autoencoder/`."""
+    run, settings = work.run, work.settings
+    if settings.generator is not None or run.done("autoencoder"):
+        return
+    with run.stage("autoencoder", "Training the autoencoder") as stage:
+        pixels = work.pixels()
+        vae = build_vae(settings.autoencoder, work.resolution, derive(settings.seed, "autoencoder weights"))
+        vae.to(work.hardware.device)
+        train_autoencoder(
+            vae,
+            pixels,
+            settings.autoencoder,
+            seed=derive(settings.seed, "autoencoder"),
+            **_loop(work, stage),
+        )
+        with stage.writes("autoencoder") as folder:
+            vae.save_pretrained(folder, safe_serialization=True)
+        stage.note = f"{reconstruction_psnr(vae, pixels, work.hardware):.1f} dB on train scenes"
+
+
+def encode(work: Work) -> None:
+    """Encode the train scenes once: `latents/train.safetensors`."""
+    from diffusers import AutoencoderKL
+
+    run, settings = work.run, work.settings
+    if run.done("encode"):
+        return
+    with run.stage("encode", "Encoding the train scenes") as stage:
+        if settings.generator is None:
+            vae = AutoencoderKL.from_pretrained(run / "autoencoder").to(work.hardware.device).eval()
+            generator = Generator(vae, None, None, None, None)
+        else:
+            generator = work.generator()
+        latents = encode_scenes(
+            generator, work.pixels(), n_views=settings.diffusion.views, hardware=work.hardware, watch=stage
+        )
+        with stage.writes("latents/train.safetensors") as path:
+            latents.save(path)
+        stage.note = f"{latents.n_views} views"
+
+
+def diffusion(work: Work) -> None:
+    """Train the denoiser and its text encoder, or adapt those of a given generator: `generator/`."""
+    from diffusers import AutoencoderKL
+
+    run, settings = work.run, work.settings
+    given, wanted = settings.generator, settings.diffusion
+    if run.done("diffusion") or (given is not None and settings.finetune.steps == 0):
+        return
+    if run.done("decoder"):
+        raise RunError(f"{run.root} holds a generator with a new decoder: give it as --generator, and another --out.")
+    with run.stage("diffusion", "Training the generator" if given is None else "Adapting the generator") as stage:
+        captions = work.captions()
+        if given is None:
+            vae = AutoencoderKL.from_pretrained(run / "autoencoder")
+            texts = [text for several in captions for text in several]
+            generator = build_generator(wanted, vae, work.resolution, texts, derive(settings.seed, "generator weights"))
+        else:
+            generator = Generator.load(given)
+            wanted = settings.finetune.of(wanted)
+        generator.to(work.hardware.device)
+        train_diffusion(
+            generator,
+            work.latents(),
+            captions,
+            wanted,
+            metadata=known_numbers(work, generator),
+            repeats=repeats(work.train.labels, wanted.balance),
+            text_encoder=given is None or settings.finetune.text_encoder,
+            lora_rank=None if given is None else settings.finetune.lora_rank,
+            consistency=_consistency(work, wanted),
+            seed=derive(settings.seed, "diffusion"),
+            **_loop(work, stage),
+        )
+        with stage.writes("generator") as folder:
+            generator.learned_from |= work.learned
+            generator.save(folder)
+
+
+def _consistency(work: Work, wanted: DiffusionSettings) -> Consistency | None:
+    if wanted.consistency_weight == 0:
+        return None
+    return Consistency(judge(work).requires_grad_(False), torch.as_tensor(work.train.labels), wanted)
+
+
+def decoder(work: Work) -> None:
+    """Train the decoder of the given generator on, by eye as well as by pixel: `generator/`. Its latents stay."""
+    run, settings = work.run, work.settings
+    if run.done("decoder"):
+        return
+    if run.done("diffusion"):
+        raise RunError(f"{run.root} holds an adapted generator: give it as --generator, and another --out.")
+    with run.stage("decoder", "Training the decoder") as stage:
+        generator, pixels = Generator.load(str(settings.generator)).to(work.hardware.device), work.pixels()
+        seed = derive(settings.seed, "decoder")
+        network = trained_network(work, pixels, work.resolution, stage.work / "features.safetensors", seed)
+        train_autoencoder(
+            generator.vae,
+            pixels,
+            settings.autoencoder,
+            perceptual=Perceptual(network),
+            seed=seed,
+            **_loop(work, stage),
+        )
+        with stage.writes("generator") as folder:
+            generator.learned_from |= work.learned
+            generator.save(folder)
+        stage.note = f"{reconstruction_psnr(generator.vae, pixels, work.hardware):.1f} dB on train scenes"
+
+
+def known_numbers(work: Work, generator: Generator) -> Tensor | None:
+    """Metadata of the train scenes as the generator takes them, float32 (N, fields); None where it takes none."""
+    numbers = generator.metadata_encoder
+    if numbers is None:
+        return None
+    return numbers.table([numbers.sayable(row) for row in work.metadata()])
+
+
+def classifier(work: Work) -> None:
+    """Train the latent classifier: `classifier/`."""
+    run, settings = work.run, work.settings
+    if run.done("classifier"):
+        return
+    with run.stage("classifier", "Training the latent classifier") as stage:
+        model, accuracy = train_latent_classifier(
+            work.latents(),
+            work.train.labels,
+            len(work.train.classes),
+            settings.classifier,
+            seed=derive(settings.seed, "classifier"),
+            hardware=work.hardware,
+            watch=stage,
+        )
+        with stage.writes("classifier") as folder:
+            model.save(folder)
+        stage.note = f"{accuracy:.1%} of its validation scenes right"
+
+
+def judge(work: Work) -> LatentClassifier:
+    """The latent classifier, ready to judge."""
+    return LatentClassifier.load(work.learned_in / "classifier").to(work.hardware.device)

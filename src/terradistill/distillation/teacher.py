@@ -1,0 +1,94 @@
+"""A network of pixels trained on the run's train scenes: what it sees in them serves coresets and perceptual terms."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from terradistill.config import EvaluationSettings
+from terradistill.data.images import load_pixels
+from terradistill.distillation.work import Work
+from terradistill.evaluation.recipe import embed, fit, repeatable
+from terradistill.models.downstream import build_network
+from terradistill.run import Progress, replacing
+from terradistill.seeding import derive
+
+NETWORK = "convnet3"
+
+
+def trained_network(
+    work: Work,
+    pixels: NDArray[np.uint8],
+    resolution: int,
+    kept: Path,
+    seed: int,
+    settings: EvaluationSettings | None = None,
+    progress: Progress | None = None,
+) -> nn.Module:
+    """A classifier of the train scenes, wanted for its features; read from the file `kept` after a kill.
+
+    Args:
+        work: the run.
+        pixels: its train scenes, uint8 (N, H, W, 3).
+        resolution: side at which the network sees them, pixels.
+        kept: safetensors file.
+        seed: of its weights and training.
+        settings: the recipe; None: the defaults, whatever the run's own are.
+        progress: called after every step.
+    """
+    device = work.hardware.device
+    with repeatable(derive(seed, "features"), device):
+        network = build_network(NETWORK, len(work.train.classes), resolution).to(device)
+        if kept.exists():
+            network.load_state_dict(load_file(kept))
+            return network
+        fit(
+            network,
+            pixels,
+            work.train.labels,
+            resolution,
+            settings or EvaluationSettings(),
+            seed=seed,
+            device=device,
+            bf16=work.hardware.bf16,
+            progress=progress,
+        )
+    with replacing(kept) as part:
+        save_file(network.state_dict(), part)
+    return network
+
+
+def teach(work: Work) -> None:
+    """What a network that was trained on the train scenes sees in them: `teacher/`."""
+    run, settings = work.run, work.settings
+    if run.done("teacher"):
+        return
+    side = settings.evaluation.resolution or work.resolution
+    with run.stage("teacher", "Training a network on the train scenes") as stage:
+        pixels = load_pixels(work.train, side, run / "cache" / f"train-{side}.npy")
+        seed, kept = derive(settings.seed, "teacher"), stage.work / "model.safetensors"
+        network = trained_network(work, pixels, side, kept, seed, settings.evaluation, stage.progress)
+        device, bf16 = work.hardware.device, work.hardware.bf16
+        with stage.writes("teacher") as folder:
+            folder.mkdir()
+            save_file(network.state_dict(), folder / "model.safetensors")
+            save_file(
+                {"train": embed(network, pixels, side, device=device, bf16=bf16)}, folder / "features.safetensors"
+            )
+
+
+def teacher_network(work: Work) -> nn.Module:
+    """The network that `teach` trained."""
+    side = work.settings.evaluation.resolution or work.resolution
+    network = build_network(NETWORK, len(work.train.classes), side)
+    network.load_state_dict(load_file(work.run / "teacher" / "model.safetensors"))
+    return network.to(work.hardware.device).eval()
+
+
+def taught_features(work: Work) -> NDArray[np.float32]:
+    """Features of the train scenes, of length 1: float32 (N, D)."""
+    features = load_file(work.run / "teacher" / "features.safetensors")["train"]
+    unit: NDArray[np.float32] = nn.functional.normalize(features, dim=1).numpy()
+    return unit

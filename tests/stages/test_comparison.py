@@ -1,0 +1,64 @@
+"""One command, many methods, one table; interrupted, it goes on."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TINY, terradistill
+
+METHODS = "default,text,random,random+soft,medoid,herding,k-center,feature-medoid,rded,full"
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The table of one small dataset."""
+    return tmp_path_factory.mktemp("table") / "out"
+
+
+def _arguments(drawn: Path, table: Path, *more: str) -> list[str]:
+    few = ["--preset", "tiny", *TINY[4:], "--set", "sampling.steps=2", "--set", "evaluation.n_seeds=1"]
+    return ["bench", "scoreboard", "--data", str(drawn), "--out", str(table), "--seeds", "2", *few, *more]
+
+
+def test_every_method_has_its_row_and_none_is_made_twice(
+    drawn: Path, table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = _arguments(drawn, table, "--methods", METHODS, "--ipc", "1,2", "--trainings", "2")
+    code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, error
+    rows = json.loads((table / "scores.json").read_text())
+    expected = {(method, ipc) for method in METHODS.split(",")[:-1] for ipc in (1, 2)} | {("full", None)}
+    assert {(row["method"], row["ipc"]) for row in rows} == expected
+    assert len(rows) == len(expected)
+    sets = {row["method"]: row["n_sets"] for row in rows}
+    assert (sets["default"], sets["text"], sets["random"], sets["herding"]) == (2, 2, 2, 1)
+    drawn_rows = [row for row in rows if row["method"] == "default"]
+    assert all(row["oa_std_sets"] is not None and row["ior"] is not None and row["bytes"] > 0 for row in drawn_rows)
+    generators = list((table / rows[0]["dataset"] / "generators").iterdir())
+    assert len(generators) == 1, "both synthetic methods are drawn by one generator"
+
+    before = (table / "scores.json").stat().st_mtime_ns
+    code, _ = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0
+    assert (table / "scores.json").stat().st_mtime_ns == before
+
+    lines = list(csv.DictReader((table / "scoreboard.csv").open()))
+    assert len(lines) == len(rows)
+    page = (table / "scoreboard.md").read_text()
+    assert "terradistill bench scoreboard" in page
+    assert page.count("| herded real |") == 2
+    soft, hard = (next(row for row in rows if row["method"] == name) for name in ("random+soft", "random"))
+    assert (soft["labels"], hard["labels"]) == ("soft", "hard")
+    assert soft["bytes"] == hard["bytes"] + 2 * 3 * hard["n_train"], "two bytes a class and image"
+    assert (table / "scoreboard.html").read_text().count("<svg") == 2
+
+
+def test_a_wrong_list_of_numbers_is_one_sentence(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = _arguments(drawn, tmp_path / "x", "--ipc", "1,many")
+    code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 2
+    assert "'1,many'" in error

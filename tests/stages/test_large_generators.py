@@ -1,0 +1,135 @@
+"""Stable Diffusion 1.5, 2.1 and Text2Earth: tiny pipelines of exactly those architectures, saved and distilled with."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import terradistill as td
+from tests.conftest import tiny_settings
+
+KINDS: dict[str, dict[str, Any]] = {
+    "stable-diffusion-1.5": {
+        "unet": {"attention_head_dim": 2},
+        "schedule": ("PNDMScheduler", {"prediction_type": "epsilon"}),
+        "text": {"hidden_act": "quick_gelu"},
+    },
+    "stable-diffusion-2.1": {
+        "unet": {"attention_head_dim": (2, 4), "use_linear_projection": True, "upcast_attention": True},
+        "schedule": ("DDIMScheduler", {"prediction_type": "v_prediction"}),
+        "text": {"hidden_act": "gelu"},
+    },
+    "text2earth": {
+        "unet": {"attention_head_dim": (2, 4), "use_linear_projection": True, "num_class_embeds": 20},
+        "schedule": ("DDIMScheduler", {"prediction_type": "epsilon"}),
+        "text": {"hidden_act": "gelu"},
+    },
+}
+
+
+def tiny_pipeline(kind: str, folder: Path) -> Path:
+    """A saved pipeline with random weights, 64 pixels a side."""
+    import diffusers
+    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from terradistill.models.tokenizer import build_tokenizer
+
+    what = KINDS[kind]
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(["a satellite image of a river"], 600, 16)
+    schedule, more = what["schedule"]
+    pipeline: Any = StableDiffusionPipeline(
+        vae=AutoencoderKL(
+            block_out_channels=(8, 8, 16, 16),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=4,
+            scaling_factor=0.18215,
+        ),
+        unet=UNet2DConditionModel(
+            sample_size=8,
+            in_channels=4,
+            out_channels=4,
+            block_out_channels=(16, 32),
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            layers_per_block=2,
+            cross_attention_dim=16,
+            norm_num_groups=8,
+            **what["unet"],
+        ),
+        text_encoder=CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=16,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+                **what["text"],
+            )
+        ),
+        tokenizer=tokenizer,
+        scheduler=getattr(diffusers, schedule)(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, clip_sample=False, **more
+        )
+        if schedule == "DDIMScheduler"
+        else getattr(diffusers, schedule)(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            steps_offset=1,
+            skip_prk_steps=True,
+            **more,
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_adapted_by_low_rank_adapters_and_drawn_from(kind: str, drawn: Path, tmp_path: Path) -> None:
+    source = tiny_pipeline(kind, tmp_path / "pipeline")
+    generator = td.Generator.load(source)
+    assert (generator.factor, generator.resolution, generator.parameterisation.kind) == (
+        8,
+        64,
+        KINDS[kind]["schedule"][1]["prediction_type"],
+    )
+    settings = tiny_settings(
+        generator=str(source), finetune__steps=3, finetune__lora_rank=4, finetune__text_encoder=False
+    )
+    made = td.distill(drawn, tmp_path / "run", settings, evaluate=False)
+    assert {(scene.width, scene.height) for scene in td.check_scenes(made.scenes)[0].scenes} == {(64, 64)}
+    before, after = (td.Generator.load(folder) for folder in (source, made.run))
+    changed = [
+        name
+        for name, weight in after.unet.state_dict().items()
+        if not torch.equal(weight, before.unet.state_dict()[name])
+    ]
+    assert changed
+    assert all(any(layer in name for layer in ("attn", "conv", "proj", "ff.net")) for name in changed)
+    assert after.unet.config.num_class_embeds == before.unet.config.num_class_embeds
+    same = zip(after.text_encoder.parameters(), before.text_encoder.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in same)
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    settings = tiny_settings(generator="lcybuaa/Text2Earth", finetune__steps=3)
+    with pytest.raises(td.TerraDistillError, match="lcybuaa/Text2Earth cannot be") as error:
+        td.distill(drawn, tmp_path / "run", settings)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,86 @@
+"""The published systems as presets, end to end with tiny networks."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import terradistill as td
+from tests.conftest import TINY, tiny_settings
+
+WORDS = ("class", "medoid", "phrases")
+
+
+def preset(name: str, **given: object) -> td.Settings:
+    """A published system with as little work as shows that it runs."""
+    less = ["sampling.steps=4", "sampling.candidates=2", "classifier.max_steps=20", "classifier.width=16"]
+    more = ["prototypes.restarts=2", "finetune.steps=4", "evaluation.methods=['distilled']"]
+    settings = td.load_settings(["tiny", name], overrides=[*TINY[5::2], *less, *more], **{"ipc": 2, **given})
+    assert settings.generator is None or given
+    return settings
+
+
+@pytest.mark.parametrize("name", ["dpd", "dpd-v1", "text", "d4m"])
+def test_every_published_system_makes_a_set(name: str, finished: td.Distilled, drawn: Path, tmp_path: Path) -> None:
+    settings = preset(name, generator=str(finished.run))
+    made = td.distill(drawn, tmp_path / "run", settings, evaluate=False)
+    assert made.scenes.counts == dict.fromkeys(made.scenes.classes, 2)
+    images = [made.scenes.read(i) for i in range(len(made.scenes))]
+    assert len(set(images)) == len(images)
+
+
+def test_consistency_changes_what_is_learned(drawn: Path, tmp_path: Path) -> None:
+    plain, pleased = (
+        td.train(drawn, tmp_path / f"{weight}", tiny_settings(diffusion__consistency_weight=weight))
+        for weight in (0.0, 5.0)
+    )
+    one, other = (td.Generator.load(folder).unet.state_dict() for folder in (plain, pleased))
+    assert any((one[name] != other[name]).any() for name in one)
+    stages = json.loads((tmp_path / "5.0" / "manifest.json").read_text())["stages"]
+    assert [stage["name"] for stage in stages][-2:] == ["classifier", "diffusion"]
+
+
+@pytest.mark.parametrize("prompt", WORDS)
+def test_prompts_of_prototypes_are_written_and_drawn_from(
+    prompt: str, finished: td.Distilled, drawn: Path, tmp_path: Path
+) -> None:
+    settings = tiny_settings(generator=str(finished.run), finetune__steps=0, prototypes__prompt=prompt)
+    made = td.distill(drawn, tmp_path / "run", settings, evaluate=False)
+    written = {row["class"]: row["prompt"] for row in json.loads((made.run / "prototypes.json").read_text())}
+    rows = [json.loads(line) for line in (made.run / "distilled" / "metadata.jsonl").read_text().splitlines()]
+    for row in rows:
+        assert row["prompt"] == written[row["file_name"].split("/")[0]][row["prototype"]]
+    tokenizer = td.Generator.load(finished.run).tokenizer
+    for name, prompts in written.items():
+        assert all(len(tokenizer(text).input_ids) <= tokenizer.model_max_length for text in prompts)
+        if prompt != "medoid":
+            assert all(text.startswith(f"a satellite image of {made.scenes.readable(name)}") for text in prompts)
+
+
+def test_a_herded_set_follows_the_class_more_closely_than_the_best_alone(
+    finished: td.Distilled, drawn: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    from terradistill.hardware import find_hardware
+    from terradistill.models.latent_classifier import LatentClassifier
+    from terradistill.training.classifier import embed
+    from terradistill.training.latents import LatentCache
+
+    off = {}
+    for rule in ("herding", "margin"):
+        settings = tiny_settings(
+            generator=str(finished.run), finetune__steps=0, sampling__selection=rule, sampling__candidates=6
+        )
+        run = td.distill(drawn, tmp_path / rule, settings, evaluate=False).run
+        model, hardware = LatentClassifier.load(run / "classifier"), find_hardware()
+        real = embed(model, LatentCache.load(run / "latents" / "train.safetensors").means(), hardware)
+        kept = embed(model, load_file(run / "latents" / "distilled.safetensors")["latents"], hardware)
+        split = json.loads((run / "split.json").read_text())["train"]
+        of_class = np.array([scene["name"].split("/")[0] for scene in split])
+        names = np.repeat(sorted(set(of_class)), 2)
+        off[rule] = sum(
+            float((kept[names == name].mean(0) - real[of_class == name].mean(0)).norm()) for name in set(of_class)
+        )
+    assert off["herding"] < off["margin"]
