@@ -113,6 +113,7 @@ class DiffusionSettings(Section):
     steps: int = Field(6000, ge=1)
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(4e-4, gt=0)
+    rate: Literal["cosine", "constant"] = Field("cosine", description="of learning, after the warm-up")
     weight_decay: float = Field(1e-2, ge=0)
     warmup_steps: int = Field(200, ge=0)
     noise_shift: float = Field(
@@ -152,9 +153,14 @@ class FinetuneSettings(Section):
         None, ge=1, description="adapt the denoiser by low-rank adapters, folded in at the end; none: all its weights"
     )
 
+    lora_layers: Literal["all", "attention"] = Field(
+        "all", description="attention: queries, keys, values and outputs alone, as in DPD; all: convolutions too [ours]"
+    )
+    rate: Literal["cosine", "constant"] = Field("cosine", description="of learning, after the warm-up; DPD: constant")
+
     def of(self, diffusion: DiffusionSettings) -> DiffusionSettings:
         """The settings of the loop that adapts."""
-        return diffusion.model_copy(update=self.model_dump(exclude={"text_encoder", "lora_rank"}))
+        return diffusion.model_copy(update=self.model_dump(exclude={"text_encoder", "lora_rank", "lora_layers"}))
 
 
 class ClassifierSettings(Section):
@@ -218,6 +224,7 @@ class SamplingSettings(Section):
         "margin",
         description="margin: DPD's best of R; herding: a set with the class's mean, to the latent classifier [ours]",
     )
+    avoid_copies: bool = Field(True, description="pass over candidates that are near-copies of train scenes [ours]")
     refine_steps: int = Field(
         0, ge=0, description="of moving the chosen latents until their mean features are the class's; 0: not [ours]"
     )

@@ -106,9 +106,12 @@ def print_plan(rows: Sequence["PlannedStage"], out: Path) -> None:
 def print_scores(rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         return
-    table = Table("method", "images a class", "network", "OA %", "AA %", "κ", box=None, padding=(0, 2))
+    several = len({row["dataset"] for row in rows}) > 1
+    heads = [*["dataset"] * several, "method", "images a class", "network", "OA %", "AA %", "κ"]
+    table = Table(*heads, box=None, padding=(0, 2))
     for row in rows:
         table.add_row(
+            *[escape(row["dataset"])] * several,
             row["method"],
             str(row["ipc"] or "all"),
             row["network"],

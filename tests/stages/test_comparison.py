@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import terradistill as td
 from tests.conftest import TINY, terradistill
 
 METHODS = "default,text,random,random+soft,medoid,herding,k-center,feature-medoid,rded,full"
@@ -44,14 +45,32 @@ def test_every_method_has_its_row_and_none_is_made_twice(
     assert code == 0
     assert (table / "scores.json").stat().st_mtime_ns == before
 
+    # One more number of images: the rows that are there stay, those that are missing come.
+    more = _arguments(drawn, table, "--methods", "text,random", "--ipc", "1,2,3", "--trainings", "2")
+    code, error = terradistill(*more, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, error
+    longer = json.loads((table / "scores.json").read_text())
+    assert [row["oa"] for row in longer[: len(rows)]] == [row["oa"] for row in rows]
+    assert {(row["method"], row["ipc"]) for row in longer[len(rows) :]} == {("text", 3), ("random", 3)}
+
+    # A set of the table can be audited by itself.
+    made = next(table.glob("*/sets/default-ipc2-0/distilled"))
+    assert td.audit(made, drawn, table.parent / "audit")["scenes"] == 6
+
     lines = list(csv.DictReader((table / "scoreboard.csv").open()))
-    assert len(lines) == len(rows)
+    assert len(lines) == len(longer)
     page = (table / "scoreboard.md").read_text()
     assert "terradistill bench scoreboard" in page
     assert page.count("| herded real |") == 2
     soft, hard = (next(row for row in rows if row["method"] == name) for name in ("random+soft", "random"))
     assert (soft["labels"], hard["labels"]) == ("soft", "hard")
     assert soft["bytes"] == hard["bytes"] + 2 * 3 * hard["n_train"], "two bytes a class and image"
+
+    # Under another recipe nothing of before may stand beside.
+    other = _arguments(drawn, table, "--methods", "random", "--ipc", "2", "--trainings", "1")
+    code, error = terradistill(*other, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, error
+    assert [row["method"] for row in json.loads((table / "scores.json").read_text())] == ["random"]
     assert (table / "scoreboard.html").read_text().count("<svg") == 2
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import terradistill as td
 from tests.conftest import TINY, tiny_settings
@@ -16,9 +17,7 @@ def preset(name: str, **given: object) -> td.Settings:
     """A published system with as little work as shows that it runs."""
     less = ["sampling.steps=4", "sampling.candidates=2", "classifier.max_steps=20", "classifier.width=16"]
     more = ["prototypes.restarts=2", "finetune.steps=4", "evaluation.methods=['distilled']"]
-    settings = td.load_settings(["tiny", name], overrides=[*TINY[5::2], *less, *more], **{"ipc": 2, **given})
-    assert settings.generator is None or given
-    return settings
+    return td.load_settings(["tiny", name], overrides=[*TINY[5::2], *less, *more], **{"ipc": 2, **given})
 
 
 @pytest.mark.parametrize("name", ["dpd", "dpd-v1", "text", "d4m"])
@@ -84,3 +83,39 @@ def test_a_herded_set_follows_the_class_more_closely_than_the_best_alone(
             float((kept[names == name].mean(0) - real[of_class == name].mean(0)).norm()) for name in set(of_class)
         )
     assert off["herding"] < off["margin"]
+
+
+def test_near_copies_of_train_scenes_are_passed_over(
+    finished: td.Distilled, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file
+
+    from terradistill.distillation import drawing
+    from terradistill.training.latents import LatentCache
+
+    plain = tiny_settings(generator=str(finished.run), finetune__steps=0, sampling__candidates=3)
+    before = td.distill(drawn, tmp_path / "before", plain, evaluate=False).run
+    first = int(load_file(before / "latents" / "distilled.safetensors")["candidate"][0])
+    draw = drawing.sample
+
+    def copying(*given: object, **named: object) -> object:
+        latents = draw(*given, **named)  # type: ignore[arg-type]
+        latents[first] = LatentCache.load(before / "latents" / "train.safetensors").means()[0]
+        return latents
+
+    monkeypatch.setattr(drawing, "sample", copying)
+    monkeypatch.setattr(drawing, "margins", lambda logits, _: (torch.arange(len(logits)) == first).float())
+    for wanted, expected in ((False, True), (True, False)):
+        settings = plain.model_copy(update={"sampling": plain.sampling.model_copy(update={"avoid_copies": wanted})})
+        run = td.distill(drawn, tmp_path / str(wanted), settings, evaluate=False).run
+        kept = load_file(run / "latents" / "distilled.safetensors")["candidate"].tolist()
+        assert (first in kept) == expected
+
+
+@pytest.mark.parametrize("change", [{"sampling__refine_steps": 3}, {"prototypes__space": "classifier"}])
+def test_options_of_our_own_run_to_the_end(
+    change: dict[str, object], finished: td.Distilled, drawn: Path, tmp_path: Path
+) -> None:
+    settings = tiny_settings(generator=str(finished.run), finetune__steps=0, **change)
+    made = td.distill(drawn, tmp_path / "run", settings, evaluate=False)
+    assert len({made.scenes.read(i) for i in range(len(made.scenes))}) == 6

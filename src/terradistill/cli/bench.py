@@ -41,7 +41,8 @@ def bench_scoreboard(
 ) -> None:
     """Score methods on datasets: one table, made by one recipe."""
     from terradistill import console
-    from terradistill.distillation.comparison import compare
+    from terradistill.config import presets
+    from terradistill.distillation.comparison import REAL, SOFT, compare
     from terradistill.report.table import write_table
 
     def settings_of(method: str) -> "Settings":
@@ -50,6 +51,12 @@ def bench_scoreboard(
             [*(preset or []), *of_method], config, set_, data__limit=limit, data__train_fraction=train_fraction
         )
 
+    known = ("default", *presets(), *REAL)
+    odd = [name for name in _words(methods) if name.removesuffix(SOFT) not in known]
+    if odd:
+        raise ConfigError(
+            f"There is no method {odd[0]!r}: choose among {', '.join(known)}, with {SOFT} after it or not."
+        )
     with console.Rich() as reporter:
         rows = compare(
             data,

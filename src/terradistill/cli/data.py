@@ -77,11 +77,13 @@ def data_caption(
 ) -> None:
     """Have a vision-language model describe every scene of DATA."""
     from terradistill import console
+    from terradistill.data.sources import open_scenes
     from terradistill.distillation.captioning import write_captions
     from terradistill.hardware import find_hardware
     from terradistill.models.captioner import INSTRUCTION, Captioner
 
     hardware = find_hardware()
+    open_scenes(data)  # a mistyped name is found before a model is fetched
     captioner = Captioner.load(model, hardware.device, bf16=hardware.bf16, instruction=instruction or INSTRUCTION)
     with console.Rich() as reporter:
         reporter.start("Describing scenes")

@@ -1,5 +1,6 @@
 """One prompt for many scenes: what the captions of a cluster have in common, and others do not say."""
 
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -25,7 +26,7 @@ def medoid_caption(captions: Sequence[str]) -> str:
         weights = TfidfVectorizer(token_pattern=_WORDS, ngram_range=(1, 2)).fit_transform(distinct)
     except ValueError:  # no words at all
         return str(distinct[counts.argmax()])
-    likeness = (weights @ weights.T).toarray() @ counts
+    likeness = weights @ (weights.T @ counts)
     return str(distinct[int(likeness.argmax())])
 
 
@@ -40,21 +41,29 @@ def telling_phrases(groups: Sequence[Sequence[str]]) -> list[list[str]]:
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    vectorizer = TfidfVectorizer(token_pattern=_WORDS, ngram_range=(2, 3), sublinear_tf=True)
+    words = re.compile(_WORDS)
+
+    def phrases_of(group: Sequence[str]) -> list[str]:
+        told = [words.findall(caption.lower()) for caption in group]
+        return [" ".join(said[i : i + n]) for said in told for n in (2, 3) for i in range(len(said) - n + 1)]
+
+    vectorizer = TfidfVectorizer(analyzer=phrases_of, sublinear_tf=True)
     try:
-        weights = vectorizer.fit_transform([" . ".join(group) for group in groups])
+        weights = vectorizer.fit_transform(groups)
     except ValueError:  # no phrase anywhere
         return [[] for _ in groups]
     names = vectorizer.get_feature_names_out()
     chosen = []
-    for row in weights.toarray():
+    for number in range(len(groups)):
+        row = weights[[number]]
         said: set[str] = set()
         phrases: list[str] = []
-        for index in np.argsort(-row, kind="stable")[:200]:
-            words = set(str(names[index]).split()) - _EMPTY
-            if row[index] > 0 and words - said and len(phrases) < _MOST_PHRASES:
-                phrases.append(str(names[index]))
-                said |= words
+        for place in np.lexsort((row.indices, -row.data)):
+            phrase = str(names[row.indices[place]])
+            told = set(phrase.split()) - _EMPTY
+            if told - said and len(phrases) < _MOST_PHRASES:
+                phrases.append(phrase)
+                said |= told
         chosen.append(phrases)
     return chosen
 

@@ -4,6 +4,7 @@ It finds what it looks for and proves nothing about the rest: an audit, not a gu
 """
 
 import json
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -56,7 +57,7 @@ def audit(
         DataError: the folders cannot be read, or a class of `scenes` has no real scene that was learned from.
     """
     settings, reporter, out = settings or Settings(), reporter or Silent(), Path(out)
-    judged, _ = check_scenes(open_scenes(scenes))
+    judged = open_scenes(scenes)  # unchecked: a picture that occurs twice is looked at twice
     real, _ = check_scenes(open_scenes(against))
     odd = sorted(set(judged.classes) - set(real.classes))
     if odd:
@@ -66,15 +67,18 @@ def audit(
         made = np.asarray(load_pixels(judged, SIDE, Path(cache) / "made.npy"))
         pixels = load_pixels(real, SIDE, Path(cache) / "real.npy")
         reporter.start("Comparing with real scenes")
-        rows: list[dict[str, Any]] = []
+        began, rows = time.monotonic(), [dict[str, Any]()] * len(judged)
         limits: dict[str, dict[str, float]] = {}
         told: list[tuple[NDArray[np.bool_], torch.Tensor]] = []
         neighbours = np.zeros(len(judged), np.int64)
         for label, name in enumerate(judged.classes):
             here, there = np.flatnonzero(judged.labels == label), real.labels == real.classes.index(name)
             inside, outside = np.flatnonzero(there & member), np.flatnonzero(there & ~member)
-            if not len(inside):
-                raise DataError(f"No scene of class {name!r} in {against} was learned from: nothing to compare with.")
+            if len(inside) + len(outside) < 2 or not len(inside):
+                raise DataError(
+                    f"Of class {name!r} in {against} {len(inside)} scenes were learned from and {len(outside)} not: "
+                    "expected at least one learned from, and another to tell likeness from copying."
+                )
             learned, unseen = np.asarray(pixels[inside]), np.asarray(pixels[outside])
             most = thresholds(
                 likeness(unseen, learned)
@@ -83,8 +87,9 @@ def audit(
             )
             found = likeness(made[here], learned)
             limits[name] = _by_band(most)
-            neighbours[here], class_rows = _rows(judged, here, real, inside, found, most)
-            rows += class_rows
+            neighbours[here], of_class = _rows(judged, here, real, inside, found, most)
+            for i, row in zip(here, of_class, strict=True):
+                rows[i] = row
             if len(outside):
                 both = np.concatenate([learned, unseen])
                 told.append((np.arange(len(both)) < len(learned), likeness(both, made[here]).value))
@@ -101,7 +106,7 @@ def audit(
         out.mkdir(parents=True, exist_ok=True)
         _picture(rows, made, pixels, neighbours, out / "audit.png")
     write_text(out / "audit.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")
-    reporter.end("Comparing with real scenes", 0.0, f"{len(near)} of {len(rows)} flagged")
+    reporter.end("Comparing with real scenes", time.monotonic() - began, f"{len(near)} of {len(rows)} flagged")
     return result
 
 
@@ -173,7 +178,6 @@ def _picture(
     path: Path,
 ) -> None:
     first = np.argsort([-row["excess"] for row in rows], kind="stable")[:SHOWN]
-    # Rows and images are both sorted by class, and within it as the folder lists them.
     both = np.stack([made[first], np.asarray(pixels[neighbours[first]])], axis=1)
     with replacing(path) as temporary:
         contact_sheet(both.reshape(-1, SIDE, SIDE, 3), 8, scale=2).save(temporary, "PNG")

@@ -31,7 +31,7 @@ def write_captions(
     known = parse_notes(_whole_lines(out), str(out)) if out.exists() else {}
     left = [i for i, scene in enumerate(scenes.scenes) if scene.name not in known]
     out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("a", encoding="utf-8") as file:
+    with out.open("a", encoding="utf-8", errors="backslashreplace") as file:
         for start in range(0, len(left), batch_size):
             batch = left[start : start + batch_size]
             texts = captioner.describe([decode(scenes.read(i)) for i in batch])

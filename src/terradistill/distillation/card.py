@@ -26,8 +26,12 @@ SETTINGS_THAT_MATTER = (
     ("sampling.scheduler", "sampler"),
     ("sampling.steps", "sampling steps"),
     ("sampling.cfg_scale", "classifier-free guidance"),
+    ("sampling.start", "start"),
+    ("sampling.prototype_guidance", "kind of prototype guidance"),
     ("sampling.prototype_scale", "prototype guidance"),
     ("sampling.candidates", "candidates per image"),
+    ("sampling.selection", "selection"),
+    ("sampling.refine_steps", "steps of refinement"),
 )
 
 
@@ -96,7 +100,7 @@ What was learned from the source stays under its terms: check them before you us
 ## How it was made
 
 {_provenance(manifest)}
-A latent diffusion model draws several candidates for each real prototype; a classifier keeps the best.
+{_how(settings)}
 
 {_settings_table(settings)}
 
@@ -120,13 +124,32 @@ image, label = scenes[0]
 
 ## Limits
 
-- **Not private.** The images were guided towards real scenes and a few may repeat them:
+- **Not private.** The images come from a model that has learned from real scenes, and a few may repeat them:
   audit the set before you publish it.
 - **Not a replacement.** The scores hold for the networks, the recipe and the test split above, and for nothing else.
 - **Known failings.** Rare and mixed scenes are left out first, fine structure is softened,
   and the source's biases of place and season remain.
 - **Not evidence.** Do not measure, map or count anything in these images: nothing in them exists.
 """
+
+
+def _how(settings: dict[str, Any]) -> str:
+    """What the sampler did, in a sentence or two."""
+    sampling = settings["sampling"]
+    prototype = "a cluster's mean" if settings["prototypes"]["rule"] == "centroid" else "a real scene"
+    if sampling["start"] == "prototype":
+        drawn = f"draws from the noised latent of {prototype}, one a cluster"
+    elif sampling["prototype_scale"]:
+        drawn = f"is led towards {prototype}, one a cluster"
+    else:
+        drawn = "draws from the prompt alone"
+    kept = {"margin": "the surest of each are kept", "herding": "those are kept that together follow the class"}
+    several = sampling["candidates"] > 1
+    return f"A latent diffusion model {drawn}." + (
+        f" Of {sampling['candidates']} candidates an image, judged by a classifier, {kept[sampling['selection']]}."
+        if several
+        else ""
+    )
 
 
 def write_parquet(folder: Path, out: Path) -> None:

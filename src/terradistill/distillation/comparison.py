@@ -7,6 +7,8 @@ OUT/scores.json                the rows; scoreboard.md, scoreboard.csv, scoreboa
 """
 
 import json
+import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -26,11 +28,13 @@ from terradistill.distillation import drawing, learning
 from terradistill.distillation.coresets import random_subset
 from terradistill.distillation.rded import stitched_crops
 from terradistill.distillation.scoreboard import CORESETS, TAUGHT, coreset, labelled, pick
+from terradistill.distillation.teacher import SIDE as TAUGHT_AT
 from terradistill.distillation.teacher import teach, teacher_network
 from terradistill.distillation.work import Work, open_work
+from terradistill.errors import RunError
 from terradistill.evaluation.harness import Labelled, Row, score_method, with_references
 from terradistill.evaluation.recipe import probabilities
-from terradistill.models.generator import learned_from
+from terradistill.models.generator import LEARNED_FROM, learned_from
 from terradistill.run import Reporter, Run, Silent, write_text
 from terradistill.seeding import derive
 
@@ -59,39 +63,51 @@ def compare(
             `data` are those of "default" for all methods.
         methods: names that `settings_of` knows, and any of `REAL`; with `SOFT` after them, labelled by a teacher.
         ipcs: numbers of images a class.
-        n_sets: sets drawn of each method with seeds of their own; methods without chance have one.
+        n_sets: sets drawn of each method with seeds of their own. Methods without chance have one, on which networks
+            are trained as often as on all sets of the others.
         trainings: of each network on each set. The spread between sets and that between trainings are told apart where
             both are more than one.
         reporter: told of progress.
 
     Returns:
-        The rows of the table, those of earlier calls too.
+        The rows of the table: those of this call, and of earlier ones under the same recipe. Rows of another recipe
+        are dropped.
+
+    Raises:
+        RunError: a dataset was split in another way before.
     """
     reporter, kept = reporter or Silent(), out / "scores.json"
-    rows: list[Row] = json.loads(kept.read_text()) if kept.exists() else []
     common = settings_of("default")
+    # Networks may be added to a table; all else would make rows that cannot be compared.
+    recipe = common.evaluation.model_dump(mode="json", exclude={"networks", "methods", "n_seeds"})
+    recipe |= {"sets": n_sets, "trainings": trainings, "seed": common.seed}
+    before: list[Row] = json.loads(kept.read_text()) if kept.exists() else []
+    rows = [row for row in before if row["recipe"] == recipe]
     for source in data:
-        room = out / open_scenes(source).info.name
-        synthetic = {method.removesuffix(SOFT) for method in methods} - set(REAL)
-        seen = frozenset[str]().union(
-            *(learned_from(given) for name in sorted(synthetic) if (given := settings_of(name).generator) is not None)
-        )
-        least = common.model_copy(update={"ipc": min(ipcs)})
-        with _opened(source, room / "exam", least, reporter, seen=seen, spare=max(ipcs) - min(ipcs)) as exam:
+        name = open_scenes(source).info.name
+        room = out / (re.sub(r"[^\w.-]+", "-", name).strip(".-") or "data")
+        synthetic = sorted({method.removesuffix(SOFT) for method in methods} - set(REAL))
+        given = [settings_of(method).generator for method in synthetic]
+        seen = frozenset[str]().union(*(learned_from(each) for each in given if each is not None))
+        least = common.model_copy(update={"ipc": 1})
+        with _opened(source, room / "exam", least, reporter, seen=seen, spare=max(ipcs) - 1) as exam:
             for method in methods:
-                for ipc in ipcs if method != "full" else ipcs[:1]:
-                    for network in common.evaluation.networks:
-                        key: dict[str, Any] = {"dataset": exam.train.info.name, "method": method, "network": network}
-                        key |= {"ipc": None if method == "full" else ipc, "pretrained": common.evaluation.pretrained}
-                        if any(key.items() <= row.items() for row in rows):
-                            continue
-                        plain = method.removesuffix(SOFT)
-                        sets, size = _sets(exam, source, room, settings_of, plain, ipc, n_sets, reporter)
-                        if plain != method:
-                            sets = [_taught(exam, each) for each in sets]
-                            size += sum(each.soft.nbytes for each in sets[:1] if each.soft is not None)
-                        rows.append(_score(exam, sets, size, key, common, trainings))
-                        rows = with_references(rows)
+                plain = method.removesuffix(SOFT)
+                for ipc in ipcs if plain != "full" else [None]:
+                    key: dict[str, Any] = {"dataset": name, "method": method, "ipc": ipc}
+                    key["pretrained"] = common.evaluation.pretrained
+                    done = {row["network"] for row in rows if key.items() <= row.items()}
+                    left = [network for network in common.evaluation.networks if network not in done]
+                    if not left:
+                        continue
+                    sets = _sets(exam, source, room, settings_of, plain, ipc, n_sets, seen, reporter)
+                    n_bytes = sum(map(_png_bytes, sets[0].images))
+                    if plain != method:
+                        sets = [_taught(exam, each) for each in sets]
+                        n_bytes += sum(each.soft.nbytes for each in sets[:1] if each.soft is not None)
+                    for network in left:
+                        row = _score(exam, sets, key | {"network": network}, common, n_sets * trainings)
+                        rows = with_references([*rows, row | {"bytes": n_bytes, "recipe": recipe}])
                         write_text(kept, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
     return rows
 
@@ -103,19 +119,16 @@ def _opened(source: str, root: Path, settings: Settings, reporter: Reporter, **m
         yield work
 
 
-def _score(
-    exam: Work, sets: Sequence[Labelled], n_bytes: int, key: dict[str, Any], common: Settings, trainings: int
-) -> Row:
-    recipe = common.evaluation.model_copy(update={"n_seeds": max(len(sets), common.evaluation.n_seeds) * trainings})
+def _score(exam: Work, sets: Sequence[Labelled], key: dict[str, Any], common: Settings, n: int) -> Row:
     title = f"{key['network']} on {key['method']}" + (f", {key['ipc']} a class" if key["ipc"] else "")
     exam.run.reporter.start(title)
     row = score_method(
         key["method"],
         sets,
-        _labelled(exam, exam.test, "test"),
+        _labelled(exam, exam.test, exam.run / "cache", "test"),
         exam.train.classes,
         key["network"],
-        recipe,
+        common.evaluation.model_copy(update={"n_seeds": n}),
         dataset=key["dataset"],
         ipc=key["ipc"],
         base_seed=common.seed,
@@ -124,7 +137,7 @@ def _score(
         progress=exam.run.reporter.progress,
     )
     exam.run.reporter.end(title, row["seconds"], f"{100 * row['oa_mean']:.1f} %")
-    return row | {"bytes": n_bytes}
+    return row
 
 
 def _sets(
@@ -133,31 +146,31 @@ def _sets(
     room: Path,
     settings_of: SettingsOf,
     method: str,
-    ipc: int,
+    ipc: int | None,
     n_sets: int,
+    seen: frozenset[str],
     reporter: Reporter,
-) -> tuple[list[Labelled], int]:
-    """The training sets of a method, and the bytes of the first as files."""
-    if method in REAL:
-        return _real_sets(exam, method, ipc, n_sets)
-    settings = settings_of(method)
-    split = exam.settings.data.model_copy(update={"split_file": exam.run / "split.json"})
-    settings = settings.model_copy(update={"data": split, "ipc": ipc})
+) -> list[Labelled]:
+    """The training sets of a method."""
+    if method in REAL or ipc is None:
+        return _real_sets(exam, method, ipc or 0, n_sets)
+    settings = settings_of(method).model_copy(update={"data": exam.settings.data, "ipc": ipc})
     # What is learned depends on these sections alone: methods that agree in them share a generator.
     what = {"generator", "precision", "data", "autoencoder", "diffusion", "finetune", "classifier", "seed"}
     base = Settings(ipc=1, **{name: getattr(settings, name) for name in what})
     learned = json.dumps(base.model_dump(mode="json", include=what), sort_keys=True)
     root = room / "generators" / sha256(learned.encode()).hexdigest()[:8]
-    sets, n_bytes = [], 0
-    with _opened(source, root, base, reporter) as work:
+    sets = []
+    with _opened(source, root, base, reporter, seen=seen) as work:
+        if {scene.sha256 for scene in work.train.scenes} != {scene.sha256 for scene in exam.train.scenes}:
+            raise RunError(f"{root} learns from another split than {exam.run.root} tests on: use another --out.")
         for stage in (learning.autoencoder, learning.encode, learning.classifier, learning.diffusion):
             stage(work)
         for i in range(n_sets):
-            name = f"{method}-ipc{ipc}-{i}"
-            folder = _draw(work, room / "sets" / name, settings.model_copy(update={"seed": settings.seed + i}))
-            n_bytes = n_bytes or sum(len(folder.read(k)) for k in range(len(folder)))
-            sets.append(_labelled(exam, folder, name))
-    return sets, n_bytes
+            folder = room / "sets" / f"{method}-ipc{ipc}-{i}"
+            drawn = _draw(work, folder, settings.model_copy(update={"seed": settings.seed + i}))
+            sets.append(_labelled(exam, drawn, folder / "cache", "distilled"))
+    return sets
 
 
 def _draw(work: Work, root: Path, settings: Settings) -> SceneFolder:
@@ -168,36 +181,45 @@ def _draw(work: Work, root: Path, settings: Settings) -> SceneFolder:
         drawn = replace(work, run=run, base=work.run.root)
         for stage in (drawing.prototypes, drawing.candidates, drawing.export):
             stage(drawn)
+    # What a run folder says of what was learned from, so that the set can be audited and judged by itself.
+    shutil.copy(work.run / "split.json", root / "split.json")
+    known = work.learned | work.generator().learned_from
+    write_text(root / "distilled" / LEARNED_FROM, json.dumps({"sha256": sorted(known)}))
     return open_scenes(root / "distilled")
 
 
-def _real_sets(exam: Work, method: str, ipc: int, n_sets: int) -> tuple[list[Labelled], int]:
+def _real_sets(exam: Work, method: str, ipc: int, n_sets: int) -> list[Labelled]:
+    train, labels = _labelled(exam, exam.train, exam.run / "cache", "train"), exam.train.labels
+    if method == "full":
+        return [train]
+    if method == "random":
+        return [pick(train, random_subset(labels, ipc, derive(exam.settings.seed, "random", i))) for i in range(n_sets)]
     if method in TAUGHT or method == "rded":
         teach(exam)
-    elif method in CORESETS:
+    else:
         learning.autoencoder(exam)
         learning.encode(exam)
-    train, labels = _labelled(exam, exam.train, "train"), exam.train.labels
     if method == "rded":
         return _rded_sets(exam, train, ipc, n_sets)
-    if method == "full":
-        indices = [np.arange(len(labels))]
-    elif method == "random":
-        indices = [random_subset(labels, ipc, derive(exam.settings.seed, "random", i)) for i in range(n_sets)]
-    else:
-        indices = [coreset(exam, method, ipc)]
-    n_bytes = sum(len(exam.train.read(i)) for i in indices[0].tolist())
-    return [pick(train, index) for index in indices], n_bytes
+    return [pick(train, coreset(exam, method, ipc))]
 
 
-def _rded_sets(exam: Work, train: Labelled, ipc: int, n_sets: int) -> tuple[list[Labelled], int]:
+def _rded_sets(exam: Work, train: Labelled, ipc: int, n_sets: int) -> list[Labelled]:
     network, side = teacher_network(exam), train.images.shape[1]
-    sets = []
-    for i in range(n_sets):
-        seed = derive(exam.settings.seed, "rded", i)
-        images = stitched_crops(train.images, train.labels, ipc, network, side, seed=seed, device=exam.hardware.device)
-        sets.append(Labelled(*images))
-    return sets, sum(map(_png_bytes, sets[0].images))
+    return [
+        Labelled(
+            *stitched_crops(
+                train.images,
+                train.labels,
+                ipc,
+                network,
+                side,
+                seed=derive(exam.settings.seed, "rded", i),
+                device=exam.hardware.device,
+            )
+        )
+        for i in range(n_sets)
+    ]
 
 
 def _png_bytes(image: NDArray[np.uint8]) -> int:
@@ -209,11 +231,10 @@ def _png_bytes(image: NDArray[np.uint8]) -> int:
 def _taught(exam: Work, made: Labelled) -> Labelled:
     """The same images, with what the exam's teacher thinks of them."""
     teach(exam)
-    side, device, bf16 = made.images.shape[1], exam.hardware.device, exam.hardware.bf16
-    soft = probabilities(teacher_network(exam), made.images, side, device=device, bf16=bf16)
-    return replace(made, soft=soft)
+    device, bf16 = exam.hardware.device, exam.hardware.bf16
+    return replace(made, soft=probabilities(teacher_network(exam), made.images, TAUGHT_AT, device=device, bf16=bf16))
 
 
-def _labelled(exam: Work, scenes: SceneFolder, name: str) -> Labelled:
-    side = exam.settings.evaluation.resolution or exam.settings.data.resolution
-    return labelled(scenes, side, exam.run / "cache", name)
+def _labelled(exam: Work, scenes: SceneFolder, cache: Path, name: str) -> Labelled:
+    """Scenes at the size that the networks see."""
+    return labelled(scenes, exam.settings.evaluation.resolution or exam.resolution, cache, name)

@@ -19,6 +19,7 @@ from terradistill.distillation.originality import Originality
 from terradistill.distillation.prototypes import Prototypes, choose_prototypes, prototype_latents
 from terradistill.distillation.work import Work
 from terradistill.models.generator import Generator
+from terradistill.models.latent_classifier import LatentClassifier
 from terradistill.sampling.guidance import blend_prototypes, classifier_free, push_to_prototypes
 from terradistill.sampling.refinement import refine
 from terradistill.sampling.sampler import Guidance, Request, sample
@@ -27,7 +28,7 @@ from terradistill.seeding import derive, noise
 from terradistill.training.classifier import embed, predict
 
 SHOWN = 200  # scenes of a class in the report's picture of the clusters
-COPY_TRIES = 3  # choices that are made anew where one is a near-copy of a train scene
+COPY_TRIES = 4  # choices, each without the near-copies of those before
 
 
 def prototypes(work: Work) -> None:
@@ -92,16 +93,19 @@ def _prompts(work: Work, clusters: NDArray[np.int64]) -> list[list[str]]:
     for texts, label, cluster in zip(captions, work.train.labels, clusters, strict=True):
         if cluster >= 0:  # a scene's first caption is its class's prompt
             said[label * settings.ipc + cluster] += texts[1:]
+    if not any(said):
+        work.run.say("the scenes have no captions of their own, so every prompt is the class's")
+    tokenizer = work.generator().tokenizer
+    most = tokenizer.model_max_length
+
+    def length(text: str) -> int:
+        return len(tokenizer(text).input_ids)
+
     if settings.prototypes.prompt == "medoid":
-        prompts = [medoid_caption(texts or [of_class[k // settings.ipc]]) for k, texts in enumerate(said)]
+        fitting = [[text for text in texts if length(text) <= most] for texts in said]
+        prompts = [medoid_caption(texts or [of_class[k // settings.ipc]]) for k, texts in enumerate(fitting)]
     else:
-        tokenizer = work.generator().tokenizer
-
-        def length(text: str) -> int:
-            return len(tokenizer(text).input_ids)
-
         found = enumerate(telling_phrases(said))
-        most = tokenizer.model_max_length
         prompts = [within(of_class[k // settings.ipc], phrases, length, most) for k, phrases in found]
     return [prompts[k : k + settings.ipc] for k in range(0, len(prompts), settings.ipc)]
 
@@ -143,11 +147,13 @@ def candidates(work: Work) -> None:
             targets = targets + noise(seeds, targets.shape[1:]) / targets[0].numel() ** 0.5
         # Everything from here on is R rows a prototype, side by side.
         rows = np.repeat(np.arange(len(targets)), wanted.candidates)
-        text = generator.embed([*prototype_prompts(work), ""])
+        prompts = prototype_prompts(work)
+        distinct = list(dict.fromkeys(prompts))
+        text = generator.embed([*distinct, ""])
         known = known_numbers(work, generator)
         request = Request(
             text=text[:-1],
-            prompt_of=torch.as_tensor(rows),
+            prompt_of=torch.tensor([distinct.index(prompts[row]) for row in rows]),
             seeds=candidate_seeds(work),
             metadata=known[prototype_indices(work).ravel()[rows]] if known is not None else None,
             start=targets[rows] if wanted.start == "prototype" else None,
@@ -170,26 +176,42 @@ def candidates(work: Work) -> None:
             batch_size=wanted.batch_size,
             progress=stage.progress,
         )
-        scores = margins(predict(judge(work), drawn, work.hardware), torch.as_tensor(labels[rows]))
-        barred = torch.zeros(len(drawn), dtype=torch.bool)
-        original, tries = Originality(work), 0
-        while True:
-            if wanted.selection == "margin":
-                kept = best_of(scores.masked_fill(barred, -torch.inf), wanted.candidates)
-            else:
-                kept = _herded(work, drawn, barred)
-            copies = original.copies(_decoded(work, generator, drawn[kept]), labels)
-            tries += 1
-            # Of a prototype whose candidates are all copies the last one stays: the audit will show it.
-            if not copies.any() or barred[kept[copies]].all() or tries > COPY_TRIES:
-                break
-            barred[kept[copies]] = True
+        kept, latents, copies = _chosen(work, generator, drawn, labels)
+        scores = margins(predict(judge(work), latents, work.hardware), torch.as_tensor(labels))
         with stage.writes("latents/distilled.safetensors") as path:
-            save_file({"latents": _refined(work, drawn[kept]), "margin": scores[kept], "candidate": kept}, path)
-        right = float((scores[kept] > 0).float().mean())
+            save_file({"latents": latents, "margin": scores, "candidate": kept}, path)
+        right = float((scores > 0).float().mean())
         stage.note = f"{len(kept)} of {len(drawn)} kept, {right:.0%} of them judged as their class"
-        if barred.any():
-            stage.note += f", {int(barred.sum())} near-copies of train scenes passed over, {int(copies.sum())} left"
+        if copies:
+            stage.note += f", {copies} of them near-copies of train scenes"
+
+
+def _chosen(work: Work, generator: Generator, drawn: Tensor, labels: NDArray[np.int64]) -> tuple[Tensor, Tensor, int]:
+    """Which candidates are kept, their latents (refined, where that is asked for), and how many are near-copies.
+
+    A near-copy of a train scene is barred and the choice made anew, a few times; where all candidates of a prototype
+    are barred one of them stays, and is counted.
+    """
+    wanted, classes = work.settings.sampling, len(work.train.classes)
+    model, groups = judge(work), torch.as_tensor(labels)
+    scores = margins(predict(model, drawn, work.hardware), groups.repeat_interleave(wanted.candidates))
+    features = embed(model, drawn, work.hardware).unflatten(0, (classes, -1))
+    means = _class_means(work, model)
+    original, barred = Originality(work), torch.zeros(len(drawn), dtype=torch.bool)
+    for _ in range(COPY_TRIES):
+        if wanted.selection == "margin":
+            kept = best_of(scores - barred * 1e6, wanted.candidates)
+        else:
+            places = herding(features, means, work.settings.ipc, barred.unflatten(0, (classes, -1))).sort(1).values
+            kept = (places + torch.arange(classes)[:, None] * features.shape[1]).flatten()
+        latents = _refined(work, drawn[kept], groups, means)
+        if not wanted.avoid_copies or wanted.candidates == 1:
+            return kept, latents, 0
+        copies = original.copies(_decoded(work, generator, latents), labels)
+        if not copies.any() or barred[kept[copies]].all():
+            break
+        barred[kept[copies]] = True
+    return kept, latents, int(copies.sum())
 
 
 def _decoded(work: Work, generator: Generator, latents: Tensor) -> NDArray[np.uint8]:
@@ -199,30 +221,19 @@ def _decoded(work: Work, generator: Generator, latents: Tensor) -> NDArray[np.ui
         return np.concatenate([to_uint8(generator.decode(part)) for part in parts])
 
 
-def _herded(work: Work, drawn: Tensor, barred: Tensor) -> Tensor:
-    """Of each class's candidates, side by side, those whose mean is the real one's, to the latent classifier."""
-    classes = len(work.train.classes)
-    candidates = embed(judge(work), drawn, work.hardware).unflatten(0, (classes, -1))
-    barred = barred.unflatten(0, (classes, -1))
-    places = herding(candidates, _class_means(work), work.settings.ipc, barred).sort(1).values
-    first = torch.arange(classes)[:, None] * candidates.shape[1]
-    return torch.as_tensor((places + first).flatten())
-
-
-def _class_means(work: Work) -> Tensor:
+def _class_means(work: Work, model: LatentClassifier) -> Tensor:
     """Mean features of the train scenes of each class, to the latent classifier: float32 (n_classes, D)."""
-    real = embed(judge(work), work.latents().means(), work.hardware)
+    real = embed(model, work.latents().means(), work.hardware)
     labels = work.train.labels
     return torch.stack([real[np.flatnonzero(labels == label)].mean(0) for label in range(len(work.train.classes))])
 
 
-def _refined(work: Work, latents: Tensor) -> Tensor:
+def _refined(work: Work, latents: Tensor, groups: Tensor, means: Tensor) -> Tensor:
     """The chosen latents, moved as far as `sampling.refine_steps` says."""
     wanted, device = work.settings.sampling, work.hardware.device
     if wanted.refine_steps == 0:
         return latents
     model = judge(work).requires_grad_(False)
-    groups = torch.arange(len(work.train.classes)).repeat_interleave(work.settings.ipc)
 
     def features(z: Tensor) -> Tensor:
         return nn.functional.normalize(model.features(z).float(), dim=1)
@@ -230,7 +241,7 @@ def _refined(work: Work, latents: Tensor) -> Tensor:
     moved = refine(
         latents.to(device),
         groups,
-        _class_means(work).to(device),
+        means.to(device),
         features,
         steps=wanted.refine_steps,
         leash=wanted.refine_leash,

@@ -102,6 +102,7 @@ def diffusion(work: Work) -> None:
             repeats=repeats(work.train.labels, wanted.balance),
             text_encoder=given is None or settings.finetune.text_encoder,
             lora_rank=None if given is None else settings.finetune.lora_rank,
+            lora_layers=settings.finetune.lora_layers,
             consistency=_consistency(work, wanted),
             seed=derive(settings.seed, "diffusion"),
             **_loop(work, stage),

@@ -77,7 +77,7 @@ def plan(
         latents = _probe_encoding(rows, settings, generator, _pixels(8, generator.resolution), n_train, hardware)
         if settings.finetune.steps:
             wanted, how = settings.finetune.of(settings.diffusion), settings.finetune
-            adapting = {"text_encoder": how.text_encoder, "lora_rank": how.lora_rank}
+            adapting = {"text_encoder": how.text_encoder, "lora_rank": how.lora_rank, "lora_layers": how.lora_layers}
             _probe_denoiser(rows, "Adapting the generator", generator, latents, wanted, hardware, **adapting)
         generator.frozen()
     _probe_sampling(rows, settings, generator, n_train, n_classes, hardware)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import LocalOutlierFactor
 from torch import Tensor
 
@@ -55,7 +56,7 @@ def choose_prototypes(
     for label, member in enumerate(members):
         kept, centres, assignment = _clustered(features[member], ipc, settings, derive(seed, "k-means", label))
         clusters[member[kept]] = assignment
-        distances = np.linalg.norm(features[member[kept]][:, None].astype(np.float64) - centres, axis=2)
+        distances = pairwise_distances(features[member[kept]].astype(np.float64), centres.astype(np.float64))
         for cluster in range(ipc):
             own = np.flatnonzero(assignment == cluster)
             best = int(np.argmax(_rule(distances[own], cluster, settings)))
@@ -93,12 +94,17 @@ def _clustered(
         neighbours = min(NEIGHBOURS, len(features) - 1)
         usual = np.flatnonzero(LocalOutlierFactor(neighbours).fit_predict(features) == 1)
         kept = usual if len(usual) >= k else kept
+    first = (kept, *kmeans_class(features[kept], k, seed, settings.restarts))
+    found = first
     while True:
-        centres, assignment = kmeans_class(features[kept], k, seed, settings.restarts)
+        kept, centres, assignment = found
         enough = np.bincount(assignment, minlength=k)[assignment] >= settings.smallest
-        if enough.all() or enough.sum() < k * settings.smallest:
+        if enough.all():
             return kept, centres, assignment
+        if enough.sum() < k * settings.smallest:
+            return first  # too few scenes for so many clusters of that size
         kept = kept[enough]
+        found = (kept, *kmeans_class(features[kept], k, seed, settings.restarts))
 
 
 def _rule(distances: NDArray[np.float64], cluster: int, settings: PrototypeSettings) -> NDArray[np.float64]:

@@ -59,6 +59,7 @@ def stitched_crops(
             torch.cat(crops)[surest], (resolution // 2, resolution // 2), mode="bilinear", antialias=True
         )
         rows = torch.cat([torch.cat([half[0::4], half[1::4]], -1), torch.cat([half[2::4], half[3::4]], -1)], -2)
+        rows = rows[..., :resolution, :resolution]
         made.append(((rows + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy())
     return np.concatenate(made), np.repeat(np.arange(classes), ipc)
 

@@ -16,6 +16,7 @@ from terradistill.run import Progress, replacing
 from terradistill.seeding import derive
 
 NETWORK = "convnet3"
+SIDE = 64  # pixels at which the teacher sees scenes
 
 
 def trained_network(
@@ -24,7 +25,6 @@ def trained_network(
     resolution: int,
     kept: Path,
     seed: int,
-    settings: EvaluationSettings | None = None,
     progress: Progress | None = None,
 ) -> nn.Module:
     """A classifier of the train scenes, wanted for its features; read from the file `kept` after a kill.
@@ -35,7 +35,6 @@ def trained_network(
         resolution: side at which the network sees them, pixels.
         kept: safetensors file.
         seed: of its weights and training.
-        settings: the recipe; None: the defaults, whatever the run's own are.
         progress: called after every step.
     """
     device = work.hardware.device
@@ -49,7 +48,7 @@ def trained_network(
             pixels,
             work.train.labels,
             resolution,
-            settings or EvaluationSettings(),
+            EvaluationSettings(),  # not the run's own, which may change until the exam
             seed=seed,
             device=device,
             bf16=work.hardware.bf16,
@@ -65,24 +64,22 @@ def teach(work: Work) -> None:
     run, settings = work.run, work.settings
     if run.done("teacher"):
         return
-    side = settings.evaluation.resolution or work.resolution
     with run.stage("teacher", "Training a network on the train scenes") as stage:
-        pixels = load_pixels(work.train, side, run / "cache" / f"train-{side}.npy")
+        pixels = load_pixels(work.train, SIDE, run / "cache" / f"train-{SIDE}.npy")
         seed, kept = derive(settings.seed, "teacher"), stage.work / "model.safetensors"
-        network = trained_network(work, pixels, side, kept, seed, settings.evaluation, stage.progress)
+        network = trained_network(work, pixels, SIDE, kept, seed, stage.progress)
         device, bf16 = work.hardware.device, work.hardware.bf16
         with stage.writes("teacher") as folder:
             folder.mkdir()
             save_file(network.state_dict(), folder / "model.safetensors")
             save_file(
-                {"train": embed(network, pixels, side, device=device, bf16=bf16)}, folder / "features.safetensors"
+                {"train": embed(network, pixels, SIDE, device=device, bf16=bf16)}, folder / "features.safetensors"
             )
 
 
 def teacher_network(work: Work) -> nn.Module:
     """The network that `teach` trained."""
-    side = work.settings.evaluation.resolution or work.resolution
-    network = build_network(NETWORK, len(work.train.classes), side)
+    network = build_network(NETWORK, len(work.train.classes), SIDE)
     network.load_state_dict(load_file(work.run / "teacher" / "model.safetensors"))
     return network.to(work.hardware.device).eval()
 

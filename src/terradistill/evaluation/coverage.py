@@ -27,7 +27,7 @@ def intra_class_coverage(a: Tensor, a_labels: Tensor, b: Tensor, b_labels: Tenso
     likeness = F.normalize(b, dim=1) @ F.normalize(a, dim=1).T
     same = b_labels[:, None] == a_labels[None]
     best = likeness.masked_fill(~same, -torch.inf).max(1).values
-    return float(best[same.any(1)].mean())
+    return float(torch.where(same.any(1), best, 0.0).mean())  # a class that the set lacks is not covered
 
 
 def neighbourhoods(a: Tensor, b: Tensor, k: int = 5) -> dict[str, float]:

@@ -18,7 +18,7 @@ def refine(
 ) -> Tensor:
     """Match the mean features of each group to a target [ours].
 
-        Σ_g ‖ mean_{i in g} f(z_i) − target_g ‖² + leash · mean ‖ z − z_drawn ‖²
+        Σ_g ( ‖ mean_{i in g} f(z_i) − target_g ‖² + leash · mean_{i in g} ‖ z_i − z_i,drawn ‖² )
 
     Args:
         latents: float (N, C, h, w), scaled, as drawn.
@@ -40,7 +40,8 @@ def refine(
     optimizer = torch.optim.Adam([moved], rate)
     for _ in range(steps):
         gap = (share @ features(moved) - target).square().sum()
-        loss = gap + leash * (moved - latents).square().mean()
+        strayed = (moved - latents).square().flatten(1).mean(1)
+        loss = gap + leash * (share @ strayed).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -92,6 +92,7 @@ def train_diffusion(
     repeats: NDArray[np.int64] | None = None,
     text_encoder: bool = True,
     lora_rank: int | None = None,
+    lora_layers: str = "all",
     consistency: Consistency | None = None,
     seed: int,
     hardware: Hardware,
@@ -113,6 +114,7 @@ def train_diffusion(
         repeats: how often each scene is seen in an epoch, int64 (N,); None: once.
         text_encoder: train it too.
         lora_rank: train low-rank adapters of the UNet, folded in at the end; None: all its weights.
+        lora_layers: which of them have adapters; see `add_lora`.
         consistency: a classifier to please beside; None: none.
         seed: of the order, the noise, the times and the dropout.
         hardware: device and precision.
@@ -132,7 +134,7 @@ def train_diffusion(
     generator.text_encoder.requires_grad_(False)
     model.train().requires_grad_(True)
     if lora_rank is not None:
-        add_lora(generator.unet, lora_rank, derive(seed, "lora"))
+        add_lora(generator.unet, lora_rank, derive(seed, "lora"), lora_layers)
     attention = generator.unet.attn_processors
     if device.type == "cpu":
         # torch's fused attention is slow to differentiate in bf16 there: a sixth to a quarter of a step.
@@ -172,7 +174,13 @@ def train_diffusion(
 
         set_learning_rate(
             optimizer,
-            learning_rate(step, peak=settings.learning_rate, warmup=settings.warmup_steps, total=settings.steps),
+            learning_rate(
+                step,
+                peak=settings.learning_rate,
+                warmup=settings.warmup_steps,
+                total=settings.steps,
+                floor=settings.learning_rate if settings.rate == "constant" else 0.0,
+            ),
         )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

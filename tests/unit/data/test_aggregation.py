@@ -19,6 +19,12 @@ def test_phrases_tell_a_group_from_the_others() -> None:
     assert telling_phrases([["x"], []]) == [[], []]
 
 
+def test_no_phrase_runs_from_one_caption_into_the_next() -> None:
+    (phrases,) = telling_phrases([["many green trees"] * 3])
+    assert phrases
+    assert all(phrase in "many green trees" for phrase in phrases)
+
+
 def test_no_phrase_repeats_what_was_said() -> None:
     (phrases,) = telling_phrases([["red house", "red house", "the red house"]])
     assert phrases == ["red house"]
