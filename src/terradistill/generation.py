@@ -13,7 +13,6 @@ from terradistill.config import SamplingSettings, Settings
 from terradistill.data.annotations import METADATA_FIELDS
 from terradistill.data.captions import class_prompt
 from terradistill.data.check import check_scenes
-from terradistill.data.images import to_uint8
 from terradistill.data.scenes import SceneFolder, require_folder_names, write_scene_folder
 from terradistill.data.sources import open_scenes
 from terradistill.errors import ConfigError, RunError
@@ -22,7 +21,7 @@ from terradistill.models.generator import LEARNED_FROM, Generator
 from terradistill.report.gallery import write_gallery
 from terradistill.run import Progress
 from terradistill.sampling.guidance import classifier_free
-from terradistill.sampling.sampler import Request, sample
+from terradistill.sampling.sampler import Request, decoded, sample
 from terradistill.seeding import derive
 
 
@@ -161,8 +160,7 @@ def _draw(
         batch_size=wanted.batch_size,
         progress=progress,
     )
-    with hardware.autocast():
-        return np.concatenate([to_uint8(generator.decode(part.to(hardware.device))) for part in latents.split(64)])
+    return decoded(generator, latents, hardware)
 
 
 def _folders(orders: Sequence[Order]) -> list[str]:

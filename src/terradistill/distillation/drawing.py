@@ -11,7 +11,6 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from terradistill.data.aggregation import medoid_caption, telling_phrases, within
-from terradistill.data.images import to_uint8
 from terradistill.data.scenes import write_scene_folder
 from terradistill.distillation.clusters import pooled_features
 from terradistill.distillation.learning import judge, known_numbers
@@ -22,7 +21,7 @@ from terradistill.models.generator import Generator
 from terradistill.models.latent_classifier import LatentClassifier
 from terradistill.sampling.guidance import blend_prototypes, classifier_free, push_to_prototypes
 from terradistill.sampling.refinement import refine
-from terradistill.sampling.sampler import Guidance, Request, sample
+from terradistill.sampling.sampler import Guidance, Request, decoded, sample
 from terradistill.sampling.selection import best_of, herding, margins
 from terradistill.seeding import derive, noise
 from terradistill.training.classifier import embed, predict
@@ -207,18 +206,11 @@ def _chosen(work: Work, generator: Generator, drawn: Tensor, labels: NDArray[np.
         latents = _refined(work, drawn[kept], groups, means)
         if not wanted.avoid_copies or wanted.candidates == 1:
             return kept, latents, 0
-        copies = original.copies(_decoded(work, generator, latents), labels)
+        copies = original.copies(decoded(generator, latents, work.hardware), labels)
         if not copies.any() or barred[kept[copies]].all():
             break
         barred[kept[copies]] = True
     return kept, latents, int(copies.sum())
-
-
-def _decoded(work: Work, generator: Generator, latents: Tensor) -> NDArray[np.uint8]:
-    """Images uint8 (n, H, W, 3) of scaled latents."""
-    with work.hardware.autocast():
-        parts = latents.to(work.hardware.device).split(64)
-        return np.concatenate([to_uint8(generator.decode(part)) for part in parts])
 
 
 def _class_means(work: Work, model: LatentClassifier) -> Tensor:
@@ -257,7 +249,7 @@ def export(work: Work) -> None:
     with run.stage("export", "Writing the distilled scenes") as stage:
         generator = work.generator()
         chosen = load_file(run / "latents" / "distilled.safetensors")
-        images = _decoded(work, generator, chosen["latents"])
+        images = decoded(generator, chosen["latents"], work.hardware)
         labels = np.repeat(np.arange(len(work.train.classes)), settings.ipc)
         prompts, seeds = prototype_prompts(work), candidate_seeds(work)
         info, known = work.train.info, work.metadata()

@@ -7,10 +7,13 @@ innermost, and the sampler knows none of them by name. Legend: B batch, N images
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from terradistill.config import Scheduler
+from terradistill.data.images import to_uint8
 from terradistill.hardware import Hardware
 from terradistill.models.generator import Generator, denoise
 from terradistill.run import Progress
@@ -123,6 +126,13 @@ def _sample_batch(
         moved, output = predict(Step(rows, index, len(solver.timesteps), t, z * scale, text, metadata))
         z = solver.step(output, t, moved / scale, **own).prev_sample
     return torch.as_tensor(z).float().cpu()
+
+
+def decoded(generator: Generator, latents: Tensor, hardware: Hardware, batch_size: int = 64) -> NDArray[np.uint8]:
+    """Images uint8 (N, H, W, 3) of scaled latents (N, C, h, w), a batch at a time."""
+    with hardware.autocast():
+        parts = [to_uint8(generator.decode(part.to(hardware.device))) for part in latents.split(batch_size)]
+    return np.concatenate(parts)
 
 
 def unguided(generator: Generator, hardware: Hardware) -> Predict:
