@@ -153,7 +153,7 @@ class Generator:
                 from diffusers import DiffusionPipeline
 
                 pipeline = DiffusionPipeline.from_pretrained(
-                    folder, local_files_only=local, use_safetensors=True, safety_checker=None, torch_dtype=torch.float32
+                    folder, local_files_only=local, use_safetensors=True, safety_checker=None
                 )
         except (OSError, ValueError, AttributeError, ImportError, TypeError, KeyError) as error:
             reason = (str(error).splitlines() or ["no reason given"])[0][:200]
@@ -176,7 +176,10 @@ class Generator:
             )
         numbers = _ours(folder) / "metadata_encoder"
         metadata_encoder = MetadataEncoder.load(numbers) if numbers.is_dir() else None
-        return cls(**parts, metadata_encoder=metadata_encoder, learned_from=learned_from(folder))
+        generator = cls(**parts, metadata_encoder=metadata_encoder, learned_from=learned_from(folder))
+        for part in generator.networks:
+            part.float()  # whatever they are kept in
+        return generator
 
 
 def denoise(generator: Generator, z: Tensor, t: Tensor, text: Tensor, metadata: Tensor | None = None) -> Tensor:

@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,15 @@ def test_a_saved_folder_opens_here_and_in_stock_diffusers(generator: Generator, 
     pipeline.set_progress_bar_config(disable=True)
     image = pipeline("a satellite image of a river", num_inference_steps=3).images[0]
     assert image.size == (32, 32)
+
+
+def test_weights_kept_in_half_precision_open_in_float32(generator: Generator, tmp_path: Path) -> None:
+    halved = copy.deepcopy(generator)
+    for part in halved.networks:
+        part.half()
+    halved.save(tmp_path / "g")
+    again = Generator.load(tmp_path / "g")
+    assert {weight.dtype for part in again.networks for weight in part.parameters()} == {torch.float32}
 
 
 def test_a_run_folder_stands_for_the_generator_in_it(generator: Generator, tmp_path: Path) -> None:
