@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from terradistill.report.words import accuracy, duration
+from terradistill.report.words import accuracy, audited, duration
 
 if TYPE_CHECKING:
     from terradistill.data.check import CheckReport
@@ -77,20 +77,19 @@ class Rich:
 
 
 def print_audit(found: Mapping[str, Any]) -> None:
-    console.print(
-        f"{len(found['flagged'])} of {found['scenes']} images are near-copies of a scene that was learned from"
-    )
+    console.print(audited(found), markup=False, soft_wrap=True)
     for row in found["images"]:
         if row["flagged"]:
             console.print(f"  {row['file_name']} of {row['neighbour']}", markup=False, soft_wrap=True)
-    if (told := found["membership"]) is not None:
-        best = max((band for band in told if isinstance(told[band], dict)), key=lambda band: told[band]["auc"])
-        low, high = told[best]["interval"]
-        console.print(
-            f"Likeness to the set tells {told['n_learned']} scenes learned from and {told['n_unseen']} others apart "
-            f"with an AUC of {told[best]['auc']:.3f} ({low:.3f} to {high:.3f}); 0.5 is chance",
-            soft_wrap=True,
-        )
+
+
+def print_fidelity(found: Mapping[str, Any]) -> None:
+    made, floor = found["made"], found["floor"]
+    table = Table("", "this set", "real scenes", box=None, padding=(0, 2))
+    for name in made:
+        table.add_row(name.replace("_", " "), f"{made[name]:,.4g}", f"{floor[name]:,.4g}")
+    console.print(table)
+    console.print(f"against {found['n_test']:,} unseen real scenes, in the features of: {found['network']}")
 
 
 def print_plan(rows: Sequence["PlannedStage"], out: Path) -> None:

@@ -23,8 +23,9 @@ OPTIONS = {
     ("train", "classifier"): "--out --preset --config --set --seed",
     ("evaluate",): "--against --out",
     ("generate",): "--generator --prompt --like --n --set-metadata --seed --out",
-    ("audit",): "--against --out --split-file",
-    ("bench", "scoreboard"): "--data --ipc --methods --seeds --trainings --out",
+    ("audit",): "--against --out --set --split-file --hide-real",
+    ("bench", "scoreboard"): "--data --ipc --methods --seeds --trainings --captions --out",
+    ("bench", "fidelity"): "--against --features --clip --out",
     ("data", "caption"): "--model --out",
     ("data", "check"): "--ipc --limit",
     ("data", "prepare"): "--out --resolution",
@@ -152,6 +153,10 @@ def test_a_plan_writes_nothing(
             "tiny",
             "--ipc",
             "2",
+            "--set",
+            "evaluation.methods=['distilled', 'herding']",
+            "--set",
+            "diffusion.consistency_weight=0.1",
             "--dry-run",
         ],
     )
@@ -160,6 +165,7 @@ def test_a_plan_writes_nothing(
     shown = capsys.readouterr().out
     assert not ended.value.code
     assert "Training the generator" in shown
+    assert "Training a network" in shown
     assert "in all" in shown
     assert not (tmp_path / "run").exists()
 

@@ -2,9 +2,11 @@
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +38,11 @@ COPIES: list[Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = [
 ]
 
 
+def _briefly(**more: Any) -> td.Settings:
+    """The network of the audit is trained in a moment."""
+    return td.load_settings(evaluation__min_steps=30, evaluation__max_steps=30, **more)
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Real scenes, and a split file of them."""
@@ -57,7 +64,8 @@ def test_ten_of_ten_planted_copies_are_found(
         target = fresh / source.split("/")[0] / f"planted{k}.png"
         Image.fromarray(np.ascontiguousarray(change(np.asarray(Image.open(real / source).convert("RGB"))))).save(target)
         planted[str(target.relative_to(fresh))] = source
-    command = ["audit", str(fresh), "--against", str(real), "--split-file", str(split), "--out", str(tmp_path / "a")]
+    where = ["--against", str(real), "--split-file", str(split), "--out", str(tmp_path / "a")]
+    command = ["audit", str(fresh), *where, "--set", "evaluation.max_steps=30", "--set", "evaluation.min_steps=30"]
     code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, error
     found = json.loads((tmp_path / "a" / "audit.json").read_text())
@@ -67,6 +75,11 @@ def test_ten_of_ten_planted_copies_are_found(
     for row in found["images"]:
         if row["file_name"] in planted:
             assert row["neighbour"] == planted[row["file_name"]]
+    exact = next(row for row in found["images"] if row["file_name"].endswith("planted0.png"))
+    assert exact["pixels"] == {"neighbour": exact["neighbour"], "ssim": 1.0}
+    assert exact["features"]["neighbour"] == exact["neighbour"]
+    assert exact["features"]["cosine"] > 0.999
+    assert 0 < found["nn_ssim"]["unseen"] < found["nn_ssim"]["made"] < 1, "copies are among them"
     with Image.open(tmp_path / "a" / "audit.png") as picture:
         assert picture.width > 8 * 64
 
@@ -74,7 +87,7 @@ def test_ten_of_ten_planted_copies_are_found(
 def test_membership_is_chance_for_scenes_that_were_never_learned_from(world: tuple[Path, Path], tmp_path: Path) -> None:
     real, split = world
     fresh = draw_scenes(tmp_path / "made", per_class=12, size=64, n_classes=3, seed=7)
-    settings = td.load_settings(data__split_file=split)
+    settings = _briefly(data__split_file=split)
     told = td.audit(fresh, real, tmp_path / "fresh", settings)["membership"]
     low, high = told["fine"]["interval"]
     assert low < 0.5 < high
@@ -86,11 +99,29 @@ def test_membership_is_chance_for_scenes_that_were_never_learned_from(world: tup
 
 
 def test_a_run_is_audited_against_what_it_learned_from(finished: td.Distilled, drawn: Path, tmp_path: Path) -> None:
-    found = td.audit(finished.run / "distilled", drawn, tmp_path / "audit")
+    found = td.audit(finished.run / "distilled", drawn, tmp_path / "audit", _briefly())
     assert found["scenes"] == len(finished.scenes)
     assert found["calibrated_by"] == "unseen scenes"
     train = {scene["name"] for scene in json.loads((finished.run / "split.json").read_text())["train"]}
     assert {row["neighbour"] for row in found["images"]} <= train
+
+
+def test_a_run_says_what_it_may_leak_and_hides_what_it_should(finished: td.Distilled) -> None:
+    found = json.loads((finished.run / "audit.json").read_text())
+    assert found["scenes"] == len(finished.scenes)
+    assert (finished.run / "audit.png").exists()
+    assert "What it may leak" in finished.report.read_text("utf-8")
+    assert "The audit for near-copies flagged" in (finished.run / "distilled" / "README.md").read_text()
+
+
+def test_hidden_scenes_are_neither_shown_nor_named(world: tuple[Path, Path], tmp_path: Path) -> None:
+    real, split = world
+    fresh = draw_scenes(tmp_path / "made", per_class=12, size=64, n_classes=3, seed=7)
+    found = td.audit(fresh, real, tmp_path / "a", _briefly(data__split_file=split, export__hide_real=True))
+    assert not (tmp_path / "a" / "audit.png").exists()
+    named = [each["neighbour"] for row in found["images"] for each in (row, row["pixels"], row["features"])]
+    assert len(named) == 3 * 36
+    assert all(re.fullmatch("[0-9a-f]{64}", name) for name in named)
 
 
 def test_another_dataset_is_refused(world: tuple[Path, Path], tmp_path: Path) -> None:

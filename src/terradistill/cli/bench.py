@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from terradistill.cli.options import (
+    Against,
+    Captions,
     Config,
     Fraction,
     Limit,
+    Out,
     Preset,
+    Seed,
     Set,
+    SplitFile,
     settings_from,
 )
 from terradistill.errors import ConfigError
@@ -38,12 +43,12 @@ def bench_scoreboard(
     set_: Set = None,
     limit: Limit = None,
     train_fraction: Fraction = None,
+    captions: Captions = None,
 ) -> None:
     """Score methods on datasets: one table, made by one recipe."""
     from terradistill import console
     from terradistill.config import presets
     from terradistill.distillation.comparison import REAL, SOFT, compare
-    from terradistill.report.table import write_table
 
     def settings_of(method: str) -> "Settings":
         of_method = [] if method == "default" else [method]
@@ -66,11 +71,55 @@ def bench_scoreboard(
             ipcs=_numbers(ipc),
             n_sets=sets,
             trainings=trainings,
+            captions=captions,
+            command=shlex.join(["terradistill", *sys.argv[1:]]),
             reporter=reporter,
         )
-    write_table(rows, out, shlex.join(["terradistill", *sys.argv[1:]]))
     console.print_scores(rows)
     console.print_made({"table": out / "scoreboard.md", "plots": out / "scoreboard.html"})
+
+
+@app.command("fidelity")
+def bench_fidelity(
+    scenes: Annotated[str, typer.Argument(metavar="SCENES", help="Scene folder to judge.")],
+    against: Against,
+    out: Out,
+    features: Annotated[
+        str, typer.Option("--features", help="own: of a network trained on the train split; inception: FID's.")
+    ] = "own",
+    clip: Annotated[str | None, typer.Option("--clip", help="Hub id or folder of a CLIP.")] = None,
+    preset: Preset = None,
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+    limit: Limit = None,
+    train_fraction: Fraction = None,
+    split_file: SplitFile = None,
+    captions: Captions = None,
+) -> None:
+    """Say how real a scene folder looks and how much of the real scenes it covers: KID, FID, coverage."""
+    settings = settings_from(
+        preset, config, set_, seed=seed,
+        data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
+    )  # fmt: skip
+    from terradistill import console
+    from terradistill.distillation.fidelity import fidelity
+
+    if features not in ("own", "inception"):
+        raise ConfigError(f"There are no features {features!r}: choose own or inception.")
+    with console.Rich() as reporter:
+        found = fidelity(
+            scenes,
+            against,
+            out,
+            settings,
+            network="inception" if features == "inception" else "own",
+            clip=clip,
+            captions=captions,
+            reporter=reporter,
+        )
+    console.print_fidelity(found)
+    console.print_made({"fidelity": out / "fidelity.json"})
 
 
 def _words(text: str) -> list[str]:

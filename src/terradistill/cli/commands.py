@@ -11,11 +11,13 @@ import typer
 
 from terradistill.cli import bench, data, train
 from terradistill.cli.options import (
+    Against,
     Captions,
     Config,
     Data,
     Fraction,
     GeneratorOption,
+    HideReal,
     Limit,
     NewFolder,
     Out,
@@ -62,7 +64,7 @@ def distill(
     train_fraction: Fraction = None,
     split_file: SplitFile = None,
     captions: Captions = None,
-    hide_real: Annotated[bool, typer.Option("--hide-real", help="Leave real scenes out of the report.")] = False,
+    hide_real: HideReal = False,
     keep_names: Annotated[bool, typer.Option("--keep-names", help="Write the prototypes' file names.")] = False,
     parquet: Annotated[bool, typer.Option("--parquet", help="Write distilled.parquet too.")] = False,
     no_eval: Annotated[bool, typer.Option("--no-eval", help="Skip the scoreboard.")] = False,
@@ -131,9 +133,7 @@ def generate(
 @app.command()
 def evaluate(
     scenes: Annotated[str, typer.Argument(metavar="SCENES", help="Scene folder to judge as a training set.")],
-    against: Annotated[
-        str, typer.Option("--against", metavar="DATA", help="Real scenes whose test split is the exam.")
-    ],
+    against: Against,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder to keep the scores in.")] = None,
     preset: Preset = None,
     config: Config = None,
@@ -162,12 +162,15 @@ def evaluate(
 @app.command()
 def audit(
     scenes: Annotated[str, typer.Argument(metavar="SCENES", help="Scene folder to audit.")],
-    against: Annotated[str, typer.Option("--against", metavar="DATA", help="Real scenes that it was made from.")],
+    against: Against,
     out: Annotated[Path, typer.Option("--out", help="Folder for audit.json and audit.png.", show_default=False)],
+    config: Config = None,
+    set_: Set = None,
     split_file: SplitFile = None,
+    hide_real: HideReal = False,
 ) -> None:
     """Look for near-copies of real scenes in a scene folder, and for traces of what was learned from."""
-    settings = settings_from(None, None, None, data__split_file=split_file)
+    settings = settings_from(None, config, set_, data__split_file=split_file, export__hide_real=hide_real or None)
     from terradistill import console
     from terradistill.distillation.audit import audit as run
 

@@ -29,6 +29,10 @@ SplitFile = Annotated[
     Path | None, typer.Option("--split-file", help="JSON with train and test lists of class/file names.")
 ]
 Captions = Annotated[Path | None, typer.Option("--captions", help="JSON lines with file_name and captions.")]
+Against = Annotated[
+    str, typer.Option("--against", metavar="DATA", help="Real scenes; what was not learned from is the exam.")
+]
+HideReal = Annotated[bool, typer.Option("--hide-real", help="Show no real scene in what is made.")]
 GeneratorOption = Annotated[
     str | None, typer.Option("--generator", help="Folder or hub id to adapt; none: trained on DATA.")
 ]

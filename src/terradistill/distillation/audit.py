@@ -5,6 +5,9 @@ It finds what it looks for and proves nothing about the rest: an audit, not a gu
 
 import json
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,14 +24,22 @@ from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import load_split
 from terradistill.distillation.scoreboard import learned_by
+from terradistill.distillation.teacher import trained_network
+from terradistill.distillation.work import Work
 from terradistill.errors import DataError
-from terradistill.evaluation.copies import BANDS, SIDE, Likeness, flagged, likeness, thresholds
+from terradistill.evaluation.copies import BANDS, SIDE, likeness
+from terradistill.evaluation.neighbours import Neighbours, neighbours_of
+from terradistill.evaluation.recipe import embed
+from terradistill.evaluation.similarity import most_similar
+from terradistill.hardware import Hardware, find_hardware
 from terradistill.report.gallery import contact_sheet
-from terradistill.run import Reporter, Silent, replacing, write_text
-from terradistill.seeding import numpy_generator
+from terradistill.run import Progress, Reporter, Silent, replacing, write_text
+from terradistill.seeding import derive, numpy_generator
 
 SHOWN = 24  # pairs in the picture
 DRAWS = 200  # of the bootstrap
+CALIBRATED_BY = 500  # unseen scenes of a class, at most
+TITLE = "Looking for near-copies"
 
 
 def audit(
@@ -45,13 +56,15 @@ def audit(
         scenes: the folder to audit, distilled or drawn; its classes are among those of DATA.
         against: DATA, as everywhere. The scenes learned from are those that the run or generator of `scenes` names,
             else the train side of `settings.data.split_file`, else all of them.
-        out: folder for `audit.json` (a row an image, its neighbour and how alike they are) and `audit.png` (the pairs
-            that are most alike, the real one on the right).
-        settings: of `data`, the split file alone matters.
+        out: folder for `audit.json` and `audit.png` (the pairs that are most alike, the real one on the right).
+        settings: of `data`, the split file alone matters; `evaluation` is the recipe of the network whose features are
+            compared; `export.hide_real` shows and names no real scene.
         reporter: told of progress.
 
     Returns:
-        What `audit.json` holds.
+        What `audit.json` holds: a row an image with the scene it would be a copy of, the most similar one in pixels
+        (SSIM) and the nearest in the features of a network trained on the learned scenes; and `nn_ssim` as DPD
+        reports it (mean over images of the mean of the five highest SSIM), beside that of unseen scenes.
 
     Raises:
         DataError: the folders cannot be read, or a class of `scenes` has no real scene that was learned from.
@@ -63,51 +76,145 @@ def audit(
     if odd:
         raise DataError(f"{against} has no class {odd[0]!r}, which {scenes} has: give the data that it was made from.")
     member = _members(Path(scenes), real, settings)
+    reporter.start(TITLE)
+    began = time.monotonic()
     with TemporaryDirectory() as cache:
-        made = np.asarray(load_pixels(judged, SIDE, Path(cache) / "made.npy"))
-        pixels = load_pixels(real, SIDE, Path(cache) / "real.npy")
-        reporter.start("Comparing with real scenes")
-        began, rows = time.monotonic(), [dict[str, Any]()] * len(judged)
-        limits: dict[str, dict[str, float]] = {}
-        told: list[tuple[NDArray[np.bool_], torch.Tensor]] = []
-        neighbours = np.zeros(len(judged), np.int64)
-        for label, name in enumerate(judged.classes):
-            here, there = np.flatnonzero(judged.labels == label), real.labels == real.classes.index(name)
-            inside, outside = np.flatnonzero(there & member), np.flatnonzero(there & ~member)
-            if len(inside) + len(outside) < 2 or not len(inside):
-                raise DataError(
-                    f"Of class {name!r} in {against} {len(inside)} scenes were learned from and {len(outside)} not: "
-                    "expected at least one learned from, and another to tell likeness from copying."
-                )
-            learned, unseen = np.asarray(pixels[inside]), np.asarray(pixels[outside])
-            most = thresholds(
-                likeness(unseen, learned)
-                if len(outside)
-                else likeness(learned, learned, itself=np.arange(len(learned)))
-            )
-            found = likeness(made[here], learned)
-            limits[name] = _by_band(most)
-            neighbours[here], of_class = _rows(judged, here, real, inside, found, most)
-            for i, row in zip(here, of_class, strict=True):
-                rows[i] = row
-            if len(outside):
-                both = np.concatenate([learned, unseen])
-                told.append((np.arange(len(both)) < len(learned), likeness(both, made[here]).value))
-            reporter.progress(label + 1, len(judged.classes))
-        near = [row["file_name"] for row in rows if row["flagged"]]
-        result: dict[str, Any] = {
-            "scenes": len(rows),
-            "flagged": near,
-            "calibrated_by": "unseen scenes" if told else "the learned scenes, each without itself",
-            "limits": limits,
-            "membership": _membership(told),
-            "images": rows,
-        }
-        out.mkdir(parents=True, exist_ok=True)
-        _picture(rows, made, pixels, neighbours, out / "audit.png")
+        found = _examined(
+            _Side.of(judged, Path(cache) / "made.npy"),
+            _Side.of(real.subset(np.flatnonzero(member)), Path(cache) / "learned.npy"),
+            _Side.of(real.subset(np.flatnonzero(~member)), Path(cache) / "unseen.npy"),
+            out,
+            settings,
+            find_hardware(settings.precision),
+            reporter.progress,
+        )
+    reporter.end(TITLE, time.monotonic() - began, _note(found))
+    return found
+
+
+def audit_stage(work: Work) -> None:
+    """The run's own set against the scenes that it was made from: `audit.json`, `audit.png`. Opens the test split."""
+    run = work.run
+    if run.done("audit"):
+        return
+    with run.stage("audit", TITLE) as stage:
+        found = _examined(
+            _Side.of(open_scenes(run / "distilled"), run / "cache" / f"distilled-{SIDE}.npy"),
+            _Side.of(work.train, work.learned_in / "cache" / f"train-{SIDE}.npy"),
+            _Side.of(work.test, run / "cache" / f"test-{SIDE}.npy"),
+            run.root,
+            work.settings,
+            work.hardware,
+            stage.progress,
+        )
+        stage.note = _note(found)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Scenes with their pixels, uint8 (n, 64, 64, 3)."""
+
+    scenes: SceneFolder
+    pixels: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, scenes: SceneFolder, cache: Path) -> "_Side":
+        return cls(scenes, load_pixels(scenes, SIDE, cache))
+
+    def of_class(self, name: str, most: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Indices of a class's scenes, at most so many of them, and their pixels."""
+        here = np.flatnonzero(self.scenes.labels == self.scenes.classes.index(name))
+        if most is not None and len(here) > most:
+            here = here[np.linspace(0, len(here) - 1, most).astype(int)]
+        return here, np.asarray(self.pixels[here])
+
+
+def _examined(
+    made: _Side, learned: _Side, unseen: _Side, out: Path, settings: Settings, hardware: Hardware, progress: Progress
+) -> dict[str, Any]:
+    """What `audit.json` holds; written, with the picture, into a folder."""
+    hidden = settings.export.hide_real
+    _require_comparable(made.scenes, learned.scenes, unseen.scenes)
+    network = trained_network(
+        learned.pixels,
+        learned.scenes.labels,
+        len(learned.scenes.classes),
+        SIDE,
+        hardware,
+        seed=derive(settings.seed, "audit"),
+        recipe=settings.evaluation,
+    )
+    features = partial(embed, network, resolution=SIDE, device=hardware.device, bf16=hardware.bf16)
+    rows, twins = [dict[str, Any]()] * len(made.scenes), np.zeros(len(made.scenes), np.int64)
+    limits: dict[str, dict[str, float]] = {}
+    told: list[tuple[NDArray[np.bool_], torch.Tensor]] = []
+    published: dict[str, list[float]] = {"made": [], "unseen": []}
+    for number, name in enumerate(made.scenes.classes):
+        here, images = made.of_class(name)
+        inside, real = learned.of_class(name)
+        _, others = unseen.of_class(name, CALIBRATED_BY)
+        found = neighbours_of(images, real, others, features)
+        limits[name] = _by_band(found.limits) | {"cosine": round(found.cosine_limit, 4)}
+        names = [scene.sha256 if hidden else scene.name for scene in (learned.scenes.scenes[i] for i in inside)]
+        for i, row in zip(here, _rows(found, names), strict=True):
+            rows[i] = {"file_name": made.scenes.scenes[i].name, **row}
+        twins[here] = inside[found.excess[2].numpy()]
+        published["made"] += found.ssim.mean(1).tolist()
+        if len(others):
+            some = others[np.unique(np.linspace(0, len(others) - 1, max(len(images), 10)).astype(int))]
+            published["unseen"] += most_similar(some, real)[0].mean(1).tolist()
+            both = np.concatenate([real, others])
+            told.append((np.arange(len(both)) < len(real), likeness(both, images).value))
+        progress(number + 1, len(made.scenes.classes))
+    result: dict[str, Any] = {
+        "scenes": len(rows),
+        "flagged": [row["file_name"] for row in rows if row["flagged"]],
+        "calibrated_by": "unseen scenes" if told else "the learned scenes, each without itself",
+        "limits": limits,
+        "nn_ssim": {side: round(float(np.mean(values)), 4) for side, values in published.items() if values},
+        "membership": _membership(told),
+        "images": rows,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    if not hidden:
+        _picture(rows, made.pixels, learned.pixels, twins, out / "audit.png")
     write_text(out / "audit.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")
-    reporter.end("Comparing with real scenes", time.monotonic() - began, f"{len(near)} of {len(rows)} flagged")
     return result
+
+
+def _rows(found: Neighbours, names: Sequence[str]) -> list[dict[str, Any]]:
+    """One row an image, its neighbours by name."""
+    excess, band, twin = found.excess
+    return [
+        {
+            "flagged": bool(flag),
+            "neighbour": names[int(twin[k])],
+            "band": BANDS[int(band[k])],
+            "likeness": _by_band(found.found.value[k]),
+            "excess": round(float(excess[k]), 4),
+            "pixels": {"neighbour": names[int(found.similar[k])], "ssim": round(float(found.ssim[k, 0]), 4)},
+            "features": {
+                "neighbour": names[int(found.near[k])],
+                "cosine": round(float(found.cosine[k]), 4),
+                "nearer_than_unseen": bool(found.cosine[k] > found.cosine_limit),
+            },
+        }
+        for k, flag in enumerate(found.flagged)
+    ]
+
+
+def _require_comparable(made: SceneFolder, learned: SceneFolder, unseen: SceneFolder) -> None:
+    for name in made.classes:
+        n, others = learned.counts[name], unseen.counts[name]
+        if n + others < 2 or not n:
+            raise DataError(
+                f"Of class {name!r} {n} real scenes were learned from and {others} not: "
+                "expected at least one learned from, and another to tell likeness from copying."
+            )
+
+
+def _note(found: dict[str, Any]) -> str:
+    return f"{len(found['flagged'])} of {found['scenes']} flagged"
 
 
 def _members(scenes: Path, real: SceneFolder, settings: Settings) -> NDArray[np.bool_]:
@@ -115,33 +222,6 @@ def _members(scenes: Path, real: SceneFolder, settings: Settings) -> NDArray[np.
     if not learned and settings.data.split_file is not None:
         learned = frozenset(scene.sha256 for scene in load_split(settings.data.split_file, real)[0].scenes)
     return np.array([not learned or scene.sha256 in learned for scene in real.scenes])
-
-
-def _rows(
-    judged: SceneFolder,
-    here: NDArray[np.int64],
-    real: SceneFolder,
-    inside: NDArray[np.int64],
-    found: Likeness,
-    most: torch.Tensor,
-) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:
-    """Each image's neighbour among the real scenes, and its row."""
-    worst = ((found.value - most) / (1 - most).clamp_min(1e-6)).argmax(1)  # the band that comes nearest to a copy
-    neighbours = inside[found.nearest.gather(1, worst[:, None])[:, 0].numpy()]
-    rows = [
-        {
-            "file_name": judged.scenes[i].name,
-            "neighbour": real.scenes[neighbour].name,
-            "band": BANDS[int(band)],
-            "likeness": _by_band(value),
-            "excess": round(float(((value - most) / (1 - most).clamp_min(1e-6)).max()), 4),
-            "flagged": bool(flag),
-        }
-        for i, neighbour, band, value, flag in zip(
-            here, neighbours, worst, found.value, flagged(found, most), strict=True
-        )
-    ]
-    return neighbours, rows
 
 
 def _by_band(values: torch.Tensor) -> dict[str, float]:

@@ -7,6 +7,7 @@ from terradistill.data.annotations import parse_notes
 from terradistill.data.check import check_scenes
 from terradistill.data.images import decode
 from terradistill.data.sources import open_scenes
+from terradistill.errors import DataError
 from terradistill.models.captioner import Captioner
 from terradistill.run import Progress
 
@@ -20,15 +21,23 @@ def write_captions(
         data: as everywhere.
         out: JSON lines with `file_name` and `captions`, for `--captions`; a line a scene is added, so that an
             interrupted call goes on.
-        captioner: says what is in a scene.
+        captioner: says what is in a scene; its name and what it was asked stand in every line.
         batch_size: scenes at a time.
         progress: called with scenes done and scenes in all.
 
     Returns:
         The number of captions written by this call.
+
+    Raises:
+        DataError: `out` holds what another model said, or was asked.
     """
     scenes, _ = check_scenes(open_scenes(data))
-    known = parse_notes(_whole_lines(out), str(out)) if out.exists() else {}
+    asked = {"model": captioner.name, "asked": captioner.instruction}
+    content = _whole_lines(out) if out.exists() else b""
+    known = parse_notes(content, str(out))
+    before = [json.loads(line) for line in content.splitlines() if line.strip()]
+    if any(row | asked != row for row in before):
+        raise DataError(f"{out} holds captions of another model, or asked for otherwise: give another --out.")
     left = [i for i, scene in enumerate(scenes.scenes) if scene.name not in known]
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("a", encoding="utf-8", errors="backslashreplace") as file:
@@ -36,7 +45,7 @@ def write_captions(
             batch = left[start : start + batch_size]
             texts = captioner.describe([decode(scenes.read(i)) for i in batch])
             for i, text in zip(batch, texts, strict=True):
-                row = {"file_name": scenes.scenes[i].name, "captions": [text] if text else []}
+                row = {"file_name": scenes.scenes[i].name, "captions": [text] if text else [], **asked}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
             file.flush()
             if progress:

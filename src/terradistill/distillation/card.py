@@ -48,13 +48,19 @@ def hub_licence(licence: str | None) -> dict[str, str]:
     return {"license": known[slug]} if slug in known else {"license": "other", "license_name": _slug(licence.lower())}
 
 
-def dataset_card(manifest: dict[str, Any], settings: dict[str, Any], scores: Sequence[dict[str, Any]]) -> str:
+def dataset_card(
+    manifest: dict[str, Any],
+    settings: dict[str, Any],
+    scores: Sequence[dict[str, Any]],
+    audit: dict[str, Any] | None = None,
+) -> str:
     """Writes the README of a distilled set.
 
     Args:
         manifest: as in ``manifest.json``.
         settings: as in ``resolved.json``.
         scores: rows as in ``scores.json``; empty where nothing was evaluated.
+        audit: as in ``audit.json``; None where none was made.
 
     Returns:
         Markdown with a YAML header.
@@ -124,13 +130,23 @@ image, label = scenes[0]
 
 ## Limits
 
-- **Not private.** The images come from a model that has learned from real scenes, and a few may repeat them:
-  audit the set before you publish it.
+- **Not private.** The images come from a model that has learned from real scenes, and a few may repeat them.
+  {_audited(audit)}
 - **Not a replacement.** The scores hold for the networks, the recipe and the test split above, and for nothing else.
 - **Known failings.** Rare and mixed scenes are left out first, fine structure is softened,
   and the source's biases of place and season remain.
 - **Not evidence.** Do not measure, map or count anything in these images: nothing in them exists.
 """
+
+
+def _audited(audit: dict[str, Any] | None) -> str:
+    """What the audit says, in a sentence."""
+    if audit is None:
+        return "Audit the set before you publish it."
+    near = [f"`{name}`" for name in audit["flagged"]]
+    told = f"{len(near)} of its {audit['scenes']} images" if near else "none of its images"
+    names = f" ({', '.join(near[:10])}{', …' if len(near) > 10 else ''})" if near else ""
+    return f"The audit for near-copies flagged {told}{names}; it finds what it looks for, and guarantees nothing."
 
 
 def _how(settings: dict[str, Any]) -> str:

@@ -10,8 +10,9 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -35,12 +36,14 @@ from terradistill.errors import RunError
 from terradistill.evaluation.harness import Labelled, Row, score_method, with_references
 from terradistill.evaluation.recipe import probabilities
 from terradistill.models.generator import LEARNED_FROM, learned_from
+from terradistill.report.table import write_table
 from terradistill.run import Reporter, Run, Silent, write_text
 from terradistill.seeding import derive
 
 REAL = ("random", *CORESETS, "rded", "full")
 SOFT = "+soft"  # after a method's name: its images with a teacher's labels
 SettingsOf = Callable[[str], Settings]
+Opened = AbstractContextManager[Work]
 
 
 def compare(
@@ -52,9 +55,13 @@ def compare(
     ipcs: Sequence[int],
     n_sets: int = 3,
     trainings: int = 1,
+    captions: Path | None = None,
+    command: str = "",
     reporter: Reporter | None = None,
 ) -> list[Row]:
     """Score methods on datasets; what is done already is passed over, so the same command goes on after a kill.
+
+    The table is written anew after each row: `scores.json`, `scoreboard.md`, `.csv` and `.html` in `out`.
 
     Args:
         data: several DATA, as everywhere.
@@ -67,6 +74,8 @@ def compare(
             are trained as often as on all sets of the others.
         trainings: of each network on each set. The spread between sets and that between trainings are told apart where
             both are more than one.
+        captions: JSON lines with captions of the scenes, as for `distill`.
+        command: what the table says that it was made by.
         reporter: told of progress.
 
     Returns:
@@ -84,13 +93,14 @@ def compare(
     before: list[Row] = json.loads(kept.read_text()) if kept.exists() else []
     rows = [row for row in before if row["recipe"] == recipe]
     for source in data:
-        name = open_scenes(source).info.name
+        opened = partial(_opened, source, captions=captions, reporter=reporter)
+        name = open_scenes(source, captions=captions).info.name
         room = out / (re.sub(r"[^\w.-]+", "-", name).strip(".-") or "data")
         synthetic = sorted({method.removesuffix(SOFT) for method in methods} - set(REAL))
         given = [settings_of(method).generator for method in synthetic]
         seen = frozenset[str]().union(*(learned_from(each) for each in given if each is not None))
         least = common.model_copy(update={"ipc": 1})
-        with _opened(source, room / "exam", least, reporter, seen=seen, spare=max(ipcs) - 1) as exam:
+        with opened(room / "exam", least, seen=seen, spare=max(ipcs) - 1) as exam:
             for method in methods:
                 plain = method.removesuffix(SOFT)
                 for ipc in ipcs if plain != "full" else [None]:
@@ -100,7 +110,11 @@ def compare(
                     left = [network for network in common.evaluation.networks if network not in done]
                     if not left:
                         continue
-                    sets = _sets(exam, source, room, settings_of, plain, ipc, n_sets, seen, reporter)
+                    if plain in REAL or ipc is None:
+                        sets = _real_sets(exam, plain, ipc or 0, n_sets)
+                    else:
+                        wanted = settings_of(plain).model_copy(update={"data": exam.settings.data, "ipc": ipc})
+                        sets = _drawn_sets(exam, partial(opened, seen=seen), room, plain, wanted, n_sets)
                     n_bytes = sum(map(_png_bytes, sets[0].images))
                     if plain != method:
                         sets = [_taught(exam, each) for each in sets]
@@ -109,12 +123,14 @@ def compare(
                         row = _score(exam, sets, key | {"network": network}, common, n_sets * trainings)
                         rows = with_references([*rows, row | {"bytes": n_bytes, "recipe": recipe}])
                         write_text(kept, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+                        write_table(rows, out, command)
+    write_table(rows, out, command)  # rows of an earlier call may be all there are
     return rows
 
 
 @contextmanager
-def _opened(source: str, root: Path, settings: Settings, reporter: Reporter, **more: Any) -> Iterator[Work]:
-    work = open_work(source, root, settings, reporter=reporter, **more)
+def _opened(source: str, root: Path, settings: Settings, **more: Any) -> Iterator[Work]:
+    work = open_work(source, root, settings, **more)
     with closing(work.run):
         yield work
 
@@ -140,34 +156,23 @@ def _score(exam: Work, sets: Sequence[Labelled], key: dict[str, Any], common: Se
     return row
 
 
-def _sets(
-    exam: Work,
-    source: str,
-    room: Path,
-    settings_of: SettingsOf,
-    method: str,
-    ipc: int | None,
-    n_sets: int,
-    seen: frozenset[str],
-    reporter: Reporter,
+def _drawn_sets(
+    exam: Work, opened: Callable[..., Opened], room: Path, method: str, settings: Settings, n_sets: int
 ) -> list[Labelled]:
-    """The training sets of a method."""
-    if method in REAL or ipc is None:
-        return _real_sets(exam, method, ipc or 0, n_sets)
-    settings = settings_of(method).model_copy(update={"data": exam.settings.data, "ipc": ipc})
+    """Sets of a synthetic method, by one generator."""
     # What is learned depends on these sections alone: methods that agree in them share a generator.
     what = {"generator", "precision", "data", "autoencoder", "diffusion", "finetune", "classifier", "seed"}
     base = Settings(ipc=1, **{name: getattr(settings, name) for name in what})
     learned = json.dumps(base.model_dump(mode="json", include=what), sort_keys=True)
     root = room / "generators" / sha256(learned.encode()).hexdigest()[:8]
     sets = []
-    with _opened(source, root, base, reporter, seen=seen) as work:
+    with opened(root, base) as work:
         if {scene.sha256 for scene in work.train.scenes} != {scene.sha256 for scene in exam.train.scenes}:
             raise RunError(f"{root} learns from another split than {exam.run.root} tests on: use another --out.")
         for stage in (learning.autoencoder, learning.encode, learning.classifier, learning.diffusion):
             stage(work)
         for i in range(n_sets):
-            folder = room / "sets" / f"{method}-ipc{ipc}-{i}"
+            folder = room / "sets" / f"{method}-ipc{settings.ipc}-{i}"
             drawn = _draw(work, folder, settings.model_copy(update={"seed": settings.seed + i}))
             sets.append(_labelled(exam, drawn, folder / "cache", "distilled"))
     return sets

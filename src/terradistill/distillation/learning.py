@@ -128,7 +128,15 @@ def decoder(work: Work) -> None:
     with run.stage("decoder", "Training the decoder") as stage:
         generator, pixels = Generator.load(str(settings.generator)).to(work.hardware.device), work.pixels()
         seed = derive(settings.seed, "decoder")
-        network = trained_network(work, pixels, work.resolution, stage.work / "features.safetensors", seed)
+        network = trained_network(
+            pixels,
+            work.train.labels,
+            len(work.train.classes),
+            work.resolution,
+            work.hardware,
+            seed=seed,
+            kept=stage.work / "features.safetensors",
+        )
         train_autoencoder(
             generator.vae,
             pixels,

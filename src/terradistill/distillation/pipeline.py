@@ -12,6 +12,7 @@ from terradistill.config import Settings
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.distillation import drawing, learning
+from terradistill.distillation.audit import audit_stage
 from terradistill.distillation.card import dataset_card, write_parquet
 from terradistill.distillation.scoreboard import evaluate_stage
 from terradistill.distillation.work import Work, open_work
@@ -71,6 +72,7 @@ def distill(
         drawing.export(work)
         if evaluate:
             evaluate_stage(work)
+            audit_stage(work)
         return publish(work)
 
 
@@ -126,8 +128,9 @@ def publish(work: Work) -> Distilled:
     run, settings = work.run, work.settings
     manifest: dict[str, Any] = run.manifest
     scores: list[Row] = run.read_json("scores.json", default=[])
+    audit: dict[str, Any] | None = run.read_json("audit.json", default=None)
     folder = run / "distilled"
-    write_text(folder / "README.md", dataset_card(manifest, settings.model_dump(mode="json"), scores))
+    write_text(folder / "README.md", dataset_card(manifest, settings.model_dump(mode="json"), scores, audit))
     if settings.export.parquet:
         write_parquet(folder, run / "distilled.parquet")
     scenes = open_scenes(folder)

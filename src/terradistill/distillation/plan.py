@@ -8,21 +8,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from terradistill.config import DiffusionSettings, Settings
+from terradistill.config import ClassifierSettings, DiffusionSettings, EvaluationSettings, Settings
 from terradistill.data.check import check_scenes, require_enough
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import divide, limit_scenes
+from terradistill.distillation.scoreboard import TAUGHT
+from terradistill.distillation.teacher import NETWORK, SIDE
 from terradistill.distillation.work import require_feasible
 from terradistill.evaluation.recipe import PREDICT_BATCH, fit, predict, training_steps
 from terradistill.hardware import Hardware, find_hardware
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.downstream import build_network
 from terradistill.models.generator import Generator, build_generator
+from terradistill.models.latent_classifier import LatentClassifier
 from terradistill.sampling.guidance import classifier_free
 from terradistill.sampling.sampler import Request, sample
 from terradistill.training.autoencoder import train_autoencoder
 from terradistill.training.classifier import train_latent_classifier
-from terradistill.training.diffusion import train_diffusion
+from terradistill.training.diffusion import Consistency, train_diffusion
 from terradistill.training.latents import LatentCache, encode_scenes
 from terradistill.training.progress import Unwatched
 
@@ -78,9 +81,12 @@ def plan(
         if settings.finetune.steps:
             wanted, how = settings.finetune.of(settings.diffusion), settings.finetune
             adapting = {"text_encoder": how.text_encoder, "lora_rank": how.lora_rank, "lora_layers": how.lora_layers}
-            _probe_denoiser(rows, "Adapting the generator", generator, latents, wanted, hardware, **adapting)
+            title = "Adapting the generator"
+            _probe_denoiser(rows, title, generator, latents, wanted, settings.classifier, hardware, **adapting)
         generator.frozen()
     _probe_sampling(rows, settings, generator, n_train, n_classes, hardware)
+    if evaluate and set(settings.evaluation.methods) & set(TAUGHT):
+        _probe_teacher(rows, n_train, n_classes, hardware)
     if evaluate:
         _probe_evaluation(rows, settings, generator.resolution, n_train, len(test), n_classes, hardware)
     return rows
@@ -104,7 +110,7 @@ def _probe_training(rows: list[PlannedStage], settings: Settings, n_train: int, 
     generator = build_generator(diffusion, vae, settings.data.resolution, captions[0], 0).to(hardware.device)
     latents = _probe_encoding(rows, settings, generator, pixels, n_train, hardware)
 
-    _probe_denoiser(rows, "Training the generator", generator, latents, diffusion, hardware)
+    _probe_denoiser(rows, "Training the generator", generator, latents, diffusion, settings.classifier, hardware)
     return generator.frozen()
 
 
@@ -114,10 +120,15 @@ def _probe_denoiser(
     generator: Generator,
     latents: LatentCache,
     wanted: DiffusionSettings,
+    classify: ClassifierSettings,
     hardware: Hardware,
     **adapting: Any,
 ) -> None:
     watch = _Stopwatch()
+    if wanted.consistency_weight:
+        classifier = LatentClassifier(generator.latent_shape[0], 2, classify.width).to(hardware.device)
+        labels = torch.zeros(len(latents), dtype=torch.long)
+        adapting["consistency"] = Consistency(classifier.eval().requires_grad_(False), labels, wanted)
     few = wanted.model_copy(update={"steps": 4, "held_out": 0.0})
     scenes, numbers = [["a scene"]] * len(latents), generator.metadata_encoder
     known = None if numbers is None else numbers.table([{}] * len(latents))
@@ -178,6 +189,29 @@ def _probe_sampling(
     rows.append(PlannedStage("Drawing and selecting candidates", work, images * wanted.steps * each))
 
 
+def _probe_network(
+    name: str, n_classes: int, side: int, recipe: EvaluationSettings, hardware: Hardware
+) -> tuple[float, float]:
+    """Seconds a step of training and seconds an image of testing."""
+    watch = _Stopwatch()
+    model = build_network(name, n_classes, side).to(hardware.device)
+    few = recipe.model_copy(update={"epochs": 1, "min_steps": 4, "max_steps": 4})
+    pixels, labels = _pixels(recipe.batch_size, side), np.arange(recipe.batch_size) % n_classes
+    where: dict[str, Any] = {"device": hardware.device, "bf16": hardware.bf16}
+    fit(model, pixels, labels, side, few, seed=0, progress=watch.progress, **where)
+    began = time.monotonic()
+    predict(model, _pixels(PREDICT_BATCH, side), side, **where)
+    return watch.seconds, (time.monotonic() - began) / PREDICT_BATCH
+
+
+def _probe_teacher(rows: list[PlannedStage], n_train: int, n_classes: int, hardware: Hardware) -> None:
+    recipe = EvaluationSettings()
+    steps = training_steps(n_train, recipe)
+    step, image = _probe_network(NETWORK, n_classes, SIDE, recipe, hardware)
+    work = f"{steps:,} steps of {recipe.batch_size}"
+    rows.append(PlannedStage("Training a network on the train scenes", work, steps * step + n_train * image))
+
+
 def _probe_evaluation(
     rows: list[PlannedStage],
     settings: Settings,
@@ -193,25 +227,7 @@ def _probe_evaluation(
     steps = sum(training_steps(size, recipe) for size in sizes.values()) * recipe.n_seeds
     seconds = 0.0
     for name in recipe.networks:
-        watch = _Stopwatch()
-        model = build_network(name, n_classes, side).to(hardware.device)
-        few = recipe.model_copy(update={"epochs": 1, "min_steps": 4, "max_steps": 4})
-        pixels, labels = _pixels(recipe.batch_size, side), np.arange(recipe.batch_size) % n_classes
-        fit(
-            model,
-            pixels,
-            labels,
-            side,
-            few,
-            seed=0,
-            device=hardware.device,
-            bf16=hardware.bf16,
-            progress=watch.progress,
-        )
-        seconds += steps * watch.seconds
-        began = time.monotonic()
-        predict(model, _pixels(PREDICT_BATCH, side), side, device=hardware.device, bf16=hardware.bf16)
-        each = (time.monotonic() - began) / PREDICT_BATCH
-        seconds += len(sizes) * recipe.n_seeds * n_test * each
+        step, image = _probe_network(name, n_classes, side, recipe, hardware)
+        seconds += steps * step + len(sizes) * recipe.n_seeds * n_test * image
     work = f"{len(recipe.networks)} × {len(sizes)} methods × {recipe.n_seeds} seeds, {steps:,} steps"
     rows.append(PlannedStage("Training downstream networks", work, seconds))

@@ -89,6 +89,24 @@ def evaluate(
         DataError: the folders cannot be read, their classes differ, or the scenes hold copies of test scenes.
         RunError: `out` holds the scores of other scenes.
     """
+    judged, work = open_exam(scenes, against, out, settings, captions=captions, reporter=reporter)
+    with closing(work.run):
+        resolution = work.settings.evaluation.resolution or max(scene.height for scene in judged.scenes)
+        _evaluate(work, judged, resolution, {})
+        scores: list[Row] = work.run.read_json("scores.json")
+        return scores
+
+
+def open_exam(
+    scenes: str | Path,
+    against: str | Path,
+    out: str | Path,
+    settings: Settings,
+    *,
+    captions: Path | None = None,
+    reporter: Reporter | None = None,
+) -> tuple[SceneFolder, Work]:
+    """A scene folder to judge, and DATA split so that no test scene went into it; see `evaluate`. Close `work.run`."""
     judged, found = check_scenes(open_scenes(scenes))
     ipc = max(judged.counts.values())
     made_in = Path(scenes).resolve().parent
@@ -97,32 +115,39 @@ def evaluate(
         settings = settings.model_copy(update={"data": settings.data.model_copy(update={"split_file": split})})
     settings, seen = settings.model_copy(update={"ipc": ipc, "generator": None}), learned_by(Path(scenes))
     work = open_work(against, Path(out), settings, captions=captions, reporter=reporter, spare=0, seen=seen)
-    with closing(work.run):
-        if judged.classes != work.train.classes:
-            odd = sorted(set(judged.classes) ^ set(work.train.classes))
-            raise DataError(
-                f"{scenes} and {against} differ in the classes {', '.join(odd[:5])}: give scenes of the same classes."
-            )
-        for line in found.summary():
-            work.run.say(line)
-        exam = {scene.sha256 for scene in work.test.scenes}
-        if exam & seen:
-            raise DataError(
-                f"{scenes} was made by a generator that has learned from test scenes of this split: give the split "
-                f"it was trained with{f' (--split-file {split})' if of_a_run else ' (--split-file)'}."
-            )
-        copies = [scene.name for scene in judged.scenes if scene.sha256 in exam]
-        if copies:
-            raise DataError(
-                f"{len(copies)} of {scenes} are exact copies of test scenes of {against}, {copies[0]!r} first: "
-                "give the split they were made with (--split-file)."
-            )
-        if work.run.manifest.setdefault("judged", judged.fingerprint) != judged.fingerprint:
-            raise RunError(f"{out} holds the scores of other scenes than {scenes}: use another --out.")
-        work.run.describe()
-        _evaluate(work, judged, settings.evaluation.resolution or max(s.height for s in judged.scenes), {})
-        scores: list[Row] = work.run.read_json("scores.json")
-        return scores
+    try:
+        _require_honest(judged, work, seen, str(scenes), str(against), f" {split}" if of_a_run else "")
+    except BaseException:
+        work.run.close()
+        raise
+    for line in found.summary():
+        work.run.say(line)
+    work.run.describe(judged=judged.fingerprint)
+    return judged, work
+
+
+def _require_honest(
+    judged: SceneFolder, work: Work, seen: frozenset[str], scenes: str, against: str, split: str
+) -> None:
+    if judged.classes != work.train.classes:
+        odd = sorted(set(judged.classes) ^ set(work.train.classes))
+        raise DataError(
+            f"{scenes} and {against} differ in the classes {', '.join(odd[:5])}: give scenes of the same classes."
+        )
+    exam = {scene.sha256 for scene in work.test.scenes}
+    if exam & seen:
+        raise DataError(
+            f"{scenes} was made by a generator that has learned from test scenes of this split: give the split "
+            f"it was trained with (--split-file{split})."
+        )
+    copies = [scene.name for scene in judged.scenes if scene.sha256 in exam]
+    if copies:
+        raise DataError(
+            f"{len(copies)} of {scenes} are exact copies of test scenes of {against}, {copies[0]!r} first: "
+            "give the split they were made with (--split-file)."
+        )
+    if work.run.manifest.get("judged", judged.fingerprint) != judged.fingerprint:
+        raise RunError(f"{work.run.root} holds the scores of other scenes than {scenes}: use another --out.")
 
 
 def learned_by(scenes: Path) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""A network of pixels trained on the run's train scenes: what it sees in them serves coresets and perceptual terms."""
+"""A network of pixels trained on the train scenes: what it sees serves coresets, perceptual terms and the audit."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from terradistill.config import EvaluationSettings
 from terradistill.data.images import load_pixels
 from terradistill.distillation.work import Work
 from terradistill.evaluation.recipe import embed, fit, repeatable
+from terradistill.hardware import Hardware
 from terradistill.models.downstream import build_network
 from terradistill.run import Progress, replacing
 from terradistill.seeding import derive
@@ -20,42 +21,50 @@ SIDE = 64  # pixels at which the teacher sees scenes
 
 
 def trained_network(
-    work: Work,
     pixels: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    n_classes: int,
     resolution: int,
-    kept: Path,
+    hardware: Hardware,
+    *,
     seed: int,
+    kept: Path | None = None,
+    recipe: EvaluationSettings | None = None,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """A classifier of the train scenes, wanted for its features; read from the file `kept` after a kill.
+    """A classifier of scenes, wanted for its features.
 
     Args:
-        work: the run.
-        pixels: its train scenes, uint8 (N, H, W, 3).
+        pixels: uint8 (N, H, W, 3).
+        labels: int64 (N,).
+        n_classes: how many there are.
         resolution: side at which the network sees them, pixels.
-        kept: safetensors file.
+        hardware: where it is trained.
         seed: of its weights and training.
+        kept: safetensors file; read if it is there, so that a kill costs nothing.
+        recipe: of its training; None: the default one.
         progress: called after every step.
     """
-    device = work.hardware.device
+    device = hardware.device
     with repeatable(derive(seed, "features"), device):
-        network = build_network(NETWORK, len(work.train.classes), resolution).to(device)
-        if kept.exists():
+        network = build_network(NETWORK, n_classes, resolution).to(device)
+        if kept is not None and kept.exists():
             network.load_state_dict(load_file(kept))
             return network
         fit(
             network,
             pixels,
-            work.train.labels,
+            labels,
             resolution,
-            EvaluationSettings(),  # not the run's own, which may change until the exam
+            recipe or EvaluationSettings(),
             seed=seed,
             device=device,
-            bf16=work.hardware.bf16,
+            bf16=hardware.bf16,
             progress=progress,
         )
-    with replacing(kept) as part:
-        save_file(network.state_dict(), part)
+    if kept is not None:
+        with replacing(kept) as part:
+            save_file(network.state_dict(), part)
     return network
 
 
@@ -66,8 +75,17 @@ def teach(work: Work) -> None:
         return
     with run.stage("teacher", "Training a network on the train scenes") as stage:
         pixels = load_pixels(work.train, SIDE, run / "cache" / f"train-{SIDE}.npy")
-        seed, kept = derive(settings.seed, "teacher"), stage.work / "model.safetensors"
-        network = trained_network(work, pixels, SIDE, kept, seed, stage.progress)
+        # The default recipe and not the run's own, which may change until the exam.
+        network = trained_network(
+            pixels,
+            work.train.labels,
+            len(work.train.classes),
+            SIDE,
+            work.hardware,
+            seed=derive(settings.seed, "teacher"),
+            kept=stage.work / "model.safetensors",
+            progress=stage.progress,
+        )
         device, bf16 = work.hardware.device, work.hardware.bf16
         with stage.writes("teacher") as folder:
             folder.mkdir()

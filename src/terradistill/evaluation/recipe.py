@@ -135,21 +135,34 @@ def fit(
 
 
 @torch.inference_mode()
+def logits(
+    network: nn.Module, images: NDArray[np.uint8], resolution: int, *, device: torch.device, bf16: bool
+) -> Tensor:
+    """What a network says of uint8 images (n, height, width, 3), a batch at a time: float32 (n, n_classes), CPU."""
+    network.eval()
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        said = [
+            network(to_input(images[start : start + PREDICT_BATCH], resolution, device)).float().cpu()
+            for start in range(0, len(images), PREDICT_BATCH)
+        ]
+    return torch.cat(said)
+
+
+def predict(
+    network: nn.Module, images: NDArray[np.uint8], resolution: int, *, device: torch.device, bf16: bool
+) -> NDArray[np.int64]:
+    """The most likely class of each of the uint8 images (n, height, width, 3): int64, shape (n,)."""
+    return logits(network, images, resolution, device=device, bf16=bf16).argmax(1).numpy()
+
+
 def probabilities(
     network: nn.Module, images: NDArray[np.uint8], resolution: int, *, device: torch.device, bf16: bool
 ) -> NDArray[np.float16]:
     """What a network thinks of uint8 images (n, height, width, 3): float16 (n, n_classes), two bytes a class."""
-    network.eval()
-    told = []
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        for start in range(0, len(images), PREDICT_BATCH):
-            logits = network(to_input(images[start : start + PREDICT_BATCH], resolution, device))
-            told.append(logits.float().softmax(1).cpu())
-    shares: NDArray[np.float16] = torch.cat(told).half().numpy()
-    return shares
+    shares = logits(network, images, resolution, device=device, bf16=bf16).softmax(1)
+    return np.asarray(shares.half())
 
 
-@torch.inference_mode()
 def embed(
     network: nn.Module, images: NDArray[np.uint8], resolution: int, *, device: torch.device, bf16: bool
 ) -> Tensor:
@@ -158,21 +171,7 @@ def embed(
     seen: list[Tensor] = []
     handle = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float().flatten(1).cpu()))
     try:
-        predict(network, images, resolution, device=device, bf16=bf16)
+        logits(network, images, resolution, device=device, bf16=bf16)
     finally:
         handle.remove()
     return torch.cat(seen)
-
-
-@torch.inference_mode()
-def predict(
-    network: nn.Module, images: NDArray[np.uint8], resolution: int, *, device: torch.device, bf16: bool
-) -> NDArray[np.int64]:
-    """The most likely class of each of the uint8 images (n, height, width, 3): int64, shape (n,)."""
-    network.eval()
-    predicted = []
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        for start in range(0, len(images), PREDICT_BATCH):
-            x = to_input(images[start : start + PREDICT_BATCH], resolution, device)
-            predicted.append(network(x).argmax(dim=1).cpu())
-    return torch.cat(predicted).numpy()

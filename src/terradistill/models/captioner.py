@@ -16,8 +16,10 @@ INSTRUCTION = "Describe this satellite image in one short sentence: land cover, 
 class Captioner:
     """Any model that transformers opens for "image-text-to-text"; one with a chat template is told what to do."""
 
-    def __init__(self, processor: Any, model: Any, instruction: str = INSTRUCTION, max_tokens: int = 40) -> None:
-        self.processor, self.model = processor, model.eval().requires_grad_(False)
+    def __init__(
+        self, processor: Any, model: Any, instruction: str = INSTRUCTION, max_tokens: int = 40, *, name: str = ""
+    ) -> None:
+        self.name, self.processor, self.model = name, processor, model.eval().requires_grad_(False)
         self.instruction, self.max_tokens = instruction, max_tokens
         tokenizer = getattr(processor, "tokenizer", None)
         if tokenizer is not None:
@@ -44,7 +46,7 @@ class Captioner:
                 f"The caption model {source} cannot be loaded ({reason}): give the hub id or folder of an "
                 "image-text-to-text model, and check the network."
             ) from error
-        return cls(processor, loaded.to(device), instruction)
+        return cls(processor, loaded.to(device), instruction, name=source)
 
     @torch.inference_mode()
     def describe(self, images: Sequence[NDArray[np.uint8]]) -> list[str]:

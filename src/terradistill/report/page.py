@@ -100,6 +100,7 @@ def write_report(run_dir: Path, *, prototypes: NDArray[np.uint8] | None = None) 
         has_prototypes=prototypes is not None,
         boards=[(name, rows, plots.accuracy_plot(rows)) for name, rows in words.boards(scores)],
         lead=lead,
+        audit=_audit(run_dir, hidden=prototypes is None),
         recall=plots.recall_plot(recalls, classes) if recalls else None,
         confusion=plots.confusion_plot(lead["confusion"], classes) if lead and lead.get("confusion") else None,
         curves=_curves(run_dir / "metrics.jsonl"),
@@ -173,6 +174,19 @@ def _galleries(
         if paths:
             galleries.append(ClassGallery(name, pairs, len(paths) - len(pairs)))
     return galleries
+
+
+def _audit(run_dir: Path, *, hidden: bool) -> dict[str, Any] | None:
+    """The audit in words, and its picture unless real scenes are hidden."""
+    if not (run_dir / "audit.json").exists():
+        return None
+    found, picture = _read(run_dir / "audit.json"), None
+    if (run_dir / "audit.png").exists() and not hidden:
+        buffer = io.BytesIO()
+        with Image.open(run_dir / "audit.png") as image:
+            image.save(buffer, "JPEG", quality=85)  # a third of the PNG's size
+        picture = Picture("data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode(), "audit.png")
+    return {"verdict": words.audited(found), "picture": picture}
 
 
 def _side(files: Mapping[str, list[Path]]) -> int:

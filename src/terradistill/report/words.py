@@ -61,6 +61,34 @@ def verdict(scores: Sequence[Row]) -> tuple[str, str]:
     return f"{sentence}.", f"The distilled set is {meaning}."
 
 
+def audited(found: Mapping[str, Any]) -> str:
+    """What an audit found, in a few plain sentences."""
+    near, n = found["flagged"], found["scenes"]
+    if near:
+        named = ", ".join(near[:8]) + (" …" if len(near) > 8 else "")
+        said = f"{len(near)} of {n:,} images may be near-copies of real scenes: {named}."
+    else:
+        said = f"None of {n:,} images is more like a real scene of its class than real scenes are to each other."
+    said += _published(found.get("nn_ssim") or {})
+    told = found.get("membership") or {}
+    bands = [value for value in told.values() if isinstance(value, Mapping)]
+    if bands:
+        most = max(bands, key=lambda band: float(band["auc"]))
+        low, high = most["interval"]
+        said += (
+            " Likeness to the set tells the scenes that were learned from and others apart with an area under the "
+            f"curve of {most['auc']:.2f} ({low:.2f} to {high:.2f}); 0.50 is not at all."
+        )
+    return f"{said} An audit finds what it looks for and guarantees nothing."
+
+
+def _published(nn_ssim: Mapping[str, float]) -> str:
+    if "made" not in nn_ssim:
+        return ""
+    beside = f"; {nn_ssim['unseen']:.3f} for real scenes that were not learned from" if "unseen" in nn_ssim else ""
+    return f" Mean similarity to the five most similar real scenes (NN-SSIM): {nn_ssim['made']:.3f}{beside}."
+
+
 def boards(scores: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """Score rows that may stand in one table, under the name of their network."""
     groups: dict[tuple[Any, ...], list[Row]] = {}

@@ -1,5 +1,6 @@
 """Guidances: functions that change one denoising step. See `terradistill.sampling.sampler` for how they compose."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -53,22 +54,10 @@ def blend_prototypes(prototypes: Tensor, schedule: Parameterisation, *, scale: f
         until: share of the steps, in [0, 1].
     """
 
-    def guide(predict: Predict) -> Predict:
-        if scale == 0:
-            return predict
+    def blended(z: Tensor, _: Tensor, t: Tensor, pull: Tensor, weight: Tensor, z0: Tensor) -> tuple[Tensor, Tensor]:
+        return z, schedule.output(z, z0 + weight * pull, t)
 
-        def guided(step: Step) -> tuple[Tensor, Tensor]:
-            z, output = predict(step)
-            if step.index / max(1, step.count - 1) > until:
-                return z, output
-            t = step.t.round().long()
-            z0 = schedule.z0(z, output, t)
-            share = scale * (1 - schedule.alphas_cumprod[int(t)]).sqrt().to(z)
-            return z, schedule.output(z, z0 + share * (prototypes[step.rows].to(z) - z0), t)
-
-        return guided
-
-    return guide
+    return _towards(prototypes, schedule, scale, until, blended)
 
 
 def push_to_prototypes(prototypes: Tensor, schedule: Parameterisation, *, scale: float, until: float = 0.8) -> Guidance:
@@ -85,6 +74,20 @@ def push_to_prototypes(prototypes: Tensor, schedule: Parameterisation, *, scale:
         until: share of the steps, in [0, 1].
     """
 
+    def pushed(z: Tensor, output: Tensor, _: Tensor, pull: Tensor, weight: Tensor, __: Tensor) -> tuple[Tensor, Tensor]:
+        length = pull.flatten(1).norm(dim=1).clamp_min(1e-8).view(-1, 1, 1, 1)
+        return z + weight * pull / length, output
+
+    return _towards(prototypes, schedule, scale, until, pushed)
+
+
+# (z_t, output, t, z_proto − ẑ0, s · √(1−ᾱ_t), ẑ0) in, (z_t, output) out.
+Lead = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def _towards(prototypes: Tensor, schedule: Parameterisation, scale: float, until: float, lead: Lead) -> Guidance:
+    """What the prototype guidances share: when they act, where the prediction points, how far its prototype is."""
+
     def guide(predict: Predict) -> Predict:
         if scale == 0:
             return predict
@@ -94,10 +97,9 @@ def push_to_prototypes(prototypes: Tensor, schedule: Parameterisation, *, scale:
             if step.index / max(1, step.count - 1) > until:
                 return z, output
             t = step.t.round().long()
-            pull = prototypes[step.rows].to(z) - schedule.z0(z, output, t)
-            length = pull.flatten(1).norm(dim=1).clamp_min(1e-8).view(-1, 1, 1, 1)
-            sigma = (1 - schedule.alphas_cumprod[int(t)]).sqrt().to(z)
-            return z + scale * sigma * pull / length, output
+            z0 = schedule.z0(z, output, t)
+            weight = scale * (1 - schedule.alphas_cumprod[int(t)]).sqrt().to(z)
+            return lead(z, output, t, prototypes[step.rows].to(z) - z0, weight, z0)
 
         return guided
 

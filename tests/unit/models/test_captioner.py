@@ -9,7 +9,7 @@ import torch
 
 from terradistill.data.drawn import draw_scenes
 from terradistill.distillation.captioning import write_captions
-from terradistill.errors import GeneratorError
+from terradistill.errors import DataError, GeneratorError
 from terradistill.models.captioner import Captioner
 
 CPU = torch.device("cpu")
@@ -70,6 +70,9 @@ def test_captions_are_written_once_and_gone_on_with(folder: Path, tmp_path: Path
     out.write_bytes(b"".join(lines[:4]) + lines[4][:10])  # killed in the middle of a line
     assert write_captions(scenes, out, captioner, batch_size=4) == 2
     assert [json.loads(line) for line in out.read_text().splitlines()] == rows
+    captioner.instruction = "Count the roofs."
+    with pytest.raises(DataError, match="asked for otherwise"):
+        write_captions(scenes, out, captioner)
 
 
 def test_what_is_no_caption_model_is_one_sentence(tmp_path: Path) -> None:

@@ -107,6 +107,19 @@ def test_hide_real_wins(make_run: MakeRun) -> None:
     assert len(page.named("img")) == 6
 
 
+def test_the_audit_is_told_and_its_picture_hidden_with_the_real_scenes(make_run: MakeRun) -> None:
+    run = make_run()
+    band = {"auc": 0.56, "interval": [0.51, 0.6]}
+    found = {"scenes": 6, "flagged": ["river/000.png"], "nn_ssim": {"made": 0.31, "unseen": 0.29}}
+    (run / "audit.json").write_text(json.dumps(found | {"membership": {"n_learned": 5, "n_unseen": 5, "fine": band}}))
+    Image.new("RGB", (64, 64)).save(run / "audit.png")
+    shown = read(write_report(run, prototypes=np.zeros((3, 2, 16, 16, 3), np.uint8)))
+    for said in ("1 of 6 images may be near-copies", "river/000.png", "0.56 (0.51 to 0.60)", "0.310; 0.290 for real"):
+        assert said in shown.text
+    assert len(shown.named("img")) == 13
+    assert len(read(write_report(run)).named("img")) == 6
+
+
 def test_many_large_images_stay_small_on_the_page(make_run: MakeRun) -> None:
     classes = tuple(f"class {i:02d} with a rather long name" for i in range(45))
     path = write_report(make_run(classes, ipc=3, side=136))

@@ -1,0 +1,97 @@
+"""How real a set looks, beside what real scenes reach."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import terradistill as td
+from terradistill.config import EvaluationSettings
+from terradistill.data.drawn import draw_scenes
+from terradistill.distillation import teacher
+from terradistill.errors import EvaluationError
+from terradistill.models.clip import Clip
+from tests.conftest import terradistill
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP of random weights, with its processor."""
+    import torch
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTextConfig, CLIPVisionConfig
+
+    from terradistill.models.tokenizer import build_tokenizer
+
+    root = tmp_path_factory.mktemp("clip")
+    tokenizer = build_tokenizer(["a satellite image of a river", "a satellite image of a forest"], 700, 24)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=24,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **sizes,
+    )
+    vision = CLIPVisionConfig(image_size=32, patch_size=16, **sizes)
+    torch.manual_seed(0)
+    config = CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=16)
+    CLIPModel(config).save_pretrained(root)
+    images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    CLIPProcessor(images, tokenizer).save_pretrained(root)
+    return root
+
+
+def test_unseen_scenes_are_at_the_floor_and_noise_is_not(
+    tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = draw_scenes(tmp_path / "real", per_class=60, size=64, n_classes=3)
+    draw_scenes(tmp_path / "fresh", per_class=15, size=64, n_classes=3, seed=7)
+    classes = td.open_scenes(real).classes
+    pixels = np.random.default_rng(0).integers(0, 256, (45, 64, 64, 3), dtype=np.uint8)
+    td.write_scene_folder(tmp_path / "noise", classes, pixels, np.repeat([0, 1, 2], 15), [{}] * 45, {"name": "noise"})
+    monkeypatch.setattr(teacher, "EvaluationSettings", lambda: EvaluationSettings(min_steps=60, max_steps=60))
+    found = {}
+    for name in ("fresh", "noise"):
+        more = ["--clip", str(clip)] if name == "fresh" else []
+        command = [
+            "bench",
+            "fidelity",
+            str(tmp_path / name),
+            "--against",
+            str(real),
+            "--out",
+            str(tmp_path / f"to-{name}"),
+        ]
+        code, error = terradistill(*command, *more, capsys=capsys, monkeypatch=monkeypatch)
+        assert code == 0, error
+        found[name] = json.loads((tmp_path / f"to-{name}" / "fidelity.json").read_text())
+    good, bad, floor = found["fresh"]["made"], found["noise"]["made"], found["fresh"]["floor"]
+    assert good["n"] == floor["n"] == 45
+    assert bad["kid"] > 10 * abs(good["kid"])
+    assert bad["fid"] > 1.5 * good["fid"]
+    assert good["fid"] < 2 * floor["fid"]
+    assert bad["coverage"] < good["coverage"]
+    assert good["intra_class_coverage"] > bad["intra_class_coverage"]
+    assert 0 <= good["zero_shot_oa"] <= 1
+    assert "clip_score" not in bad
+
+
+def test_a_clip_sees_each_image_alone(clip: Path) -> None:
+    import torch
+
+    model = Clip.load(str(clip), torch.device("cpu"))
+    images = np.random.default_rng(0).integers(0, 256, (5, 40, 40, 3), dtype=np.uint8)
+    together = model.similarities(images, ["a river", "a forest"], batch_size=5)
+    assert together.shape == (5, 2)
+    assert (together.abs() <= 1 + 1e-6).all()
+    torch.testing.assert_close(model.similarities(images, ["a river", "a forest"], batch_size=2), together)
+
+
+def test_what_is_no_clip_is_one_sentence(tmp_path: Path) -> None:
+    import torch
+
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(EvaluationError, match="CLIP"):
+        Clip.load(str(tmp_path), torch.device("cpu"))
