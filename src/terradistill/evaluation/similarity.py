@@ -15,6 +15,8 @@ C1, C2 = 0.01**2, 0.03**2  # for images in [0, 1]
 def ssim(x: Tensor, y: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004), the mean over channels and whole windows: float32 (n,), at most 1.
 
+    Written here since torchmetrics averages over padded borders too, which differs much on small scenes.
+
     Args:
         x: images in [-1, 1], (n, C, H, W), sides at least 11; or one, (1, C, H, W), to compare with all of `y`.
         y: images, (n, C, H, W).
