@@ -208,7 +208,7 @@ class SamplingSettings(Section):
     cfg_scale: float = Field(2.0, ge=0, description="classifier-free guidance; 1 means none")
     start: Literal["noise", "prototype"] = Field("noise", description="what the first step begins from")
     strength: float = Field(0.75, gt=0, le=1, description="start = prototype: share of the steps that follow")
-    prototype_guidance: Literal["push", "blend"] = Field(
+    prototype_guidance: str = Field(
         "push",
         description="push: DPD's, step by step; blend: lead what is drawn a share of the way to the prototype [ours]",
     )
@@ -237,13 +237,11 @@ class EvaluationSettings(Section):
 
     networks: tuple[str, ...] = Field(("convnet3",), min_length=1)
     pretrained: bool = False
-    methods: tuple[Literal["distilled", "random", "medoid", "feature-medoid", "herding", "k-center", "full"], ...] = (
-        Field(
-            ("distilled", "random", "medoid", "full"),
-            min_length=1,
-            description="beside the distilled set: real images; feature-medoid, herding and k-center choose them in "
-            "what a network trained on the scenes sees",
-        )
+    methods: tuple[str, ...] = Field(
+        ("distilled", "random", "medoid", "full"),
+        min_length=1,
+        description="beside the distilled set: real images; feature-medoid, herding and k-center choose them in "
+        "what a network trained on the scenes sees",
     )
     n_seeds: int = Field(3, ge=1)
     resolution: int | None = Field(

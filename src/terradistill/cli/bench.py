@@ -48,7 +48,7 @@ def bench_scoreboard(
     """Score methods on datasets: one table, made by one recipe."""
     from terradistill import console
     from terradistill.config import presets
-    from terradistill.distillation.comparison import REAL, SOFT, compare
+    from terradistill.distillation.comparison import SOFT, compare, real_methods
 
     def settings_of(method: str) -> "Settings":
         of_method = [] if method == "default" else [method]
@@ -56,7 +56,7 @@ def bench_scoreboard(
             [*(preset or []), *of_method], config, set_, data__limit=limit, data__train_fraction=train_fraction
         )
 
-    known = ("default", *presets(), *REAL)
+    known = ("default", *presets(), *real_methods())
     odd = [name for name in _words(methods) if name.removesuffix(SOFT) not in known]
     if odd:
         raise ConfigError(

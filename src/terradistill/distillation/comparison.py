@@ -26,9 +26,9 @@ from terradistill.config import Settings
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.distillation import drawing, learning
-from terradistill.distillation.coresets import random_subset
+from terradistill.distillation.coresets import CORESETS, random_subset
 from terradistill.distillation.rded import stitched_crops
-from terradistill.distillation.scoreboard import CORESETS, TAUGHT, coreset, labelled, pick
+from terradistill.distillation.scoreboard import coreset, labelled, pick
 from terradistill.distillation.teacher import SIDE as TAUGHT_AT
 from terradistill.distillation.teacher import teach, teacher_network
 from terradistill.distillation.work import Work, open_work
@@ -40,10 +40,14 @@ from terradistill.report.table import write_table
 from terradistill.run import Reporter, Run, Silent, write_text
 from terradistill.seeding import derive
 
-REAL = ("random", *CORESETS, "rded", "full")
 SOFT = "+soft"  # after a method's name: its images with a teacher's labels
 SettingsOf = Callable[[str], Settings]
 Opened = AbstractContextManager[Work]
+
+
+def real_methods() -> tuple[str, ...]:
+    """Names of the methods that choose among real images."""
+    return ("random", *CORESETS, "rded", "full")
 
 
 def compare(
@@ -68,7 +72,8 @@ def compare(
         out: folder of the table and of all that it was made from.
         settings_of: the settings of a synthetic method, by name; "default" is asked for too. `evaluation` and
             `data` are those of "default" for all methods.
-        methods: names that `settings_of` knows, and any of `REAL`; with `SOFT` after them, labelled by a teacher.
+        methods: names that `settings_of` knows, and any of `real_methods`; with `SOFT` after them, with a teacher's
+            labels.
         ipcs: numbers of images a class.
         n_sets: sets drawn of each method with seeds of their own. Methods without chance have one, on which networks
             are trained as often as on all sets of the others.
@@ -96,7 +101,7 @@ def compare(
         opened = partial(_opened, source, captions=captions, reporter=reporter)
         name = open_scenes(source, captions=captions).info.name
         room = out / (re.sub(r"[^\w.-]+", "-", name).strip(".-") or "data")
-        synthetic = sorted({method.removesuffix(SOFT) for method in methods} - set(REAL))
+        synthetic = sorted({method.removesuffix(SOFT) for method in methods} - set(real_methods()))
         given = [settings_of(method).generator for method in synthetic]
         seen = frozenset[str]().union(*(learned_from(each) for each in given if each is not None))
         least = common.model_copy(update={"ipc": 1})
@@ -110,7 +115,7 @@ def compare(
                     left = [network for network in common.evaluation.networks if network not in done]
                     if not left:
                         continue
-                    if plain in REAL or ipc is None:
+                    if plain in real_methods() or ipc is None:
                         sets = _real_sets(exam, plain, ipc or 0, n_sets)
                     else:
                         wanted = settings_of(plain).model_copy(update={"data": exam.settings.data, "ipc": ipc})
@@ -152,6 +157,8 @@ def _score(exam: Work, sets: Sequence[Labelled], key: dict[str, Any], common: Se
         bf16=exam.hardware.bf16,
         progress=exam.run.reporter.progress,
     )
+    if (plain := key["method"].removesuffix(SOFT)) in CORESETS:
+        row["title"] = CORESETS[plain].title
     exam.run.reporter.end(title, row["seconds"], f"{100 * row['oa_mean']:.1f} %")
     return row
 
@@ -199,7 +206,7 @@ def _real_sets(exam: Work, method: str, ipc: int, n_sets: int) -> list[Labelled]
         return [train]
     if method == "random":
         return [pick(train, random_subset(labels, ipc, derive(exam.settings.seed, "random", i))) for i in range(n_sets)]
-    if method in TAUGHT or method == "rded":
+    if method == "rded" or CORESETS[method].taught:
         teach(exam)
     else:
         learning.autoencoder(exam)

@@ -1,8 +1,12 @@
 """Small sets of real images: the baselines that every distilled set must be compared with.
 
-Each takes the features of the train split in which it looks for them, float32 (n, d), and returns distinct indices,
-class after class, int64 (n_classes * ipc,). All of them raise `DataError` where a class has fewer than ``ipc`` images.
+A new one is a function here and a line in `CORESETS`. Each takes the features of the train split in which it looks for
+them, float32 (n, d), the labels, ipc and a seed, and returns distinct indices, class after class, int64
+(n_classes * ipc,). All of them raise `DataError` where a class has fewer than ``ipc`` images.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -52,3 +56,27 @@ def k_center_subset(features: Features, labels: Labels, ipc: int, seed: int) -> 
             distance = np.minimum(distance, np.linalg.norm(own - own[picks[-1]], axis=1))
         chosen.append(member[picks])
     return np.concatenate(chosen)
+
+
+@dataclass(frozen=True)
+class Coreset:
+    """A way to choose real images.
+
+    Attributes:
+        choose: (features, labels, ipc, seed) to indices.
+        title: as tables call it.
+        taught: looks at what a network trained on the scenes sees, instead of at pooled latents.
+    """
+
+    choose: Callable[[Features, Labels, int, int], NDArray[np.int64]]
+    title: str
+    taught: bool = True
+
+
+CORESETS: dict[str, Coreset] = {
+    "medoid": Coreset(medoid_subset, "medoid real", taught=False),
+    "feature-medoid": Coreset(medoid_subset, "medoid real, by features"),
+    "herding": Coreset(herding_subset, "herded real"),
+    "k-center": Coreset(k_center_subset, "k-center real"),
+}
+"""What `evaluation.methods` and `bench scoreboard --methods` may name beside distilled, random and full."""

@@ -19,7 +19,7 @@ from terradistill.distillation.prototypes import Prototypes, choose_prototypes, 
 from terradistill.distillation.work import Work
 from terradistill.models.generator import Generator
 from terradistill.models.latent_classifier import LatentClassifier
-from terradistill.sampling.guidance import blend_prototypes, classifier_free, push_to_prototypes
+from terradistill.sampling.guidance import PROTOTYPE_GUIDANCES, classifier_free
 from terradistill.sampling.refinement import refine
 from terradistill.sampling.sampler import Guidance, Request, decoded, sample
 from terradistill.sampling.selection import best_of, herding, margins
@@ -158,12 +158,10 @@ def candidates(work: Work) -> None:
             start=targets[rows] if wanted.start == "prototype" else None,
             strength=wanted.strength,
         )
-        guide = {"blend": blend_prototypes, "push": push_to_prototypes}[wanted.prototype_guidance]
+        guide = PROTOTYPE_GUIDANCES[wanted.prototype_guidance]
         guidances: list[Guidance] = [
             classifier_free(wanted.cfg_scale, text[-1:]),
-            guide(
-                targets[rows], generator.parameterisation, scale=wanted.prototype_scale, until=wanted.prototype_until
-            ),
+            guide(targets[rows], generator.parameterisation, wanted.prototype_scale, wanted.prototype_until),
         ]
         drawn = sample(
             generator,

@@ -12,7 +12,7 @@ from terradistill.config import ClassifierSettings, DiffusionSettings, Evaluatio
 from terradistill.data.check import check_scenes, require_enough
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import divide, limit_scenes
-from terradistill.distillation.scoreboard import TAUGHT
+from terradistill.distillation.scoreboard import needs_teacher
 from terradistill.distillation.teacher import NETWORK, SIDE
 from terradistill.distillation.work import require_feasible
 from terradistill.evaluation.recipe import PREDICT_BATCH, fit, predict, training_steps
@@ -85,7 +85,7 @@ def plan(
             _probe_denoiser(rows, title, generator, latents, wanted, settings.classifier, hardware, **adapting)
         generator.frozen()
     _probe_sampling(rows, settings, generator, n_train, n_classes, hardware)
-    if evaluate and set(settings.evaluation.methods) & set(TAUGHT):
+    if evaluate and needs_teacher(settings):
         _probe_teacher(rows, n_train, n_classes, hardware)
     if evaluate:
         _probe_evaluation(rows, settings, generator.resolution, n_train, len(test), n_classes, hardware)

@@ -16,7 +16,7 @@ from terradistill.data.images import load_pixels
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.distillation.clusters import pooled_features
-from terradistill.distillation.coresets import herding_subset, k_center_subset, medoid_subset, random_subset
+from terradistill.distillation.coresets import CORESETS, random_subset
 from terradistill.distillation.teacher import taught_features, teach
 from terradistill.distillation.work import Work, open_work
 from terradistill.errors import DataError, EvaluationError, RunError
@@ -28,22 +28,12 @@ from terradistill.seeding import derive
 Sets = Callable[[], Sequence[Labelled]]
 MakeSet = Callable[[Labelled], Labelled]
 
-# Small sets of real images, chosen in latent space or in what a network trained on the scenes sees in them.
-CORESETS: dict[str, Callable[..., NDArray[np.int64]]] = {
-    "medoid": medoid_subset,
-    "feature-medoid": medoid_subset,
-    "herding": herding_subset,
-    "k-center": k_center_subset,
-}
-TAUGHT = ("feature-medoid", "herding", "k-center")
-
 
 def evaluate_stage(work: Work) -> None:
     """Score the run's own set beside every method: `scores.json`. The first stage that opens the test split."""
     settings = work.settings
 
-    wanted = set(settings.evaluation.methods)
-    if wanted & set(TAUGHT):
+    if needs_teacher(settings):
         teach(work)
 
     def chosen(name: str) -> MakeSet:
@@ -53,13 +43,18 @@ def evaluate_stage(work: Work) -> None:
     _evaluate(work, open_scenes(work.run / "distilled"), resolution, {name: chosen(name) for name in CORESETS})
 
 
+def needs_teacher(settings: Settings) -> bool:
+    """Whether any method of the exam looks at the features of a trained network."""
+    return any(name in CORESETS and CORESETS[name].taught for name in settings.evaluation.methods)
+
+
 def coreset(work: Work, name: str, ipc: int) -> NDArray[np.int64]:
     """Indices of one of `CORESETS` in the train split, class after class: int64 (n_classes * ipc,)."""
-    if name in TAUGHT:
+    if CORESETS[name].taught:
         features = taught_features(work)
     else:
         features = pooled_features(work.latents().means(), work.settings.prototypes.pool)
-    return CORESETS[name](features, work.train.labels, ipc, derive(work.settings.seed, "medoids"))
+    return CORESETS[name].choose(features, work.train.labels, ipc, derive(work.settings.seed, "medoids"))
 
 
 def evaluate(
@@ -222,6 +217,8 @@ def _score(work: Work, stage: Stage, methods: dict[str, Sets], test: Labelled, i
                 bf16=work.hardware.bf16,
                 progress=report,
             )
+            if method in CORESETS:
+                row["title"] = CORESETS[method].title
             rows.append(row)
             write_text(kept, json.dumps({"recipe": recipe, "rows": rows}))
     return with_references(rows)

@@ -3,7 +3,7 @@ this, reads its inputs from the run folder and leaves its output there, so that 
 a crash."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import file_digest, sha256
@@ -21,13 +21,15 @@ from terradistill.data.pool import pool_scenes
 from terradistill.data.scenes import SceneFolder, require_folder_names, resized_metadata
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import divide, limit_scenes, load_split, save_split
-from terradistill.errors import GeneratorError, RunError, TerraDistillError
+from terradistill.distillation.coresets import CORESETS
+from terradistill.errors import ConfigError, GeneratorError, RunError, TerraDistillError
 from terradistill.hardware import Hardware, describe, find_hardware
 from terradistill.models.autoencoder import require_fitting_crop
 from terradistill.models.downstream import require_network
 from terradistill.models.generator import Generator, learned_from, locate_generator, require_fitting_levels
 from terradistill.models.metadata_encoder import MetadataEncoder
 from terradistill.run import Reporter, Run, provenance, write_text
+from terradistill.sampling.guidance import PROTOTYPE_GUIDANCES
 from terradistill.training.latents import LatentCache
 
 
@@ -233,6 +235,8 @@ def require_feasible(settings: Settings, train: SceneFolder) -> None:
     require_folder_names(train.classes)
     for name in train.classes:
         class_prompt(train, name, settings.data.caption_template)
+    require_known("sampling.prototype_guidance", [settings.sampling.prototype_guidance], PROTOTYPE_GUIDANCES)
+    require_known("evaluation.methods", settings.evaluation.methods, ("distilled", "random", *CORESETS, "full"))
     for network in settings.evaluation.networks:
         require_network(network, pretrained=settings.evaluation.pretrained)
     if settings.generator is not None:
@@ -245,6 +249,17 @@ def require_feasible(settings: Settings, train: SceneFolder) -> None:
             encoder = MetadataEncoder(8, settings.diffusion.gsd_max_m)
             side = settings.data.resolution
             encoder.table([encoder.sayable(resized_metadata(scene, train.info, side)) for scene in train.scenes])
+
+
+def require_known(setting: str, names: Iterable[str], known: Collection[str]) -> None:
+    """Make sure that a setting names what there is.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"The setting {setting} names {name!r}: expected {', '.join(known)}.")
 
 
 def _seen(generator: str | None) -> frozenset[str]:

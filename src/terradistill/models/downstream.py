@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from terradistill.errors import EvaluationError
+from terradistill.models import efficientnet_lite
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of pixels in [0, 1]
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # leaves [-1, 1] as it is
@@ -96,12 +97,18 @@ def _convnext_atto(n_classes: int, resolution: int) -> nn.Module:
     return ConvNextForImageClassification(config)
 
 
+def _efficientnet_lite0(n_classes: int, _resolution: int) -> nn.Module:
+    return efficientnet_lite.EfficientNetLite0(n_classes)
+
+
 BUILDERS: dict[str, Callable[[int, int], nn.Module]] = {
     "convnet3": _convnet3,
     "resnet18": _resnet18,
     "vit-tiny": _vit_tiny,
     "convnext-atto": _convnext_atto,
+    "efficientnet-lite0": _efficientnet_lite0,
 }
+PRETRAINED = ("efficientnet-lite0",)  # of these, one has published weights in a package registry
 
 
 def _timm(name: str, n_classes: int, pretrained: bool) -> Network:
@@ -159,7 +166,7 @@ def build_network(name: str, n_classes: int, resolution: int, *, pretrained: boo
         name: a key of `BUILDERS`, or ``timm:NAME``, ``torchvision:NAME``, ``hub:OWNER/NAME`` (also a local folder).
         n_classes: number of classes; the last layer is always new.
         resolution: side of the square images, pixels.
-        pretrained: start from published weights. Only prefixed names have any.
+        pretrained: start from published weights. Prefixed names and `PRETRAINED` have some.
 
     Returns:
         A module from float32 images (n, 3, resolution, resolution) in [-1, 1] to logits (n, n_classes).
@@ -169,7 +176,12 @@ def build_network(name: str, n_classes: int, resolution: int, *, pretrained: boo
     """
     require_network(name, pretrained=pretrained)
     library, colon, rest = name.partition(":")
-    return LIBRARIES[library](rest, n_classes, pretrained) if colon else Network(BUILDERS[name](n_classes, resolution))
+    if colon:
+        return LIBRARIES[library](rest, n_classes, pretrained)
+    body: Any = BUILDERS[name](n_classes, resolution)
+    if pretrained:
+        body.load_imagenet()
+    return Network(body)
 
 
 def require_network(name: str, *, pretrained: bool = False) -> None:
@@ -195,11 +207,13 @@ def require_network(name: str, *, pretrained: bool = False) -> None:
     if name not in BUILDERS:
         accepted = ", ".join([*BUILDERS, "timm:NAME", "torchvision:NAME", "hub:OWNER/NAME"])
         raise EvaluationError(f"There is no network '{name}': the names accepted are {accepted}.")
-    if pretrained:
+    if pretrained and name not in PRETRAINED:
         raise EvaluationError(
             f"'{name}' has no pretrained weights: leave evaluation.pretrained off, or name a network with weights, "
-            "such as timm:resnet18, torchvision:resnet18 or hub:microsoft/resnet-18."
+            "such as efficientnet-lite0, timm:resnet18 or hub:microsoft/resnet-18."
         )
+    if pretrained:
+        efficientnet_lite.locate_weights()
 
 
 def count_parameters(network: nn.Module) -> int:

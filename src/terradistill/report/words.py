@@ -9,10 +9,6 @@ Row = Mapping[str, Any]
 METHOD_NAMES = {
     "distilled": "distilled",
     "random": "random real",
-    "medoid": "medoid real",
-    "feature-medoid": "medoid real, by features",
-    "herding": "herded real",
-    "k-center": "k-center real",
     "rded": "stitched real crops (RDED)",
     "full": "all real",
 }
@@ -109,7 +105,7 @@ def _board_name(row: Row) -> str:
 def method_name(row: Row) -> str:
     """``random real``, or ``distilled, soft labels`` where the labels are not the plain ones."""
     plain = str(row["method"]).removesuffix("+soft")
-    name = METHOD_NAMES.get(plain, plain)
+    name = row.get("title") or METHOD_NAMES.get(plain, plain)
     return name if row.get("labels") in (None, "hard") else f"{name}, {row['labels']} labels"
 
 

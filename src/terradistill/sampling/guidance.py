@@ -39,7 +39,7 @@ def classifier_free(scale: float, empty: Tensor) -> Guidance:
     return guide
 
 
-def blend_prototypes(prototypes: Tensor, schedule: Parameterisation, *, scale: float, until: float = 1.0) -> Guidance:
+def blend_prototypes(prototypes: Tensor, schedule: Parameterisation, scale: float, until: float = 1.0) -> Guidance:
     """Prototype guidance per unit of noise removed [ours]: what is drawn is led a share of the way to the prototype.
 
         ẑ0 ← ẑ0 + s · √(1−ᾱ_t) · (z_proto − ẑ0)     while step/(steps − 1) ≤ `until`
@@ -60,7 +60,7 @@ def blend_prototypes(prototypes: Tensor, schedule: Parameterisation, *, scale: f
     return _towards(prototypes, schedule, scale, until, blended)
 
 
-def push_to_prototypes(prototypes: Tensor, schedule: Parameterisation, *, scale: float, until: float = 0.8) -> Guidance:
+def push_to_prototypes(prototypes: Tensor, schedule: Parameterisation, scale: float, until: float = 0.8) -> Guidance:
     """Prototype guidance (DPD, revised release): push z_t towards the image's prototype before the scheduler steps.
 
         z_t ← z_t + s · √(1−ᾱ_t) · (z_proto − ẑ0) / ‖z_proto − ẑ0‖₂     while step/(steps − 1) ≤ `until`
@@ -104,3 +104,11 @@ def _towards(prototypes: Tensor, schedule: Parameterisation, scale: float, until
         return guided
 
     return guide
+
+
+# (prototypes, the generator's schedule, s, the share of the steps that it acts in) to a guidance.
+PROTOTYPE_GUIDANCES: dict[str, Callable[[Tensor, Parameterisation, float, float], Guidance]] = {
+    "push": push_to_prototypes,
+    "blend": blend_prototypes,
+}
+"""What `sampling.prototype_guidance` may name: a new one is a function here and a line in this table."""

@@ -66,7 +66,7 @@ def test_names_are_refused_with_the_accepted_ones() -> None:
         build_network("convnet4", 2, 32)
     with pytest.raises(EvaluationError, match="no network 'keras:vgg16'"):
         build_network("keras:vgg16", 2, 32)
-    with pytest.raises(EvaluationError, match=r"'convnet3' has no pretrained weights.*torchvision:resnet18"):
+    with pytest.raises(EvaluationError, match=r"'convnet3' has no pretrained weights.*efficientnet-lite0"):
         build_network("convnet3", 2, 32, pretrained=True)
 
 
@@ -158,3 +158,17 @@ def test_hub_networks_from_a_folder(tmp_path: Path) -> None:
 
     with pytest.raises(EvaluationError, match="cannot be loaded as an image classifier"):
         build_network(f"hub:{tmp_path / 'nothing'}", 9, 32, pretrained=True)
+
+
+def test_efficientnet_lite0_is_as_published() -> None:
+    """The logits are those of the package `efficientnet-lite-pytorch` 0.1.0, to the last bit, with the same weights."""
+    from terradistill.models.efficientnet_lite import EfficientNetLite0
+
+    network = EfficientNetLite0(1000).eval()
+    network.load_imagenet()
+    with torch.no_grad():
+        logits = network(torch.linspace(-1, 1, 3 * 224 * 224).view(1, 3, 224, 224).sin())[0]
+    assert logits[:4].tolist() == pytest.approx([0.19258, 0.69978, 1.83865, 1.35679], abs=1e-3)
+    tuned = build_network("efficientnet-lite0", 5, 64, pretrained=True).eval()
+    assert tuned(torch.zeros(2, 3, 64, 64)).shape == (2, 5)
+    assert torch.equal(tuned.body.stem.conv.weight, network.stem.conv.weight)  # type: ignore[union-attr]
