@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from terradistill.config import Settings
 from terradistill.data.captions import class_prompt
 from terradistill.data.scenes import resized_metadata
 from terradistill.data.sources import open_scenes
@@ -23,6 +22,7 @@ from terradistill.data.splits import load_split
 from terradistill.hardware import find_hardware
 from terradistill.models.generator import Generator, denoise
 from terradistill.seeding import derive
+from terradistill.settings import Settings
 from terradistill.training.diffusion import held_out_split
 from terradistill.training.latents import LatentCache
 

@@ -14,7 +14,8 @@ from held_out import seen_and_unseen
 from terradistill.config import load_settings
 from terradistill.data.images import load_pixels
 from terradistill.evaluation.fidelity import Inception, features, kid
-from terradistill.generation import generate, orders_like
+from terradistill.generation.draw import generate
+from terradistill.generation.orders import orders_like
 from terradistill.hardware import find_hardware
 from terradistill.models.generator import Generator
 

@@ -17,7 +17,8 @@ from nearest import nearest, table
 
 from terradistill.config import load_settings
 from terradistill.data.images import load_pixels
-from terradistill.generation import generate, orders_like
+from terradistill.generation.draw import generate
+from terradistill.generation.orders import orders_like
 from terradistill.models.generator import Generator
 from terradistill.report.gallery import contact_sheet
 

@@ -17,7 +17,8 @@ from terradistill.config import load_settings
 from terradistill.data.images import load_pixels
 from terradistill.distillation.coresets import random_subset
 from terradistill.evaluation.harness import Labelled, Row, score_method
-from terradistill.generation import generate, orders_like
+from terradistill.generation.draw import generate
+from terradistill.generation.orders import orders_like
 from terradistill.hardware import find_hardware
 from terradistill.models.generator import Generator
 

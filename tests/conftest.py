@@ -41,3 +41,13 @@ def terradistill(
         cli.main()
     code = ended.value.code
     return (code if isinstance(code, int) else 0), capsys.readouterr().err
+
+
+@pytest.fixture(scope="session")
+def adapted(finished: td.Distilled, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny generator with an adapter for edges and regions, and an encoder of pictures."""
+    settings = tiny_settings(
+        generator=str(finished.run), adapter__maps=["edges", "segmentation"], adapter__content=True,
+        adapter__widths=(16, 16), adapter__steps=25, adapter__batch_size=8, adapter__learning_rate=2e-3,
+    )  # fmt: skip
+    return td.train(drawn, tmp_path_factory.mktemp("adapted") / "run", settings, until="adapter")

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from terradistill.config import Settings, load_settings, presets
+    from terradistill.config import load_settings, presets
     from terradistill.data.check import check_scenes
     from terradistill.data.scenes import SceneFolder, write_scene_folder
     from terradistill.data.sources import open_scenes
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from terradistill.distillation.prepare import prepare
     from terradistill.distillation.scoreboard import evaluate
     from terradistill.errors import TerraDistillError
-    from terradistill.generation import Order, generate
+    from terradistill.generation.draw import generate
+    from terradistill.generation.orders import Order
     from terradistill.health import doctor
     from terradistill.models.generator import Generator
+    from terradistill.settings import Settings
 
 try:
     __version__ = version("terradistill")
@@ -35,16 +37,16 @@ except PackageNotFoundError:  # a checkout that is not installed
 _HOME = {
     "Distilled": "distillation.pipeline",
     "Generator": "models.generator",
-    "Order": "generation",
+    "Order": "generation.orders",
     "SceneFolder": "data.scenes",
-    "Settings": "config",
+    "Settings": "settings",
     "TerraDistillError": "errors",
     "audit": "distillation.audit",
     "check_scenes": "data.check",
     "distill": "distillation.pipeline",
     "doctor": "health",
     "evaluate": "distillation.scoreboard",
-    "generate": "generation",
+    "generate": "generation.draw",
     "load_settings": "config",
     "open_scenes": "data.sources",
     "prepare": "distillation.prepare",

@@ -92,6 +92,15 @@ def print_fidelity(found: Mapping[str, Any]) -> None:
     console.print(f"against {found['n_test']:,} unseen real scenes, in the features of: {found['network']}")
 
 
+def print_engine(found: Mapping[str, Any]) -> None:
+    table = Table("learned from", "pairs", "IoU %", box=None, padding=(0, 2))
+    for row in found["rows"]:
+        spread = "" if row["iou_std"] is None else f" ± {100 * row['iou_std']:.1f}"
+        table.add_row(row["learned_from"], f"{row['pairs']:,}", f"{100 * row['iou_mean']:.1f}{spread}")
+    console.print(table)
+    console.print(found["verdict"], markup=False, soft_wrap=True)
+
+
 def print_plan(rows: Sequence["PlannedStage"], out: Path) -> None:
     table = Table("stage", "work", "about", box=None, padding=(0, 2))
     for row in rows:
@@ -135,6 +144,10 @@ def print_findings(findings: Sequence[tuple[str, str]]) -> None:
     for name, finding in findings:
         table.add_row(f"[bold]{name}", finding)
     console.print(table)
+
+
+def print_address(address: str) -> None:
+    console.print(f"The studio is open at [bold]{escape(address)}[/]; Ctrl+C closes it.", soft_wrap=True)
 
 
 def print_made(paths: Mapping[str, Path]) -> None:

@@ -16,8 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from terradistill.config import Settings, flatten, to_toml
+from terradistill.config import flatten, to_toml
 from terradistill.errors import RunError
+from terradistill.settings import Settings
 
 Progress = Callable[[int, int], None]
 

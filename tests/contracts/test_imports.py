@@ -7,12 +7,12 @@ import terradistill
 
 SRC = Path(terradistill.__file__).parent
 FLOOR = {
-    **dict.fromkeys(("__init__", "errors", "seeding", "config", "hardware", "run"), 0),
+    **dict.fromkeys(("__init__", "errors", "seeding", "config", "settings", "hardware", "run"), 0),
     **dict.fromkeys(("data", "models"), 1),
     **dict.fromkeys(("training", "sampling", "evaluation"), 2),
     "report": 3,
     **dict.fromkeys(("distillation", "generation"), 4),
-    **dict.fromkeys(("console", "health"), 5),
+    **dict.fromkeys(("console", "health", "studio", "engine"), 5),
     "cli": 6,
     "__main__": 7,
 }

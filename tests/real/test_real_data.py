@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from terradistill.config import AutoencoderSettings, DataSettings
 from terradistill.data.captions import captions_of
 from terradistill.data.check import check_scenes, require_enough
 from terradistill.data.images import load_pixels, to_float
@@ -15,6 +14,7 @@ from terradistill.data.sources import open_scenes
 from terradistill.data.splits import assert_disjoint, limit_scenes, load_split, save_split, split_scenes
 from terradistill.hardware import Hardware
 from terradistill.models.autoencoder import build_vae
+from terradistill.settings import AutoencoderSettings, DataSettings
 from terradistill.training.autoencoder import train_autoencoder
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import terradistill as td
-from terradistill.config import EvaluationSettings
 from terradistill.data.drawn import draw_scenes
 from terradistill.distillation import teacher
 from terradistill.errors import EvaluationError
 from terradistill.models.clip import Clip
+from terradistill.settings import EvaluationSettings
 from tests.conftest import terradistill
 
 

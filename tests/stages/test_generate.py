@@ -8,7 +8,7 @@ from PIL import Image
 
 import terradistill as td
 from terradistill.data.images import decode
-from terradistill.generation import Order, orders_like, parse_metadata
+from terradistill.generation.orders import Order, orders_like, parse_metadata
 from tests.conftest import terradistill, tiny_settings
 
 

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from terradistill.config import Settings, flatten, load_settings, presets, to_toml
+from terradistill.config import flatten, load_settings, presets, to_toml
 from terradistill.errors import ConfigError
+from terradistill.settings import Settings
 
 
 @pytest.mark.parametrize("name", presets())

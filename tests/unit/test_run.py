@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from terradistill.config import Settings, load_settings
+from terradistill.config import load_settings
 from terradistill.errors import RunError
 from terradistill.run import Run, replacing, write_text
+from terradistill.settings import Settings
 
 
 def test_a_stage_counts_as_done_only_when_it_ends(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from terradistill.cli.options import (
 from terradistill.errors import ConfigError
 
 if TYPE_CHECKING:
-    from terradistill.config import Settings
+    from terradistill.settings import Settings
 
 app = typer.Typer(help="Compare methods under one recipe.", no_args_is_help=True)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from terradistill.cli import bench, data, train
+from terradistill.cli import bench, data, engine, train
 from terradistill.cli.options import (
     Against,
     Captions,
@@ -27,7 +27,7 @@ from terradistill.cli.options import (
     SplitFile,
     settings_from,
 )
-from terradistill.errors import TerraDistillError
+from terradistill.errors import ConfigError, TerraDistillError
 
 app = typer.Typer(
     name="terradistill",
@@ -39,6 +39,7 @@ app = typer.Typer(
 app.add_typer(train.app, name="train")
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
+app.add_typer(engine.app, name="engine")
 
 
 @app.callback(invoke_without_command=True)
@@ -98,12 +99,25 @@ def distill(
 @app.command()
 def generate(
     out: NewFolder,
-    generator: Annotated[str, typer.Option("--generator", help="Folder, run folder or hub id.", show_default=False)],
     prompt: Annotated[list[str] | None, typer.Option("--prompt", help="What to draw; repeat for more.")] = None,
     like: Annotated[str | None, typer.Option("--like", metavar="DATA", help="Every class of DATA instead.")] = None,
-    n: Annotated[int, typer.Option("--n", min=1, help="Images a prompt or class.")] = 16,
+    requests: Annotated[
+        Path | None, typer.Option("--requests", help="JSON lines: prompt, n, metadata, maps, content.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", min=1, help="Images a prompt, class or request.")] = 16,
+    size: Annotated[int | None, typer.Option("--size", help="Side of the images, pixels.")] = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="NAME=FILE[:STRENGTH]", help="Such as road=mask.png:0.8; repeat for more."),
+    ] = None,
+    content: Annotated[
+        str | None, typer.Option("--content", metavar="FILE[:STRENGTH]", help="A picture to look like.")
+    ] = None,
     set_metadata: Annotated[
         str | None, typer.Option("--set-metadata", metavar="A=B,C=D", help="Numbers, such as gsd_m=10,month=7.")
+    ] = None,
+    generator: Annotated[
+        str | None, typer.Option("--generator", help="Folder, run folder or hub id of what draws.")
     ] = None,
     preset: Preset = None,
     config: Config = None,
@@ -111,21 +125,34 @@ def generate(
     seed: Seed = None,
 ) -> None:
     """Draw scenes to order: a scene folder and a contact sheet."""
-    settings = settings_from(preset, config, set_, seed=seed)
-    from terradistill import console, generation
+    settings = settings_from(preset, config, set_, generator=generator, seed=seed)
+    if settings.generator is None:
+        raise ConfigError("There is nothing to draw with: give a folder, run folder or hub id with --generator.")
+    from terradistill import console
     from terradistill.data.sources import open_scenes
+    from terradistill.generation import orders as written
+    from terradistill.generation.draw import generate as draw
     from terradistill.models.generator import Generator
 
-    drawing = Generator.load(generator)
-    known = generation.parse_metadata(set_metadata or "")
-    orders = [generation.Order(text) for text in prompt or []]
+    drawing = Generator.load(settings.generator)
+    orders = [written.Order(text) for text in prompt or []]
+    if requests is not None:
+        orders += written.read_requests(requests)
     if like is not None:
-        orders += generation.orders_like(open_scenes(like), settings.data.caption_template, drawing)
-    orders = [generation.Order(order.prompt, order.folder, {**order.metadata, **known}) for order in orders]
+        orders += written.orders_like(open_scenes(like), settings.data.caption_template, drawing)
+    maps, picture = written.parse_maps(map_ or []), written.parse_shown(content) if content else None
+    orders = written.completed(orders, written.parse_metadata(set_metadata or ""), maps, picture)
     with console.Rich() as reporter:
         reporter.start("Drawing")
-        generation.generate(
-            orders, out, drawing, n=n, seed=settings.seed, settings=settings, progress=reporter.progress
+        draw(
+            orders,
+            out,
+            drawing,
+            n=n,
+            seed=settings.seed,
+            size=size,
+            settings=settings,
+            progress=reporter.progress,
         )
     console.print_made({"scenes": out, "gallery": out / "gallery.png"})
 
@@ -178,6 +205,33 @@ def audit(
         found = run(scenes, against, out, settings, reporter=reporter)
     console.print_audit(found)
     console.print_made({"audit": out / "audit.json", "most alike": out / "audit.png"})
+
+
+@app.command()
+def studio(
+    generator: Annotated[
+        str | None,
+        typer.Option("--generator", help="Folder, run folder or hub id of what draws."),
+    ] = None,
+    port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Default: the first free one.")] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+    preset: Preset = None,
+    config: Config = None,
+    set_: Set = None,
+) -> None:
+    """Open a web page, on this machine alone, where one makes scenes to order."""
+    settings = settings_from(preset, config, set_, generator=generator)
+    if settings.generator is None:
+        raise ConfigError("There is nothing to draw with: give a folder, run folder or hub id with --generator.")
+    from time import sleep
+
+    from terradistill import console
+    from terradistill.studio.page import opened
+
+    with opened(settings.generator, port=port, browser=not no_browser, settings=settings) as address:
+        console.print_address(address)
+        while True:
+            sleep(3600)
 
 
 @app.command()

@@ -91,6 +91,22 @@ def data_caption(
     console.print_made({"captions": out})
 
 
+@app.command("annotate")
+def data_annotate(
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="Folder; a folder a map is made in it.", show_default=False)],
+    maps: Annotated[str, typer.Option("--maps", help="Such as edges,lines,sketch,segmentation.")] = "edges",
+) -> None:
+    """Draw maps of every scene of DATA by filters: edges, lines, sketches, regions."""
+    from terradistill import console
+    from terradistill.data.maps import annotate
+
+    with console.Rich() as reporter:
+        reporter.start("Drawing maps")
+        made = annotate(data, [name for name in maps.split(",") if name.strip()], out, reporter.progress)
+    console.print_made(made)
+
+
 @app.command("draw")
 def data_draw(
     out: NewFolder,

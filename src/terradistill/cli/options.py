@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from terradistill.config import Settings
+    from terradistill.settings import Settings
 
 Data = Annotated[
     str,

@@ -1,5 +1,7 @@
 """`terradistill train`: one part of a run."""
 
+from typing import Annotated
+
 import typer
 
 from terradistill.cli.options import (
@@ -50,6 +52,38 @@ def _train_command(part: str) -> None:
 
     more = "of --generator on, by eye as well as by pixel" if part == "decoder" else "and what it needs before"
     app.command(part, help=f"Train the {part} on the train split of DATA, {more}.")(command)
+
+
+@app.command("adapter")
+def train_adapter(
+    data: Pooled,
+    out: Out,
+    maps: Annotated[
+        str | None, typer.Option("--maps", help="Such as edges,lines,road=FOLDER; drawn by filters where no folder.")
+    ] = None,
+    content: Annotated[bool, typer.Option("--content", help="Learn from a content image too.")] = False,
+    generator: GeneratorOption = None,
+    preset: Preset = None,
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+    limit: Limit = None,
+    train_fraction: Fraction = None,
+    split_file: SplitFile = None,
+    captions: Captions = None,
+) -> None:
+    """Train what draws scenes after maps or a picture, beside a generator that stays as it is."""
+    wanted = None if maps is None else [name.strip() for name in maps.split(",") if name.strip()]
+    settings = settings_from(
+        preset, config, set_, generator=generator, seed=seed, adapter__maps=wanted, adapter__content=content or None,
+        data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
+    )  # fmt: skip
+    from terradistill import console
+    from terradistill.distillation.pipeline import train
+
+    with console.Rich() as reporter:
+        folder = train(data, out, settings, until="adapter", captions=captions, reporter=reporter)
+    console.print_made({"generator with its adapter": folder})
 
 
 for _part in ("autoencoder", "generator", "classifier", "decoder"):

@@ -131,20 +131,21 @@ def check_scenes(
     return clean, report
 
 
-def require_enough(folder: SceneFolder, ipc: int, *, spare: int = 2) -> None:
+def require_enough(folder: SceneFolder, ipc: int, *, spare: int = 2, least_classes: int = 2) -> None:
     """Refuses a train share from which nothing can be distilled.
 
     Args:
         folder: the scenes that may be learned from.
         ipc: images per class that are asked for.
         spare: how many more are needed, so that a choice and a check remain.
+        least_classes: 1 where nothing is to be told apart.
 
     Raises:
         DataError: no images, one class, or a class with fewer than ipc + spare images.
     """
     if not len(folder):
         raise DataError("There are 0 images to learn from; give a folder with readable images in class folders.")
-    if len(folder.classes) < 2:
+    if len(folder.classes) < least_classes:
         raise DataError(f"There is only one class, {folder.classes[0]!r}; at least 2 are needed, one folder each.")
     poor = {name: count for name, count in folder.counts.items() if count < ipc + spare}
     if poor:

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from terradistill.config import DataSettings
 from terradistill.data.scenes import SceneFolder
 from terradistill.errors import DataError
 from terradistill.run import write_text
 from terradistill.seeding import derive
+from terradistill.settings import DataSettings
 
 
 def limit_scenes(folder: SceneFolder, settings: DataSettings) -> SceneFolder:

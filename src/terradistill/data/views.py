@@ -15,6 +15,14 @@ def view(images: Tensor, number: int) -> Tensor:
     return images.transpose(-1, -2) if number & 4 else images
 
 
+def viewed(images: Tensor, numbers: Tensor) -> Tensor:
+    """Each image of (B, C, H, W) in a view of its own, int64 (B,); H equals W where any is transposed."""
+    flip_x, flip_y, turn = ((numbers >> bit & 1).bool().view(-1, 1, 1, 1) for bit in range(3))
+    images = torch.where(flip_x, images.flip(-1), images)
+    images = torch.where(flip_y, images.flip(-2), images)
+    return torch.where(turn, images.transpose(-1, -2), images) if turn.any() else images
+
+
 def random_views(images: Tensor, rng: torch.Generator, *, turns: bool = True) -> Tensor:
     """Each image of (B, C, H, W) in a view drawn for it; H equals W. Without turns: flipped only."""
     flip_x, flip_y, turn = (torch.randint(0, 2, (len(images), 1, 1, 1), generator=rng).bool() for _ in range(3))

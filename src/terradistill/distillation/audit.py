@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from terradistill.config import Settings
 from terradistill.data.check import check_scenes
 from terradistill.data.images import load_pixels
 from terradistill.data.scenes import SceneFolder
@@ -35,6 +34,7 @@ from terradistill.hardware import Hardware, find_hardware
 from terradistill.report.gallery import contact_sheet
 from terradistill.run import Progress, Reporter, Silent, replacing, write_text
 from terradistill.seeding import derive, numpy_generator
+from terradistill.settings import Settings
 
 SHOWN = 24  # pairs in the picture
 DRAWS = 200  # of the bootstrap

@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from terradistill.config import Settings
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.distillation import drawing, learning
@@ -39,6 +38,7 @@ from terradistill.models.generator import LEARNED_FROM, learned_from
 from terradistill.report.table import write_table
 from terradistill.run import Reporter, Run, Silent, write_text
 from terradistill.seeding import derive
+from terradistill.settings import Settings
 
 SOFT = "+soft"  # after a method's name: its images with a teacher's labels
 SettingsOf = Callable[[str], Settings]

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from terradistill.config import PrototypeSettings
 from terradistill.distillation.clusters import class_members
 from terradistill.distillation.prototypes import choose_prototypes
 from terradistill.sampling.selection import herding
 from terradistill.seeding import numpy_generator
+from terradistill.settings import PrototypeSettings
 
 Features = NDArray[np.float32]
 Labels = NDArray[np.int64]

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from terradistill.config import Settings
 from terradistill.data.captions import class_prompt
 from terradistill.distillation.coresets import random_subset
 from terradistill.distillation.scoreboard import labelled, open_exam, pick
@@ -25,6 +24,7 @@ from terradistill.evaluation.recipe import embed
 from terradistill.models.clip import Clip
 from terradistill.run import Reporter, write_text
 from terradistill.seeding import derive
+from terradistill.settings import Settings
 
 Network = Literal["own", "inception"]
 

@@ -5,20 +5,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from terradistill.config import DiffusionSettings
+from terradistill.data.maps import load_maps, parse_maps
 from terradistill.distillation.teacher import trained_network
 from terradistill.distillation.work import Work
 from terradistill.errors import RunError
 from terradistill.models.autoencoder import build_vae
+from terradistill.models.content_encoder import ContentEncoder
 from terradistill.models.generator import Generator, build_generator
 from terradistill.models.latent_classifier import LatentClassifier
+from terradistill.models.map_adapter import MapAdapter
 from terradistill.models.perceptual import Perceptual
 from terradistill.run import Stage
 from terradistill.seeding import derive
+from terradistill.settings import DiffusionSettings
 from terradistill.training.autoencoder import reconstruction_psnr, train_autoencoder
 from terradistill.training.classifier import train_latent_classifier
 from terradistill.training.diffusion import Consistency, repeats, train_diffusion
 from terradistill.training.latents import encode_scenes
+from terradistill.training.maps import MapTable
+
+ALL = ("unet", "text_encoder", "metadata_encoder")
 
 
 def _loop(work: Work, stage: Stage) -> dict[str, Any]:
@@ -100,7 +106,7 @@ def diffusion(work: Work) -> None:
             wanted,
             metadata=known_numbers(work, generator),
             repeats=repeats(work.train.labels, wanted.balance),
-            text_encoder=given is None or settings.finetune.text_encoder,
+            parts=ALL if given is None or settings.finetune.text_encoder else ("unet", "metadata_encoder"),
             lora_rank=None if given is None else settings.finetune.lora_rank,
             lora_layers=settings.finetune.lora_layers,
             consistency=_consistency(work, wanted),
@@ -149,6 +155,45 @@ def decoder(work: Work) -> None:
             generator.learned_from |= work.learned
             generator.save(folder)
         stage.note = f"{reconstruction_psnr(generator.vae, pixels, work.hardware):.1f} dB on train scenes"
+
+
+def adapter(work: Work) -> None:
+    """Train adapters beside the given generator, which stays as it is: `generator/`."""
+    run, wanted = work.run, work.settings.adapter
+    if run.done("adapter"):
+        return
+    maps = parse_maps(wanted.maps) if wanted.maps else {}
+    with run.stage("adapter", "Training the adapter") as stage:
+        generator = Generator.load(str(work.settings.generator)).to(work.hardware.device)
+        parts, table = [], None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(work.settings.seed, "adapter weights"))
+            if maps:
+                stage.run.say("drawing maps")
+                planes = load_maps(work.train, maps, work.resolution, run / "cache" / "maps.npy", stage.progress)
+                table = MapTable(planes, tuple(maps), wanted.map_dropout, wanted.keep_all, wanted.drop_all)
+                generator.map_adapter = MapAdapter(generator.unet, generator.factor, wanted.widths, tuple(maps))
+                parts.append("map_adapter")
+            if wanted.content:
+                width = int(generator.text_encoder.config.hidden_size)
+                generator.content_encoder = ContentEncoder(generator.latent_shape[0], width)
+                parts.append("content_encoder")
+        generator.to(work.hardware.device)
+        train_diffusion(
+            generator,
+            work.latents(),
+            work.captions(),
+            wanted.of(work.settings.diffusion),
+            metadata=known_numbers(work, generator),
+            repeats=repeats(work.train.labels, work.settings.diffusion.balance),
+            parts=parts,
+            maps=table,
+            seed=derive(work.settings.seed, "adapter"),
+            **_loop(work, stage),
+        )
+        with stage.writes("generator") as folder:
+            generator.learned_from |= work.learned
+            generator.save(folder)
 
 
 def known_numbers(work: Work, generator: Generator) -> Tensor | None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from terradistill.config import Settings
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.distillation import drawing, learning
@@ -20,6 +19,7 @@ from terradistill.errors import ConfigError
 from terradistill.evaluation.harness import Row
 from terradistill.report.page import write_report
 from terradistill.run import Reporter, write_text
+from terradistill.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ def train(
 ) -> Path:
     """The first steps of `distill` alone: train the autoencoder, the generator or the latent classifier on DATA.
 
-    Or one that `distill` has not: train the decoder of a given generator on.
+    Or one that `distill` has not: train the decoder of a given generator on, or adapters beside it.
 
     Args:
         data: as for `distill`; a list is pooled, classes of different datasets staying apart.
         out: as for `distill`.
         settings: as for `distill`.
-        until: "autoencoder", "generator", "classifier" or "decoder".
+        until: "autoencoder", "generator", "classifier", "decoder" or "adapter".
         captions: as for `distill`.
         reporter: as for `distill`.
 
@@ -103,12 +103,21 @@ def train(
     settings = settings or Settings()
     if settings.generator is not None and until == "autoencoder":
         raise ConfigError(f"The generator {settings.generator} brings its own autoencoder: leave it out.")
-    if settings.generator is None and until == "decoder":
-        raise ConfigError("There is no decoder to train on: name its generator with --generator.")
-    work = open_work(data, Path(out), settings, captions=captions, reporter=reporter, spare=2 - settings.ipc)
+    if settings.generator is None and until in ("decoder", "adapter"):
+        raise ConfigError(f"There is no generator to train the {until} of: name one with --generator.")
+    if until == "adapter" and not settings.adapter.maps and not settings.adapter.content:
+        raise ConfigError("An adapter learns maps or content images: give --maps, such as edges,lines, or --content.")
+    least = 2 if until == "classifier" or settings.diffusion.consistency_weight else 1
+    work = open_work(
+        data, Path(out), settings, captions=captions, reporter=reporter, spare=2 - settings.ipc, least_classes=least
+    )
     with closing(work.run):
         if until == "decoder":
             learning.decoder(work)
+            return work.run / "generator"
+        if until == "adapter":
+            learning.encode(work)
+            learning.adapter(work)
             return work.run / "generator"
         learning.autoencoder(work)
         if until == "autoencoder":

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from terradistill.config import ClassifierSettings, DiffusionSettings, EvaluationSettings, Settings
 from terradistill.data.check import check_scenes, require_enough
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import divide, limit_scenes
+from terradistill.distillation.learning import ALL
 from terradistill.distillation.scoreboard import needs_teacher
 from terradistill.distillation.teacher import NETWORK, SIDE
 from terradistill.distillation.work import require_feasible
@@ -23,6 +23,7 @@ from terradistill.models.generator import Generator, build_generator
 from terradistill.models.latent_classifier import LatentClassifier
 from terradistill.sampling.guidance import classifier_free
 from terradistill.sampling.sampler import Request, sample
+from terradistill.settings import ClassifierSettings, DiffusionSettings, EvaluationSettings, Settings
 from terradistill.training.autoencoder import train_autoencoder
 from terradistill.training.classifier import train_latent_classifier
 from terradistill.training.diffusion import Consistency, train_diffusion
@@ -80,7 +81,8 @@ def plan(
         latents = _probe_encoding(rows, settings, generator, _pixels(8, generator.resolution), n_train, hardware)
         if settings.finetune.steps:
             wanted, how = settings.finetune.of(settings.diffusion), settings.finetune
-            adapting = {"text_encoder": how.text_encoder, "lora_rank": how.lora_rank, "lora_layers": how.lora_layers}
+            parts = ALL if how.text_encoder else ("unet", "metadata_encoder")
+            adapting = {"parts": parts, "lora_rank": how.lora_rank, "lora_layers": how.lora_layers}
             title = "Adapting the generator"
             _probe_denoiser(rows, title, generator, latents, wanted, settings.classifier, hardware, **adapting)
         generator.frozen()

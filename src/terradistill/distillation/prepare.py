@@ -4,7 +4,6 @@ import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from terradistill.config import DataSettings
 from terradistill.data.check import CheckReport, check_scenes
 from terradistill.data.images import load_pixels
 from terradistill.data.scenes import resized_metadata, write_scene_folder
@@ -12,6 +11,7 @@ from terradistill.data.sources import open_scenes
 from terradistill.data.splits import divide, limit_scenes, save_split
 from terradistill.errors import RunError
 from terradistill.run import Progress, replacing
+from terradistill.settings import DataSettings
 
 
 def prepare(

@@ -9,9 +9,9 @@ from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import LocalOutlierFactor
 from torch import Tensor
 
-from terradistill.config import PrototypeSettings
 from terradistill.distillation.clusters import class_members, kmeans_class
 from terradistill.seeding import derive
+from terradistill.settings import PrototypeSettings
 
 NEIGHBOURS = 20  # of the local outlier factor (Breunig et al. 2000), scikit-learn's default
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terradistill.config import Settings
 from terradistill.data.check import check_scenes
 from terradistill.data.images import load_pixels
 from terradistill.data.scenes import SceneFolder
@@ -24,6 +23,7 @@ from terradistill.evaluation.harness import Labelled, Row, score_method, with_re
 from terradistill.models.generator import LEARNED_FROM, learned_from
 from terradistill.run import Reporter, Stage, write_text
 from terradistill.seeding import derive
+from terradistill.settings import Settings
 
 Sets = Callable[[], Sequence[Labelled]]
 MakeSet = Callable[[Labelled], Labelled]

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from terradistill.config import EvaluationSettings
 from terradistill.data.images import load_pixels
 from terradistill.distillation.work import Work
 from terradistill.evaluation.recipe import embed, fit, repeatable
@@ -15,6 +14,7 @@ from terradistill.hardware import Hardware
 from terradistill.models.downstream import build_network
 from terradistill.run import Progress, replacing
 from terradistill.seeding import derive
+from terradistill.settings import EvaluationSettings
 
 NETWORK = "convnet3"
 SIDE = 64  # pixels at which the teacher sees scenes

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from terradistill.config import Settings
 from terradistill.data.annotations import annotate, parse_notes
 from terradistill.data.captions import captions_of, class_prompt
 from terradistill.data.check import check_scenes, require_enough
@@ -30,6 +29,7 @@ from terradistill.models.generator import Generator, learned_from, locate_genera
 from terradistill.models.metadata_encoder import MetadataEncoder
 from terradistill.run import Reporter, Run, provenance, write_text
 from terradistill.sampling.guidance import PROTOTYPE_GUIDANCES
+from terradistill.settings import Settings
 from terradistill.training.latents import LatentCache
 
 
@@ -113,6 +113,7 @@ def open_work(
     captions: Path | None = None,
     reporter: Reporter | None = None,
     spare: int = 2,
+    least_classes: int = 2,
     seen: frozenset[str] = frozenset(),
 ) -> Work:
     """Read, check and split DATA, or take up a run where it stands.
@@ -124,6 +125,7 @@ def open_work(
         captions: JSON lines with captions, instead of those beside DATA.
         reporter: told of progress.
         spare: train images a class that are needed beyond `settings.ipc`.
+        least_classes: 1 where nothing is to be told apart.
         seen: hashes of scenes that must not judge, beside those that the given generator has learned from.
 
     Raises:
@@ -140,7 +142,7 @@ def open_work(
     run = Run(out, settings, reporter)
     try:
         hardware = find_hardware(settings.precision)
-        train, test = _scenes(run, sources, captions, hardware, spare, seen)
+        train, test = _scenes(run, sources, captions, hardware, seen, spare=spare, least_classes=least_classes)
     except BaseException as error:
         # A folder that holds nothing but wrong settings would only be in the way of the mended command.
         run.discard() if fresh and isinstance(error, TerraDistillError) else run.close()
@@ -149,7 +151,12 @@ def open_work(
 
 
 def _scenes(
-    run: Run, sources: Sequence[str | Path], captions: Path | None, hardware: Hardware, spare: int, seen: frozenset[str]
+    run: Run,
+    sources: Sequence[str | Path],
+    captions: Path | None,
+    hardware: Hardware,
+    seen: frozenset[str],
+    **least: int,
 ) -> tuple[SceneFolder, SceneFolder]:
     settings = run.settings.data
     data = " + ".join(str(source) for source in sources)
@@ -167,12 +174,12 @@ def _scenes(
                 f"{run.settings.generator} is not the generator that {run.root} was begun with: restore it, or use "
                 "another --out."
             )
-        _require_usable(run.settings, train, test, spare)  # what was asked of the folder before may have been less
+        _require_usable(run.settings, train, test, **least)  # what was asked of the folder before may have been less
         return train, test
     with run.stage("read", "Reading and checking scenes") as stage:
         scenes, report = check_scenes(scenes, on_corrupt=settings.on_corrupt, progress=stage.progress)
         train, test = divide(scenes, settings, dropped=report.dropped, seen=seen | _seen(run.settings.generator))
-        _require_usable(run.settings, train, test, spare)
+        _require_usable(run.settings, train, test, **least)
         info = scenes.info
         run.describe(
             **provenance(),
@@ -205,8 +212,8 @@ def _scenes(
     return train, test
 
 
-def _require_usable(settings: Settings, train: SceneFolder, test: SceneFolder, spare: int) -> None:
-    require_enough(train, settings.ipc, spare=spare)
+def _require_usable(settings: Settings, train: SceneFolder, test: SceneFolder, **least: int) -> None:
+    require_enough(train, settings.ipc, **least)
     require_feasible(settings, train)
     _refuse_seen(settings.generator, test)
 

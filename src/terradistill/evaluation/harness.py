@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from terradistill.config import EvaluationSettings
 from terradistill.errors import EvaluationError
 from terradistill.evaluation.metrics import Agreement, agreement
 from terradistill.evaluation.recipe import fit, predict, repeatable
 from terradistill.models.downstream import build_network, count_parameters
 from terradistill.run import Progress
 from terradistill.seeding import derive
+from terradistill.settings import EvaluationSettings
 
 Row = dict[str, Any]
 REFERENCES = ("random", "full")  # real images: what the other methods are compared with

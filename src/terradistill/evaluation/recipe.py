@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from terradistill.config import EvaluationSettings
 from terradistill.errors import EvaluationError
 from terradistill.run import Progress
 from terradistill.seeding import batch_indices, derive, generator
+from terradistill.settings import EvaluationSettings
 
 PREDICT_BATCH = 128
 

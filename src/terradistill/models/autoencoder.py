@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from terradistill.config import AutoencoderSettings
 from terradistill.errors import ConfigError
+from terradistill.settings import AutoencoderSettings
 
 _COLOURS = 3
 _CARRIED = 2 * _COLOURS  # channels: red, green, blue and their negatives

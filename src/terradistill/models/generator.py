@@ -6,23 +6,28 @@ A small one trained here and Stable Diffusion from a hub are the same thing to e
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from terradistill.config import DiffusionSettings
 from terradistill.errors import ConfigError, GeneratorError
 from terradistill.models.autoencoder import norm_groups
+from terradistill.models.content_encoder import ContentEncoder
+from terradistill.models.map_adapter import Control, MapAdapter
 from terradistill.models.metadata_encoder import MetadataEncoder, beside_time
 from terradistill.models.parameterisation import Parameterisation
 from terradistill.models.tokenizer import build_tokenizer
+from terradistill.settings import DiffusionSettings
 
 LEARNED_FROM = "learned_from.json"
+EXTRAS = ("metadata_encoder", "map_adapter", "content_encoder")
+NETWORKS = ("vae", "unet", "text_encoder", *EXTRAS)
 
 
 @dataclass
@@ -36,6 +41,8 @@ class Generator:
         tokenizer: transformers `CLIPTokenizer`.
         scheduler: the diffusers scheduler that stock pipelines use; holds the noise schedule.
         metadata_encoder: `MetadataEncoder`, or None; a folder beside the others, which stock pipelines pass over.
+        map_adapter: `MapAdapter`, or None; likewise.
+        content_encoder: `ContentEncoder`, or None; likewise.
         learned_from: hashes of the scenes that it has learned from, as far as they are known; a file beside the others.
     """
 
@@ -45,6 +52,8 @@ class Generator:
     tokenizer: Any
     scheduler: Any
     metadata_encoder: MetadataEncoder | None = None
+    map_adapter: MapAdapter | None = None
+    content_encoder: ContentEncoder | None = None
     learned_from: frozenset[str] = frozenset()
 
     @property
@@ -81,7 +90,7 @@ class Generator:
     @property
     def networks(self) -> list[Any]:
         """The parts that have weights."""
-        return [part for part in (self.vae, self.unet, self.text_encoder, self.metadata_encoder) if part is not None]
+        return [getattr(self, name) for name in NETWORKS if getattr(self, name) is not None]
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
         """Token ids of captions, cut and padded to the encoder's window: int64 (n, L)."""
@@ -134,8 +143,9 @@ class Generator:
         )
         with _quietly():
             pipeline.save_pretrained(str(folder), safe_serialization=True)
-        if self.metadata_encoder is not None:
-            self.metadata_encoder.save(folder / "metadata_encoder")
+        for name in EXTRAS:
+            if getattr(self, name) is not None:
+                getattr(self, name).save(folder / name)
         if self.learned_from:
             (folder / LEARNED_FROM).write_text(json.dumps({"sha256": sorted(self.learned_from)}))
 
@@ -174,15 +184,27 @@ class Generator:
                 f"The generator {source} needs more inputs than a prompt (SDXL, flow matching): "
                 "expected one built like Stable Diffusion 1 or 2."
             )
-        numbers = _ours(folder) / "metadata_encoder"
-        metadata_encoder = MetadataEncoder.load(numbers) if numbers.is_dir() else None
-        generator = cls(**parts, metadata_encoder=metadata_encoder, learned_from=learned_from(folder))
+        ours = _ours(folder)
+        opened: dict[str, Callable[[Path], Any]] = {
+            "metadata_encoder": MetadataEncoder.load,
+            "map_adapter": partial(MapAdapter.load, unet=unet),
+            "content_encoder": ContentEncoder.load,
+        }
+        extras = {name: opens(ours / name) for name, opens in opened.items() if (ours / name).is_dir()}
+        generator = cls(**parts, **extras, learned_from=learned_from(folder))
         for part in generator.networks:
             part.float()  # whatever they are kept in
         return generator
 
 
-def denoise(generator: Generator, z: Tensor, t: Tensor, text: Tensor, metadata: Tensor | None = None) -> Tensor:
+def denoise(
+    generator: Generator,
+    z: Tensor,
+    t: Tensor,
+    text: Tensor,
+    metadata: Tensor | None = None,
+    control: Control | None = None,
+) -> Tensor:
     """The UNet's output, in its own parameterisation and precision.
 
     Args:
@@ -191,6 +213,7 @@ def denoise(generator: Generator, z: Tensor, t: Tensor, text: Tensor, metadata: 
         t: timesteps, () or (B,).
         text: text embeddings (B, L, D).
         metadata: rows of `MetadataEncoder.table`, (B, fields); None: unknown.
+        control: what `generator.map_adapter` has read off maps; None: there are none.
     """
     unet = generator.unet
     # Text2Earth's UNet wants a resolution level; 0 is what DPD gives it.
@@ -198,7 +221,21 @@ def denoise(generator: Generator, z: Tensor, t: Tensor, text: Tensor, metadata: 
     labels = torch.zeros(len(z), dtype=torch.long, device=z.device) if labelled else None
     vectors = None if metadata is None or generator.metadata_encoder is None else generator.metadata_encoder(metadata)
     with beside_time(unet, vectors):
-        return torch.as_tensor(unet(z, t, text, class_labels=labels).sample)
+        added: dict[str, Any] = {}
+        if control is not None and generator.map_adapter is not None:
+            time = _time_vector(unet, z, t, text, labels)
+            skips, middle = generator.map_adapter(z, time, text, control)
+            added = {"down_block_additional_residuals": skips, "mid_block_additional_residual": middle}
+        return torch.as_tensor(unet(z, t, text, class_labels=labels, **added).sample)
+
+
+def _time_vector(unet: Any, z: Tensor, t: Tensor, text: Tensor, labels: Tensor | None) -> Tensor:
+    """The time embedding with all that joins it, (B, D), as diffusers computes it inside the UNet."""
+    time = unet.time_embedding(unet.get_time_embed(sample=z, timestep=t))
+    if labels is not None:
+        time = time + unet.get_class_embed(sample=z, class_labels=labels)
+    caption = unet.get_aug_embed(emb=time, encoder_hidden_states=text, added_cond_kwargs={})
+    return torch.as_tensor(time if caption is None else time + caption)
 
 
 def locate_generator(source: str | Path) -> str:
@@ -265,7 +302,7 @@ def _ours(source: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(source, allow_patterns=[LEARNED_FROM, "metadata_encoder/*"]))
+        return Path(snapshot_download(source, allow_patterns=[LEARNED_FROM, *(f"{name}/*" for name in EXTRAS)]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise GeneratorError(
             f"The generator {source} cannot be fetched ({str(error).splitlines()[0][:200]}): "

@@ -1,6 +1,5 @@
 """What is known of a scene in numbers, as a vector beside the time embedding (DiffusionSat)."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from terradistill.errors import DataError, GeneratorError
+from terradistill.errors import DataError
+from terradistill.models.parts import load_part, save_part
 
 WAVES = 256  # width of the sinusoidal embedding of one field, as that of the timestep
 
@@ -90,10 +88,8 @@ class MetadataEncoder(nn.Module):
         return total
 
     def save(self, folder: Path) -> None:
-        """Write `config.json` and `model.safetensors`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps({"width": self.width, "gsd_max_m": self.gsd_max_m}) + "\n")
-        save_file({key: value.contiguous() for key, value in self.state_dict().items()}, folder / "model.safetensors")
+        """Write the part's folder."""
+        save_part(self, {"width": self.width, "gsd_max_m": self.gsd_max_m}, folder)
 
     @classmethod
     def load(cls, folder: Path) -> "MetadataEncoder":
@@ -102,16 +98,7 @@ class MetadataEncoder(nn.Module):
         Raises:
             GeneratorError: it is damaged.
         """
-        try:
-            encoder = cls(**json.loads((folder / "config.json").read_text()))
-            encoder.load_state_dict(load_file(folder / "model.safetensors"))
-        except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-            reason = (str(error).splitlines() or ["no reason given"])[0][:200]
-            raise GeneratorError(
-                f"The metadata encoder {folder} cannot be loaded ({reason}): restore it, or remove the folder to use "
-                "the generator without metadata."
-            ) from error
-        return encoder
+        return load_part(cls, folder, "metadata encoder")
 
 
 def _network(width: int) -> nn.Module:

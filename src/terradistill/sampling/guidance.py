@@ -7,17 +7,20 @@ import torch
 from torch import Tensor
 
 from terradistill.models.parameterisation import Parameterisation
+from terradistill.run import Progress
 from terradistill.sampling.sampler import Guidance, Predict, Step
 
 
-def classifier_free(scale: float, empty: Tensor) -> Guidance:
+def classifier_free(scale: float, empty: Tensor, *, free_maps: bool = True) -> Guidance:
     """Classifier-free guidance: ``free + scale · (told − free)`` as one doubled batch (Ho & Salimans 2022).
 
-    The free half is told neither the prompt nor the metadata, so both are guided [ours].
+    The free half is told neither the prompt (with its content image) nor the metadata, so both are guided; it sees the
+    maps, which have strengths of their own [ours].
 
     Args:
         scale: 1 is the prompted prediction itself, and costs no second evaluation; 0 ignores the prompt.
-        empty: float (1, L, D), embedding of the empty caption.
+        empty: float (1, L, D), embedding of the empty caption (and of no content image, where prompts have one).
+        free_maps: false hides the maps from the free half, so that they are guided too.
     """
 
     def guide(predict: Predict) -> Predict:
@@ -29,10 +32,32 @@ def classifier_free(scale: float, empty: Tensor) -> Guidance:
             metadata = step.metadata
             if metadata is not None:
                 metadata = torch.cat([torch.full_like(metadata, torch.nan), metadata])
-            both = replace(step, rows=step.rows.repeat(2), z=step.z.repeat(2, 1, 1, 1), text=text, metadata=metadata)
+            control = None if step.control is None else step.control.doubled(free=free_maps)
+            both = replace(
+                step,
+                rows=step.rows.repeat(2),
+                z=step.z.repeat(2, 1, 1, 1),
+                text=text,
+                metadata=metadata,
+                control=control,
+            )
             z, output = predict(both)
             free, told = output.chunk(2)
             return z[: len(step.z)], free + scale * (told - free)
+
+        return guided
+
+    return guide
+
+
+def reporting(progress: Progress) -> Guidance:
+    """Changes nothing, and tells of each step."""
+
+    def guide(predict: Predict) -> Predict:
+        def guided(step: Step) -> tuple[Tensor, Tensor]:
+            found = predict(step)
+            progress(step.index + 1, step.count)
+            return found
 
         return guided
 

@@ -12,14 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from terradistill.config import Scheduler
 from terradistill.data.images import to_uint8
 from terradistill.hardware import Hardware
 from terradistill.models.generator import Generator, denoise
+from terradistill.models.map_adapter import Control
 from terradistill.run import Progress
 from terradistill.sampling.schedulers import make_scheduler, takes_generators
 from terradistill.seeding import generator as seeded
 from terradistill.seeding import noise
+from terradistill.settings import Scheduler
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Step:
         z: float32 (B, C, h, w), noisy latents.
         text: float32 (B, L, D), text embeddings.
         metadata: float32 (B, fields), rows of `MetadataEncoder.table`, or None.
+        control: what a map adapter has read off the images' maps, or None.
     """
 
     rows: Tensor
@@ -43,6 +45,7 @@ class Step:
     z: Tensor
     text: Tensor
     metadata: Tensor | None = None
+    control: Control | None = None
 
 
 # A step in, (latents to step from, model output in the generator's own parameterisation) out.
@@ -59,6 +62,9 @@ class Request:
         prompt_of: int64 (N,), the prompt of each image.
         seeds: N seeds; image i's noise comes from seeds[i] alone.
         metadata: float32 (N, fields), rows of `MetadataEncoder.table`, or None.
+        maps: uint8 (P, 18, H, W), those of each prompt, or None; see `MapAdapter.control`. H and W are the image's.
+        strengths: float (P, 6), of the maps.
+        side: of the latents; None: the generator's own, or that of `start`.
         start: float32 (N, C, h, w), scaled latents to begin from instead of pure noise, noised as far as `strength`.
         strength: in (0, 1], share of the steps that are done from `start` (SDEdit, Meng et al. 2022).
     """
@@ -67,6 +73,9 @@ class Request:
     prompt_of: Tensor
     seeds: Sequence[int]
     metadata: Tensor | None = None
+    maps: Tensor | None = None
+    strengths: Tensor | None = None
+    side: int | None = None
     start: Tensor | None = None
     strength: float = 1.0
 
@@ -111,7 +120,10 @@ def _sample_batch(
     text = request.text[request.prompt_of[rows]].to(device)
     metadata = None if request.metadata is None else request.metadata[rows].to(device)
     seeds = [request.seeds[int(row)] for row in rows]
-    z, first = noise(seeds, generator.latent_shape).to(device), 0
+    control, shape = _control(generator, request, rows, device), generator.latent_shape
+    if request.side is not None:
+        shape = (shape[0], request.side, request.side)
+    z, first = noise(seeds, shape).to(device), 0
     if request.start is None:
         z = z * solver.init_noise_sigma
     else:
@@ -123,9 +135,19 @@ def _sample_batch(
     for index, t in enumerate(solver.timesteps[first:], first):
         # Some solvers keep z at the scale of its noise; networks and guidances see unit variance with all of them.
         scale = solver.scale_model_input(torch.ones((), device=device), t)
-        moved, output = predict(Step(rows, index, len(solver.timesteps), t, z * scale, text, metadata))
+        moved, output = predict(Step(rows, index, len(solver.timesteps), t, z * scale, text, metadata, control))
         z = solver.step(output, t, moved / scale, **own).prev_sample
     return torch.as_tensor(z).float().cpu()
+
+
+def _control(generator: Generator, request: Request, rows: Tensor, device: torch.device) -> Control | None:
+    """What the maps of some images say, read once for all steps."""
+    if request.maps is None or request.strengths is None or generator.map_adapter is None:
+        return None
+    # Of each prompt of the batch once, however many images it has.
+    prompts, of = request.prompt_of[rows].unique(return_inverse=True)
+    control = generator.map_adapter.control(request.maps[prompts].to(device), request.strengths[prompts].to(device))
+    return control.rows(of.to(device))
 
 
 def decoded(generator: Generator, latents: Tensor, hardware: Hardware, batch_size: int = 64) -> NDArray[np.uint8]:
@@ -140,7 +162,7 @@ def unguided(generator: Generator, hardware: Hardware) -> Predict:
 
     def predict(step: Step) -> tuple[Tensor, Tensor]:
         with hardware.autocast():
-            output = denoise(generator, step.z, step.t.to(step.z.device), step.text, step.metadata)
+            output = denoise(generator, step.z, step.t.to(step.z.device), step.text, step.metadata, step.control)
         return step.z, output.float()
 
     return predict

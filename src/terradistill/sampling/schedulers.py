@@ -3,7 +3,7 @@
 import inspect
 from typing import Any
 
-from terradistill.config import Scheduler
+from terradistill.settings import Scheduler
 
 _SHORT: dict[str, tuple[str, dict[str, Any]]] = {
     "dpm++": ("DPMSolverMultistepScheduler", {"solver_order": 2, "algorithm_type": "dpmsolver++"}),

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from terradistill.config import AutoencoderSettings
 from terradistill.data.images import to_float
 from terradistill.data.views import random_views
 from terradistill.hardware import Hardware
 from terradistill.models.autoencoder import fold_statistics
 from terradistill.seeding import batch_indices, derive, generator
+from terradistill.settings import AutoencoderSettings
 from terradistill.training.progress import (
     Checkpoint,
     Ema,

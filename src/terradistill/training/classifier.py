@@ -6,11 +6,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from terradistill.config import ClassifierSettings
 from terradistill.data.views import random_views
 from terradistill.hardware import Hardware
 from terradistill.models.latent_classifier import LatentClassifier
 from terradistill.seeding import batch_indices, derive, generator, numpy_generator
+from terradistill.settings import ClassifierSettings
 from terradistill.training.latents import LatentCache
 from terradistill.training.progress import Unwatched, Watch, learning_rate, set_learning_rate
 

@@ -1,7 +1,7 @@
 """One loop that trains the text-conditioned denoiser, read from top to bottom."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from terradistill.config import DiffusionSettings
 from terradistill.hardware import Hardware
 from terradistill.models.generator import Generator, denoise
 from terradistill.models.lora import add_lora, fold_lora
 from terradistill.models.parameterisation import Parameterisation
 from terradistill.seeding import batch_indices, derive
 from terradistill.seeding import generator as seeded
+from terradistill.settings import DiffusionSettings
 from terradistill.training.latents import LatentCache
+from terradistill.training.maps import MapTable
 from terradistill.training.progress import (
     Checkpoint,
     Ema,
@@ -61,6 +62,25 @@ class CaptionTable:
 
 
 @dataclass(frozen=True)
+class Told:
+    """What the denoiser is told of B scenes, on the CPU.
+
+    Attributes:
+        tokens: int64 (B, L), of the captions.
+        metadata: rows of `MetadataEncoder.table`, float32 (B, fields); None: nothing.
+        maps: uint8 (B, 18, H, W) and strengths, float32 (B, 6), for the map adapter; None: it is not used.
+        content: scaled latents of content images (B, C, h, w), for the content encoder; None: it is not used.
+        picture: bool (B,), whether a scene's content image is shown.
+    """
+
+    tokens: Tensor
+    metadata: Tensor | None = None
+    maps: tuple[Tensor, Tensor] | None = None
+    content: Tensor | None = None
+    picture: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Consistency:
     """Classification consistency (DPD v1): λ · w(t) · CE(f(ẑ0), y), with a frozen classifier f of clean latents.
 
@@ -90,7 +110,8 @@ def train_diffusion(
     *,
     metadata: Tensor | None = None,
     repeats: NDArray[np.int64] | None = None,
-    text_encoder: bool = True,
+    parts: Sequence[str] = ("unet", "text_encoder", "metadata_encoder"),
+    maps: MapTable | None = None,
     lora_rank: int | None = None,
     lora_layers: str = "all",
     consistency: Consistency | None = None,
@@ -100,7 +121,7 @@ def train_diffusion(
     checkpoint_seconds: float = 120,
     watch: Watch | None = None,
 ) -> None:
-    """Train UNet, text encoder and metadata encoder in place and take their averaged weights.
+    """Train parts of a generator in place and take their averaged weights; the others stay as they are.
 
     Loss: squared error of the prediction, weighted as `min_snr_gamma` says, and perhaps `Consistency`; timesteps
     uniform; captions dropped for guidance.
@@ -112,7 +133,8 @@ def train_diffusion(
         settings: steps, batch size, rates; `held_out` of the scenes only watch the loss.
         metadata: rows of `MetadataEncoder.table`, float32 (N, fields); None: nothing is known.
         repeats: how often each scene is seen in an epoch, int64 (N,); None: once.
-        text_encoder: train it too.
+        parts: what is trained, by the generator's names; those that it has not are passed over.
+        maps: what the map adapter is given; None: it is not used.
         lora_rank: train low-rank adapters of the UNet, folded in at the end; None: all its weights.
         lora_layers: which of them have adapters; see `add_lora`.
         consistency: a classifier to please beside; None: none.
@@ -126,13 +148,12 @@ def train_diffusion(
 
     watch = watch or Unwatched()
     device = hardware.device
-    model = nn.ModuleDict({"unet": generator.unet})
-    if text_encoder:
-        model["text_encoder"] = generator.text_encoder
-    if metadata is not None and generator.metadata_encoder is not None:
-        model["metadata_encoder"] = generator.metadata_encoder
-    generator.text_encoder.requires_grad_(False)
+    unused = {"metadata_encoder"} if metadata is None else set()
+    chosen = [name for name in parts if getattr(generator, name) is not None and name not in unused]
+    model = nn.ModuleDict({name: getattr(generator, name) for name in chosen})
+    generator.frozen()
     model.train().requires_grad_(True)
+    content = generator.content_encoder if "content_encoder" in chosen else None
     if lora_rank is not None:
         add_lora(generator.unet, lora_rank, derive(seed, "lora"), lora_layers)
     attention = generator.unet.attn_processors
@@ -160,12 +181,20 @@ def train_diffusion(
         free, plain = torch.rand(2, len(index), generator=rng) < settings.caption_dropout
         tokens = table.draw(index, free, rng)
         numbers = None if metadata is None else metadata[index].masked_fill((free | plain)[:, None], torch.nan)
+        views = latents.draw_views(len(index), rng)
+        told = Told(tokens, numbers)
+        z0 = latents.draw(index, rng, views)
+        if maps is not None:
+            told = replace(told, maps=maps.draw(index, views, rng))
+        if content is not None:
+            # The scene itself in another view: what it looks like, not where things are.
+            shown = torch.rand(len(index), generator=rng) >= settings.caption_dropout
+            told = replace(told, content=latents.draw(index, rng), picture=shown)
         loss = denoising_loss(
             generator,
             schedule,
-            latents.draw(index, rng),
-            tokens,
-            numbers,
+            z0,
+            told,
             rng,
             hardware,
             settings.min_snr_gamma,
@@ -196,7 +225,9 @@ def train_diffusion(
             watch.log(step + 1, loss=mean_loss)
         if len(kept_back) and ((step + 1) % 250 == 0 or last):
             ema.swap()
-            held = _held_out_loss(generator, schedule, latents, table, metadata, kept_back, seed, hardware)
+            model.eval()
+            held = _held_out_loss(generator, schedule, latents, table, metadata, maps, kept_back, seed, hardware)
+            model.train()
             watch.log(step + 1, held_out_loss=held)
             ema.swap()
         watch.progress(step + 1, settings.steps)
@@ -213,8 +244,7 @@ def denoising_loss(
     generator: Generator,
     schedule: Parameterisation,
     z0: Tensor,
-    tokens: Tensor,
-    metadata: Tensor | None,
+    told: Told,
     rng: torch.Generator,
     hardware: Hardware,
     gamma: float | None,
@@ -222,17 +252,24 @@ def denoising_loss(
 ) -> Tensor:
     """Squared error at random times, min-SNR weighted if `gamma` is given: a scalar.
 
-    z0 (B, C, h, w), tokens (B, L) and metadata (B, fields) are on the CPU. `also` is a loss of the clean latents that
-    the predictions imply, given as `z0` and `t`.
+    z0 (B, C, h, w) is on the CPU. `also` is a loss of the clean latents that the predictions imply, given as `z0` and
+    `t`.
     """
     device = hardware.device
     t = torch.randint(0, schedule.n_timesteps, (len(z0),), generator=rng)
     noise = torch.randn(z0.shape, generator=rng)
     z_t, target = schedule.add_noise(z0, noise, t), schedule.target(z0, noise, t)
     with hardware.autocast():
-        text = generator.text_encoder(tokens.to(device))[0]
-        numbers = None if metadata is None else metadata.to(device)
-        output = denoise(generator, z_t.to(device), t.to(device), text, numbers)
+        text = generator.text_encoder(told.tokens.to(device))[0]
+        if told.content is not None and told.picture is not None and generator.content_encoder is not None:
+            tokens = generator.content_encoder(told.content.to(device))
+            shown = told.picture.to(device)[:, None, None]
+            text = torch.cat([text, torch.where(shown, tokens, generator.content_encoder.none).to(text)], 1)
+        numbers = None if told.metadata is None else told.metadata.to(device)
+        control = None
+        if told.maps is not None and generator.map_adapter is not None:
+            control = generator.map_adapter.control(*(part.to(device) for part in told.maps))
+        output = denoise(generator, z_t.to(device), t.to(device), text, numbers, control)
     error = (output.float() - target.to(device)).square().mean((1, 2, 3))
     loss = (schedule.loss_weight(t, gamma).to(device) * error).mean()
     if also is not None:
@@ -267,6 +304,7 @@ def _held_out_loss(
     latents: LatentCache,
     table: CaptionTable,
     metadata: Tensor | None,
+    maps: MapTable | None,
     index: NDArray[np.int64],
     seed: int,
     hardware: Hardware,
@@ -274,9 +312,11 @@ def _held_out_loss(
     # The same scenes, times and noise at every look, so that the curve shows learning and nothing else.
     rng = seeded(seed, "held out")
     index = np.resize(index, 256) if len(index) < 256 else index[:256]
-    generator.unet.eval()
-    z0, tokens = latents.draw(index, rng), table.draw(index, torch.zeros(len(index), dtype=torch.bool), rng)
-    numbers = None if metadata is None else metadata[index]
-    loss = denoising_loss(generator, schedule, z0, tokens, numbers, rng, hardware, None)
-    generator.unet.train()
-    return float(loss)
+    views = latents.draw_views(len(index), rng)
+    z0, tokens = latents.draw(index, rng, views), table.draw(index, torch.zeros(len(index), dtype=torch.bool), rng)
+    told = Told(
+        tokens,
+        None if metadata is None else metadata[index],
+        None if maps is None else (maps.of(index, views), maps.all(len(index))),
+    )
+    return float(denoising_loss(generator, schedule, z0, told, rng, hardware, None))

@@ -38,9 +38,14 @@ class LatentCache:
         """Posterior means of scenes as they are, of all or of those asked for: float32 (n, C, h, w)."""
         return self.mean[0][index].float()
 
-    def draw(self, index: NDArray[np.int64], rng: torch.Generator) -> Tensor:
-        """Posterior samples of scenes in views drawn for them: float32 (B, C, h, w)."""
-        views = torch.randint(0, self.n_views, (len(index),), generator=rng)
+    def draw_views(self, n: int, rng: torch.Generator) -> Tensor:
+        """A view for each of n scenes: int64 (n,)."""
+        return torch.randint(0, self.n_views, (n,), generator=rng)
+
+    def draw(self, index: NDArray[np.int64], rng: torch.Generator, views: Tensor | None = None) -> Tensor:
+        """Posterior samples of scenes in views that are given or drawn for them: float32 (B, C, h, w)."""
+        if views is None:
+            views = self.draw_views(len(index), rng)
         chosen = torch.as_tensor(index)
         mean, std = self.mean[views, chosen].float(), self.std[views, chosen].float()
         return mean + std * torch.randn(mean.shape, generator=rng)

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from terradistill.config import DataSettings
 from terradistill.data.scenes import DatasetInfo, Scene, SceneFolder
 from terradistill.data.splits import assert_disjoint, limit_scenes, load_split, save_split, split_scenes
 from terradistill.errors import DataError
+from terradistill.settings import DataSettings
 
 
 def folder_of(counts: dict[str, int], salt: str = "") -> SceneFolder:

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from terradistill.config import Settings
 from terradistill.distillation.card import dataset_card, hub_licence, write_parquet
 from terradistill.errors import DataError
+from terradistill.settings import Settings
 
 SETTINGS: dict[str, Any] = json.loads(Settings().model_dump_json())
 DATA: dict[str, Any] = {

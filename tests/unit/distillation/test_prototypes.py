@@ -4,11 +4,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from terradistill.config import PrototypeSettings
 from terradistill.distillation.clusters import kmeans_class, pooled_features
 from terradistill.distillation.prototypes import choose_prototypes, prototype_latents
 from terradistill.errors import DataError
 from terradistill.seeding import derive
+from terradistill.settings import PrototypeSettings
 
 
 def latents(n_per_class: int = 12, n_classes: int = 3) -> tuple[Tensor, NDArray[np.int64]]:

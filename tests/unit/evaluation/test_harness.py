@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from terradistill.config import EvaluationSettings
 from terradistill.errors import EvaluationError
 from terradistill.evaluation import harness
 from terradistill.evaluation.harness import Labelled, Score, score_method, train_and_score, with_references
 from terradistill.evaluation.metrics import agreement
+from terradistill.settings import EvaluationSettings
 
 CPU = torch.device("cpu")
 QUICK = EvaluationSettings(

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from terradistill.config import EvaluationSettings
 from terradistill.evaluation.recipe import augment, repeatable, to_input, training_steps
 from terradistill.seeding import generator
+from terradistill.settings import EvaluationSettings
 
 CPU = torch.device("cpu")
 

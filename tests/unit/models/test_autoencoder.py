@@ -2,8 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from terradistill.config import AutoencoderSettings
 from terradistill.models.autoencoder import build_vae, fold_statistics, norm_groups
+from terradistill.settings import AutoencoderSettings
 
 SETTINGS = AutoencoderSettings(block_channels=(16, 32))
 

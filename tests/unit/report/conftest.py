@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from terradistill.config import Settings
+from terradistill.settings import Settings
 
 NASTY = ("<script>alert(1)", 'a "quoted" & $x_1$ class', "river")
 

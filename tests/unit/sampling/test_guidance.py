@@ -3,10 +3,10 @@ import math
 import pytest
 import torch
 
-from terradistill.config import Scheduler
 from terradistill.hardware import Hardware
 from terradistill.sampling.guidance import blend_prototypes, classifier_free, push_to_prototypes
 from terradistill.sampling.sampler import Request, Step, compose, sample, unguided
+from terradistill.settings import Scheduler
 
 from .conftest import SHAPE, gaussian_generator
 from .test_sampler import request

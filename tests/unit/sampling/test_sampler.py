@@ -5,13 +5,14 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
 
-from terradistill.config import Scheduler, load_settings
+from terradistill.config import load_settings
 from terradistill.hardware import Hardware
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.generator import build_generator
 from terradistill.sampling.guidance import classifier_free
 from terradistill.sampling.sampler import Request, sample
 from terradistill.seeding import derive
+from terradistill.settings import Scheduler
 from tests.unit.conftest import awake
 
 from .conftest import SHAPE, gaussian_generator

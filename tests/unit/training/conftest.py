@@ -5,8 +5,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from terradistill.config import Settings, load_settings
+from terradistill.config import load_settings
 from terradistill.hardware import Hardware
+from terradistill.settings import Settings
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import avg_pool2d
 
-from terradistill.config import Settings
 from terradistill.data.images import to_float
 from terradistill.data.views import random_views, view
 from terradistill.errors import GeneratorError
@@ -19,6 +18,7 @@ from terradistill.models.downstream import build_network
 from terradistill.models.generator import build_generator
 from terradistill.models.parameterisation import Parameterisation
 from terradistill.models.perceptual import Perceptual
+from terradistill.settings import Settings
 from terradistill.training.autoencoder import (
     _crops,
     channel_importance,
@@ -30,6 +30,7 @@ from terradistill.training.classifier import predict, train_latent_classifier
 from terradistill.training.diffusion import (
     CaptionTable,
     Consistency,
+    Told,
     denoising_loss,
     held_out_split,
     repeats,
@@ -264,8 +265,7 @@ def test_a_generator_learns_what_the_metadata_says(
                 generator,
                 generator.parameterisation,
                 cache.means(),
-                tokens,
-                table,
+                Told(tokens, table),
                 torch.Generator().manual_seed(0),
                 cpu,
                 None,

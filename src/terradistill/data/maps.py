@@ -1,0 +1,245 @@
+"""Maps of scenes: what stands where, drawn from the scene by a filter, or given as files beside it.
+
+A map is uint8, 0 where there is nothing: grey (H, W), or coloured (H, W, 3) for a segmentation.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from terradistill.data.images import load_pixels, n_threads
+from terradistill.data.scenes import SceneFolder
+from terradistill.data.sources import open_scenes
+from terradistill.errors import ConfigError, DataError
+from terradistill.run import Progress, replacing
+from terradistill.settings import MAPS
+
+Array = NDArray[np.uint8]
+
+# Colours of a segmentation, from the darkest region to the brightest.
+PALETTE = np.array(
+    [[31, 58, 95], [44, 120, 84], [140, 150, 60], [200, 140, 70], [180, 90, 120], [235, 225, 200]], np.uint8
+)
+REGIONS = 60  # of a scene, before those that look alike are joined
+
+
+def edges(image: Array) -> Array:
+    """Canny's edges (1986) of uint8 (H, W, 3)."""
+    from skimage.feature import canny
+
+    return np.asarray(canny(_grey(image), sigma=1.5) * np.uint8(255), np.uint8)
+
+
+def lines(image: Array) -> Array:
+    """Straight segments by the probabilistic Hough transform: a stand-in for the learned MLSD."""
+    from skimage.draw import line
+    from skimage.transform import probabilistic_hough_line
+
+    side = min(image.shape[:2])
+    found = probabilistic_hough_line(edges(image) > 0, threshold=side // 12, line_length=side // 8, line_gap=2, rng=0)
+    drawn = np.zeros(image.shape[:2], np.uint8)
+    for (x0, y0), (x1, y1) in found:
+        drawn[line(y0, x0, y1, x1)] = 255
+    return drawn
+
+
+def sketch(image: Array) -> Array:
+    """Strokes where brightness falls off, by an extended difference of Gaussians (Winnemöller et al. 2012)."""
+    from skimage.filters import gaussian
+
+    grey = _grey(image)
+    dark = 0.96 * gaussian(grey, 1.6) - gaussian(grey, 1.0)
+    return np.asarray((np.tanh(40 * dark.clip(0)) * 255).round(), np.uint8)
+
+
+def segmentation(image: Array) -> Array:
+    """Regions by SLIC superpixels (Achanta et al. 2012), joined by colour and numbered by brightness."""
+    from skimage.color import rgb2lab
+    from skimage.segmentation import slic
+    from sklearn.cluster import KMeans
+
+    regions = slic(image, n_segments=REGIONS, compactness=10, start_label=0)
+    lab = rgb2lab(image).reshape(-1, 3)
+    n = int(regions.max()) + 1
+    totals = np.stack([np.bincount(regions.ravel(), lab[:, c], n) for c in range(3)], 1)
+    # To whole units: what no eye tells apart is one colour.
+    means = np.rint(totals / np.bincount(regions.ravel(), minlength=n)[:, None])
+    clusters = KMeans(min(len(PALETTE), len(np.unique(means, axis=0))), n_init=3, random_state=0).fit(means)
+    rank = np.argsort(np.argsort(clusters.cluster_centers_[:, 0]))
+    return np.asarray(PALETTE[rank[clusters.labels_][regions]])
+
+
+ANNOTATORS: dict[str, Callable[[Array], Array]] = {
+    "lines": lines,
+    "edges": edges,
+    "sketch": sketch,
+    "segmentation": segmentation,
+}
+"""What a filter can draw; roads and depths have to be given, or come from a model."""
+
+
+def parse_maps(names: Sequence[str]) -> dict[str, Path | None]:
+    """``["edges", "road=masks"]`` as map -> where it lies, or None where a filter draws it.
+
+    Raises:
+        ConfigError: a map that nobody knows, twice the same, or one that no filter draws and no folder is given for.
+    """
+    found: dict[str, Path | None] = {}
+    for text in names:
+        name, given, folder = (piece.strip() for piece in text.partition("="))
+        if name not in MAPS or name in found:
+            raise ConfigError(f"The map {text!r}: expected any of {', '.join(MAPS)}, each once.")
+        if not given and name not in ANNOTATORS:
+            raise ConfigError(f"No filter draws the map {name!r}: give its files, such as {name}=folder.")
+        found[name] = Path(folder) if given else None
+    if not found:
+        raise ConfigError(f"No maps were asked for: give some of {', '.join(MAPS)}.")
+    return {name: found[name] for name in MAPS if name in found}
+
+
+def require_annotators() -> None:
+    """Make sure that the filters are there.
+
+    Raises:
+        ConfigError: the extra `maps` is not installed.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("skimage") is None:
+        raise ConfigError("Drawing maps needs scikit-image: pip install '.[maps]'.")
+
+
+def load_maps(
+    scenes: SceneFolder,
+    wanted: Mapping[str, Path | None],
+    resolution: int,
+    out: Path,
+    progress: Progress | None = None,
+) -> Array:
+    """The maps of all scenes as one memory-mapped array, made once: uint8 (N, P, resolution, resolution).
+
+    Args:
+        scenes: checked scenes.
+        wanted: as `parse_maps` gives them; a grey map has one plane, a segmentation three.
+        resolution: side of the scenes that they belong to, pixels.
+        out: the `.npy` file.
+        progress: called with scenes done and scenes in all.
+
+    Raises:
+        ConfigError: a filter is wanted and scikit-image is not installed.
+        DataError: a scene has no file in a given folder.
+    """
+    if None in wanted.values():
+        require_annotators()
+    given = {name: _files(name, folder, scenes) for name, folder in wanted.items() if folder is not None}
+    key = sha256(repr((scenes.fingerprint, sorted(map(str, wanted.items())), resolution)).encode()).hexdigest()
+    key_file = out.with_name(out.name + ".key")
+    if out.is_file() and key_file.is_file() and key_file.read_text() == key:
+        return np.asarray(np.load(out, mmap_mode="r"))
+    pixels = load_pixels(scenes, resolution, out.with_name(f"pixels-for-{out.name}"))
+
+    def of(index: int) -> Array:
+        planes = []
+        for name in wanted:
+            if name in given:
+                drawn = read_map(given[name][index], name, (resolution, resolution))
+            else:
+                drawn = ANNOTATORS[name](np.asarray(pixels[index]))
+            planes.append(drawn[None] if drawn.ndim == 2 else drawn.transpose(2, 0, 1))
+        return np.concatenate(planes)
+
+    first = of(0)
+    key_file.unlink(missing_ok=True)
+    with replacing(out) as part, ThreadPoolExecutor(n_threads()) as pool:
+        array = np.lib.format.open_memmap(part, "w+", np.uint8, (len(scenes), *first.shape))
+        for i, planes in enumerate(pool.map(of, range(len(scenes)))):
+            array[i] = planes
+            if progress:
+                progress(i + 1, len(scenes))
+        array.flush()
+    key_file.write_text(key)
+    return np.asarray(np.load(out, mmap_mode="r"))
+
+
+def read_map(path: Path, name: str, shape: tuple[int, int]) -> Array:
+    """A map from an image file at the size (height, width) of its scene: grey, or colours for a segmentation.
+
+    Raises:
+        DataError: the file is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", None)
+            drawn = image.convert("RGB" if name == "segmentation" else "L")
+            kind = Image.Resampling.NEAREST if name == "segmentation" else Image.Resampling.BOX
+            return np.asarray(drawn.resize(shape[::-1], kind))
+    except (OSError, Image.DecompressionBombError) as error:
+        raise DataError(f"The map {path} cannot be read ({error}): give a PNG or JPEG file.") from error
+
+
+def _files(name: str, folder: Path, scenes: SceneFolder) -> list[Path]:
+    """The map file of each scene: by its path without the ending, else by its bare name where that is unique."""
+    if not folder.is_dir():
+        raise DataError(f"The folder {folder} of the map {name!r} is not there: give one with a file for each scene.")
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")]
+    by_path = {str(PurePosixPath(*path.relative_to(folder).with_suffix("").parts)): path for path in files}
+    by_name: dict[str, list[Path]] = {}
+    for path in files:
+        by_name.setdefault(path.stem, []).append(path)
+    found = []
+    for scene in scenes.scenes:
+        stem = str(PurePosixPath(scene.name).with_suffix(""))
+        alone = by_name.get(stem.rsplit("/", 1)[-1], [])
+        if stem in by_path or len(alone) == 1:
+            found.append(by_path.get(stem) or alone[0])
+        else:
+            raise DataError(f"{folder} has no map for {scene.name}: expected {stem}.png.")
+    return found
+
+
+def annotate(data: str | Path, names: Sequence[str], out: Path, progress: Progress | None = None) -> dict[str, Path]:
+    """Draw maps of every scene of DATA at its own size: `OUT/<map>/<class>/<file>.png`.
+
+    Args:
+        data: as everywhere.
+        names: of the maps, among `ANNOTATORS`.
+        out: a folder; files that are there already are left, so that an interrupted call goes on.
+        progress: called with scenes done and scenes in all.
+
+    Returns:
+        Map -> its folder.
+
+    Raises:
+        ConfigError: a map that no filter draws, or scikit-image is not installed.
+    """
+    from terradistill.data.images import decode
+
+    wanted = parse_maps(names)
+    if given := [name for name, folder in wanted.items() if folder is not None]:
+        raise ConfigError(f"The map {given[0]!r} is given, so there is nothing to draw: leave it out.")
+    require_annotators()
+    scenes = open_scenes(data)
+
+    def draw(index: int) -> None:
+        stem = PurePosixPath(scenes.scenes[index].name).with_suffix(".png")
+        left = [name for name in wanted if not (out / name / stem).exists()]
+        image = decode(scenes.read(index)) if left else None
+        for name in left:
+            path = out / name / stem
+            with replacing(path) as part:
+                Image.fromarray(ANNOTATORS[name](np.asarray(image))).save(part, "PNG")
+
+    with ThreadPoolExecutor(n_threads()) as pool:
+        for done, _ in enumerate(pool.map(draw, range(len(scenes)))):
+            if progress:
+                progress(done + 1, len(scenes))
+    return {name: out / name for name in wanted}
+
+
+def _grey(image: Array) -> NDArray[np.float64]:
+    return np.asarray(image @ np.array([0.299, 0.587, 0.114]) / 255)

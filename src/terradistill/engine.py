@@ -1,0 +1,236 @@
+"""The data engine: are generated image-mask pairs worth anything to a network that segments real images?
+
+OUT/tiles/       real pairs in tiles: train/<map>, test/<map>, masks/<map>
+OUT/adapter/     the run that learned to draw after masks, from the train tiles alone
+OUT/synthetic/   drawn scenes, and masks/ that they were drawn after
+OUT/engine.json  the table; engine.md and engine.png show it
+"""
+
+import statistics
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from terradistill.data.images import decode
+from terradistill.data.scenes import SceneFolder, write_scene_folder
+from terradistill.data.sources import open_scenes
+from terradistill.data.views import N_VIEWS, viewed
+from terradistill.distillation.pipeline import train
+from terradistill.errors import ConfigError, DataError
+from terradistill.evaluation.segmentation import Pairs, fit_segmenter, iou, segmented
+from terradistill.generation.draw import draw
+from terradistill.generation.orders import Order, Shown
+from terradistill.hardware import Hardware, find_hardware
+from terradistill.models.generator import Generator
+from terradistill.report.gallery import contact_sheet
+from terradistill.run import Reporter, Run, replacing, write_text
+from terradistill.seeding import derive, generator
+from terradistill.settings import Settings
+
+IMAGES, MASKS = "images", "masks"
+SHOWN = 8  # columns of the picture
+
+
+def data_engine(
+    pairs: str | Path, out: str | Path, settings: Settings, *, name: str = "road", reporter: Reporter | None = None
+) -> dict[str, Any]:
+    """Generate pairs after real masks, and train segmentation networks on real pairs, on drawn ones, and on both.
+
+    Args:
+        pairs: a folder or zip with `images/` and `masks/`, a mask for each image by its name; white is what is sought.
+        out: run folder; the same command goes on with it.
+        settings: `generator`, `adapter`, `sampling`, and `engine` for all else.
+        name: the map that masks are to the generator.
+        reporter: told of progress.
+
+    Returns:
+        `rows` (one for each set that networks were trained on: `pairs`, `iou` of each seed, mean and deviation) and a
+        `verdict`; also in `engine.json`.
+
+    Raises:
+        ConfigError: no generator is named.
+        DataError: an image has no mask, or is smaller than a tile.
+    """
+    if settings.generator is None:
+        raise ConfigError("There is nothing to draw with: name a generator with --generator.")
+    out, wanted = Path(out), settings.engine
+    run = Run(out, settings, reporter)
+    with closing(run):
+        hardware = find_hardware(settings.precision)
+        side = Generator.load(settings.generator).resolution
+        if not run.done("tiles"):
+            with run.stage("tiles", "Cutting tiles") as stage:
+                counts = _write_tiles(open_scenes(pairs), out / "tiles", side, name, wanted.test_fraction)
+                stage.note = f"{counts[0]} to learn from, {counts[1]} to test on, {side} pixels"
+        learned = settings.model_copy(
+            update={
+                "adapter": settings.adapter.model_copy(
+                    update={"maps": (*settings.adapter.maps, f"{name}={out / 'tiles' / MASKS}")}
+                ),
+                "data": settings.data.model_copy(update={"train_fraction": 0.95}),
+            }
+        )
+        adapted = train(out / "tiles" / "train", out / "adapter", learned, until="adapter", reporter=reporter)
+        real, test = (_tiles(out / "tiles", part, name) for part in ("train", "test"))
+        if not run.done("draw"):
+            with run.stage("draw", "Drawing pairs") as stage:
+                n = round(len(real) * wanted.drawn_per_real)
+                _draw_pairs(real, n, out, name, Generator.load(adapted), settings, hardware, stage.progress)
+                stage.note = f"{n} pairs"
+        drawn = _synthetic(out, name)
+        both = Pairs(np.concatenate([real.images, drawn.images]), np.concatenate([real.masks, drawn.masks]))
+        result: dict[str, Any] = run.read_json("engine.json", default={"rows": []})
+        for kind, part in (("real", real), ("drawn", drawn), ("real and drawn", both)):
+            if any(row["learned_from"] == kind for row in result["rows"]):
+                continue
+            title = f"Segmenting, learned from {kind}"
+            run.reporter.start(title)
+            scores = [
+                _score(part, test, settings, derive(settings.seed, "engine", i), hardware, run.reporter.progress)
+                for i in range(wanted.n_seeds)
+            ]
+            spread = statistics.stdev(scores) if len(scores) > 1 else None
+            row: dict[str, Any] = {
+                "learned_from": kind,
+                "pairs": len(part),
+                "iou": scores,
+                "iou_mean": statistics.fmean(scores),
+            }
+            result["rows"].append(row | {"iou_std": spread})
+            run.reporter.end(title, 0.0, f"IoU {100 * row['iou_mean']:.1f} %")
+            run.write_json("engine.json", result)
+        result |= {"n_test": len(test), "verdict": verdict(result["rows"])}
+        run.write_json("engine.json", result)
+        write_text(out / "engine.md", _markdown(result))
+        _picture(drawn, test, out / "engine.png")
+    return result
+
+
+def verdict(rows: list[dict[str, Any]]) -> str:
+    """What the table says, in a sentence: seeds are paired, a difference counts beyond twice its standard error."""
+    scores = {row["learned_from"]: np.array(row["iou"]) for row in rows}
+    gain = 100 * (scores["real and drawn"] - scores["real"])
+    error = float(gain.std(ddof=1) / len(gain) ** 0.5) if len(gain) > 1 else float("inf")
+    told = f"{gain.mean():+.1f} points of IoU, standard error {error:.1f}, {len(gain)} seeds".replace("-", "−")
+    if abs(gain.mean()) <= 2 * error:
+        return f"No clear difference: drawn pairs beside the real ones change {told}."
+    return f"Drawn pairs beside the real ones {'help' if gain.mean() > 0 else 'harm'}: {told}."
+
+
+def _score(
+    part: Pairs, test: Pairs, settings: Settings, seed: int, hardware: Hardware, progress: Callable[[int, int], None]
+) -> float:
+    network = fit_segmenter(part, settings.engine, seed=seed, hardware=hardware, progress=progress)
+    return iou(segmented(network, test.images, hardware), test.masks)
+
+
+def _write_tiles(scenes: SceneFolder, out: Path, side: int, name: str, test_fraction: float) -> tuple[int, int]:
+    """Cut every pair into tiles without overlap, spread evenly; the last images by name are the test."""
+    place = {scene.name: i for i, scene in enumerate(scenes.scenes)}
+    by_stem: dict[str, dict[str, int]] = {IMAGES: {}, MASKS: {}}
+    for scene in scenes.scenes:
+        folder = scenes.classes[scene.label]
+        if folder in by_stem:
+            by_stem[folder][PurePosixPath(scene.name).stem] = place[scene.name]
+    odd = sorted(set(by_stem[IMAGES]) ^ set(by_stem[MASKS]))
+    if odd or not by_stem[IMAGES]:
+        what = f"{odd[0]} is in one of them alone" if odd else "there are none"
+        raise DataError(f"Pairs lie in {IMAGES}/ and {MASKS}/, under the same names: {what}.")
+    stems = sorted(by_stem[IMAGES])
+    n_test = max(1, round(test_fraction * len(stems)))
+    counts = {"train": 0, "test": 0}
+    for number, stem in enumerate(stems):
+        part = "test" if number >= len(stems) - n_test else "train"
+        image, mask = (decode(scenes.read(by_stem[kind][stem])) for kind in (IMAGES, MASKS))
+        if image.shape != mask.shape or min(image.shape[:2]) < side:
+            raise DataError(
+                f"{stem} is {image.shape[1]} x {image.shape[0]} and its mask {mask.shape[1]} x {mask.shape[0]} pixels: "
+                f"expected the same, and at least {side}."
+            )
+        for k, (y, x) in enumerate(_corners(image.shape[0], image.shape[1], side)):
+            for kind, pixels in ((part, image), (MASKS, mask)):
+                path = out / kind / name / f"{stem}-{k:02d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with replacing(path) as temporary:
+                    Image.fromarray(pixels[y : y + side, x : x + side]).save(temporary, "PNG")
+            counts[part] += 1
+    return counts["train"], counts["test"]
+
+
+def _corners(height: int, width: int, side: int) -> list[tuple[int, int]]:
+    ys, xs = (np.linspace(0, length - side, length // side).round().astype(int) for length in (height, width))
+    return [(int(y), int(x)) for y in ys for x in xs]
+
+
+def _tiles(root: Path, part: str, name: str) -> Pairs:
+    files = sorted((root / part / name).glob("*.png"))
+    images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in files])
+    masks = np.stack([np.asarray(Image.open(root / MASKS / name / path.name).convert("L")) >= 128 for path in files])
+    return Pairs(images, masks)
+
+
+def _draw_pairs(
+    real: Pairs,
+    n: int,
+    out: Path,
+    name: str,
+    drawing: Generator,
+    settings: Settings,
+    hardware: Hardware,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Masks of the train tiles, turned and flipped, and a scene after each."""
+    rng = generator(settings.seed, "masks")
+    which = torch.cat([torch.randperm(len(real), generator=rng) for _ in range(-(-n // len(real)))])[:n]
+    views = torch.randint(0, N_VIEWS, (n,), generator=rng)
+    masks = viewed(torch.from_numpy(real.masks[which.numpy()])[:, None], views)[:, 0].numpy()
+    folder = out / "synthetic" / MASKS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    orders = []
+    for i, mask in enumerate(masks):
+        path = folder / f"{name}_{i:04d}.png"
+        with replacing(path) as temporary:
+            Image.fromarray(mask.astype(np.uint8) * 255).save(temporary, "PNG")
+        orders.append(Order(settings.engine.prompt, maps={name: Shown(path, settings.engine.strength)}))
+    seeds = [derive(settings.seed, "pair", i) for i in range(n)]
+    images = draw(
+        drawing.to(hardware.device).frozen(), orders, seeds, [1] * n, settings.sampling, hardware, progress=progress
+    )
+    rows = [{**order.row(), "seed": seed} for order, seed in zip(orders, seeds, strict=True)]
+    target, info = out / "synthetic" / "scenes", {"name": f"{name}-drawn", "title": "Drawn after masks"}
+    if not target.exists():
+        write_scene_folder(target, (name,), images, [0] * n, rows, info)
+
+
+def _synthetic(out: Path, name: str) -> Pairs:
+    files = sorted((out / "synthetic" / "scenes" / name).glob("*.png"))
+    images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in files])
+    folder = out / "synthetic" / MASKS / name
+    return Pairs(images, np.stack([np.asarray(Image.open(folder / path.name)) >= 128 for path in files]))
+
+
+def _markdown(result: dict[str, Any]) -> str:
+    lines = ["| learned from | pairs | IoU % |", "|---|---|---|"]
+    for row in result["rows"]:
+        spread = "" if row["iou_std"] is None else f" ± {100 * row['iou_std']:.1f}"
+        lines.append(f"| {row['learned_from']} | {row['pairs']:,} | {100 * row['iou_mean']:.1f}{spread} |")
+    return "\n".join([*lines, "", f"{result['n_test']} real test pairs. {result['verdict']}", ""])
+
+
+def _picture(drawn: Pairs, test: Pairs, path: Path) -> None:
+    """Drawn pairs above, real ones below: each scene over its mask."""
+
+    def some(pairs: Pairs) -> list[NDArray[np.uint8]]:
+        index = np.resize(np.linspace(0, len(pairs) - 1, min(SHOWN, len(pairs))).astype(int), SHOWN)
+        masks = np.repeat(pairs.masks[index][..., None], 3, 3).astype(np.uint8) * 255
+        return [pairs.images[index], masks]
+
+    rows = np.concatenate([*some(drawn), *some(test)])
+    with replacing(path) as temporary:
+        contact_sheet(rows, SHOWN, labels=["drawn", "after", "real", "mask"]).save(temporary, "PNG")

@@ -1,0 +1,106 @@
+"""What image-mask pairs are worth: train a small segmentation network on them, test it on real ones."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from terradistill.data.images import to_float
+from terradistill.data.views import N_VIEWS, viewed
+from terradistill.evaluation.recipe import repeatable
+from terradistill.hardware import Hardware
+from terradistill.run import Progress
+from terradistill.seeding import batch_indices, derive, generator
+from terradistill.settings import EngineSettings
+
+PREDICT_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Images with masks: uint8 (n, H, W, 3), and bool (n, H, W)."""
+
+    images: NDArray[np.uint8]
+    masks: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class Segmenter(nn.Module):
+    """A U-Net (that of diffusers, without its time): images (n, 3, H, W) in [-1, 1] to logits (n, H, W)."""
+
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        from diffusers import UNet2DModel
+
+        super().__init__()
+        levels = len(widths)
+        self.network: Any = UNet2DModel(
+            in_channels=3,
+            out_channels=1,
+            block_out_channels=widths,
+            layers_per_block=1,
+            norm_num_groups=8,
+            down_block_types=("DownBlock2D",) * levels,
+            up_block_types=("UpBlock2D",) * levels,
+            add_attention=False,
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.as_tensor(self.network(images, 0).sample)[:, 0]
+
+
+def fit_segmenter(
+    pairs: Pairs, settings: EngineSettings, *, seed: int, hardware: Hardware, progress: Progress | None = None
+) -> Segmenter:
+    """Train a fresh network: cross-entropy and Dice, AdamW, flips and quarter turns, light changed a little [ours]."""
+    with repeatable(derive(seed, "segmenter"), hardware.device):
+        network = Segmenter(settings.widths).to(hardware.device)
+        optimizer = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=1e-2)
+        warmup = max(1, settings.steps // 20)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * step / settings.steps)))
+        )
+        chance = generator(seed, "segmenter")
+        network.train()
+        for step in range(settings.steps):
+            index = batch_indices(len(pairs), settings.batch_size, step, derive(seed, "batches"))
+            views = torch.randint(0, N_VIEWS, (len(index),), generator=chance)
+            gain, shift = (0.2 * torch.rand(2, len(index), 1, 1, 1, generator=chance) - 0.1).unbind()
+            x = viewed(to_float(pairs.images[index]), views) * (1 + gain) + shift
+            y = viewed(torch.from_numpy(pairs.masks[index])[:, None].float(), views)[:, 0].to(hardware.device)
+            with hardware.autocast():
+                logits = network(x.to(hardware.device)).float()
+            shares = logits.sigmoid()
+            overlap = (2 * (shares * y).sum((1, 2)) + 1) / (shares.sum((1, 2)) + y.sum((1, 2)) + 1)
+            loss = F.binary_cross_entropy_with_logits(logits, y) + (1 - overlap).mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            if progress:
+                progress(step + 1, settings.steps)
+    return network.eval()
+
+
+@torch.inference_mode()
+def segmented(network: nn.Module, images: NDArray[np.uint8], hardware: Hardware) -> NDArray[np.bool_]:
+    """Masks bool (n, H, W) of uint8 images (n, H, W, 3)."""
+    found = []
+    for start in range(0, len(images), PREDICT_BATCH):
+        with hardware.autocast():
+            logits = network(to_float(images[start : start + PREDICT_BATCH]).to(hardware.device))
+        found.append((logits.float() > 0).cpu().numpy())
+    return np.concatenate(found)
+
+
+def iou(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """Intersection over union of all pixels together; 1 where neither has any."""
+    union = int((found | truth).sum())
+    return 1.0 if union == 0 else int((found & truth).sum()) / union

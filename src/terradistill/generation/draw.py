@@ -1,0 +1,197 @@
+"""Scenes to order: orders in, a scene folder and a contact sheet out."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from terradistill.data.images import decode, resize, to_float
+from terradistill.data.maps import read_map
+from terradistill.data.scenes import SceneFolder, require_folder_names, write_scene_folder
+from terradistill.data.sources import open_scenes
+from terradistill.errors import ConfigError, RunError
+from terradistill.generation.orders import Order
+from terradistill.hardware import Hardware, find_hardware
+from terradistill.models.generator import LEARNED_FROM, Generator
+from terradistill.report.gallery import write_gallery
+from terradistill.run import Progress
+from terradistill.sampling.guidance import classifier_free, reporting
+from terradistill.sampling.sampler import Guidance, Request, decoded, sample
+from terradistill.seeding import derive
+from terradistill.settings import MAPS, SamplingSettings, Settings
+
+
+def generate(
+    orders: Sequence[Order],
+    out: str | Path,
+    generator: Generator,
+    *,
+    n: int = 16,
+    seed: int = 0,
+    size: int | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+    step_progress: Progress | None = None,
+) -> SceneFolder:
+    """Draw `n` images of each order.
+
+    Args:
+        orders: what to draw; image i of an order depends on (seed, its folder, i) alone.
+        out: a new or empty folder; `<folder>/*.png`, `metadata.jsonl` and `gallery.png` go there, with the
+            hashes of the scenes that the generator has learned from.
+        generator: what draws.
+        n: images an order, where it does not say itself.
+        seed: another seed, other images.
+        size: side of the images, pixels, a multiple of the generator's factor; None: the generator's own.
+        settings: of sampling and precision.
+        progress: called with images done and images in all.
+        step_progress: called with denoising steps done and steps in all, for few images at once.
+
+    Raises:
+        ConfigError: nothing was ordered, a condition that the generator has not learned, or a size that it cannot draw.
+        DataError: metadata out of range, a file that is no image, or a folder name that is none.
+        RunError: `out` is not empty.
+    """
+    settings, out = settings or Settings(), Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out} is not empty: give a new folder for --out.")
+    if not orders:
+        raise ConfigError("Nothing was ordered: give a prompt, such as --prompt 'a satellite image of a river'.")
+    folders = _folders(orders)
+    require_folder_names(folders)
+    _require_learned(orders, generator)
+    counts = [order.n or n for order in orders]
+    hardware = find_hardware(settings.precision)
+    images = draw(
+        generator.to(hardware.device).frozen(),
+        orders,
+        [derive(seed, "order", folder, i) for folder, count in zip(folders, counts, strict=True) for i in range(count)],
+        counts,
+        settings.sampling,
+        hardware,
+        size=size,
+        progress=progress,
+        guidances=[] if step_progress is None else [reporting(step_progress)],
+    )
+    rows = [
+        {**order.row(), "seed": derive(seed, "order", folder, i)}
+        for order, folder, count in zip(orders, folders, counts, strict=True)
+        for i in range(count)
+    ]
+    classes = sorted(folders)
+    labels = np.repeat([classes.index(folder) for folder in folders], counts)
+    info = {"name": out.name, "title": "Scenes made to order", "made_by": "terradistill generate"}
+    write_scene_folder(out, classes, images, labels, rows, info)
+    if generator.learned_from:  # so that `evaluate` can refuse an exam with these scenes
+        (out / LEARNED_FROM).write_text(json.dumps({"sha256": sorted(generator.learned_from)}))
+    write_gallery({name: sorted((out / name).glob("*.png")) for name in folders}, out / "gallery.png")
+    return open_scenes(out)
+
+
+def draw(
+    generator: Generator,
+    orders: Sequence[Order],
+    seeds: Sequence[int],
+    counts: Sequence[int],
+    wanted: SamplingSettings,
+    hardware: Hardware,
+    *,
+    size: int | None = None,
+    progress: Progress | None = None,
+    guidances: Sequence[Guidance] = (),
+) -> NDArray[np.uint8]:
+    """Images uint8 (sum of counts, H, W, 3) of orders, side by side, each from its own seed; `guidances` come last."""
+    side = size or generator.resolution
+    if side % generator.factor or side < 2 * generator.factor:
+        raise ConfigError(f"Images of {side} pixels a side: expected a multiple of {generator.factor}.")
+    numbers, of = generator.metadata_encoder, torch.arange(len(orders)).repeat_interleave(torch.tensor(counts))
+    told = any(order.metadata for order in orders)
+    text = generator.embed([*(order.prompt for order in orders), ""])
+    if any(_counts(order) for order in orders):
+        text = torch.cat([text, _pictures(generator, orders)], 1)
+    maps = _maps(orders, side) if any(order.maps for order in orders) else (None, None)
+    request = Request(
+        text=text[:-1],
+        prompt_of=of,
+        seeds=seeds,
+        metadata=numbers.table([order.metadata for order in orders])[of] if numbers and told else None,
+        maps=maps[0],
+        strengths=maps[1],
+        side=side // generator.factor,
+    )
+    latents = sample(
+        generator,
+        request,
+        steps=wanted.steps,
+        hardware=hardware,
+        scheduler=wanted.scheduler,
+        guidances=[classifier_free(wanted.cfg_scale, text[-1:], free_maps=not wanted.guide_maps), *guidances],
+        batch_size=wanted.batch_size,
+        progress=progress,
+    )
+    return decoded(generator, latents, hardware)
+
+
+def _require_learned(orders: Sequence[Order], generator: Generator) -> None:
+    for order in orders:
+        if order.metadata and generator.metadata_encoder is None:
+            name = next(iter(order.metadata))
+            raise ConfigError(f"This generator has not learned metadata, so {name} would mean nothing: leave it out.")
+        for what, asked, part in (
+            ("maps", order.maps, generator.map_adapter),
+            ("content images", order.content, generator.content_encoder),
+        ):
+            if asked and part is None:
+                raise ConfigError(
+                    f"This generator has not learned {what}: train an adapter first (terradistill train adapter)."
+                )
+        if generator.map_adapter is not None:
+            known = generator.map_adapter.learned
+            odd = [name for name in order.maps if name not in known]
+            if odd:
+                raise ConfigError(f"This generator has not learned the map {odd[0]!r}: expected {', '.join(known)}.")
+
+
+def _counts(order: Order) -> bool:
+    """Whether the order's content image says anything."""
+    return order.content is not None and order.content.strength > 0
+
+
+def _pictures(generator: Generator, orders: Sequence[Order]) -> Tensor:
+    """Tokens of the content images, and of none for the prompts without and for the empty one: (orders + 1, 4, D)."""
+    encoder = generator.content_encoder
+    if encoder is None:
+        raise ConfigError("This generator has not learned content images: train an adapter first.")
+    device = next(encoder.parameters()).device
+    tokens = [encoder.none.detach()] * (len(orders) + 1)
+    for i, order in enumerate(orders):
+        if order.content is not None and _counts(order):
+            image = resize(decode(order.content.path.read_bytes()), generator.resolution)
+            latents = generator.encode(to_float(image[None]).to(device))[0]
+            tokens[i] = encoder(latents, order.content.strength)[0]
+    return torch.stack(tokens).float()
+
+
+def _maps(orders: Sequence[Order], side: int) -> tuple[Tensor, Tensor]:
+    """Maps uint8 (orders, 18, side, side) and their strengths (orders, 6)."""
+    maps = torch.zeros(len(orders), 3 * len(MAPS), side, side, dtype=torch.uint8)
+    strengths = torch.zeros(len(orders), len(MAPS))
+    for i, order in enumerate(orders):
+        for name, shown in order.maps.items():
+            place = MAPS.index(name)
+            drawn = torch.from_numpy(np.array(read_map(shown.path, name, (side, side))))
+            planes = drawn[None] if drawn.ndim == 2 else drawn.permute(2, 0, 1)
+            maps[i, 3 * place : 3 * place + 3] = planes if shown.strength else 0
+            strengths[i, place] = shown.strength
+    return maps, strengths
+
+
+def _folders(orders: Sequence[Order]) -> list[str]:
+    """A folder name for each order: its own, else the prompt's words; numbered where two would share one."""
+    plain = [order.folder or "-".join(re.findall(r"[^\W_]+", order.prompt.lower()))[:60] or "scene" for order in orders]
+    return [name if plain.count(name) == 1 else f"{name}-{i}" for i, name in enumerate(plain)]

@@ -1,0 +1,200 @@
+"""What to draw: prompts, numbers, maps and pictures, from the command line or from a file of requests."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from terradistill.data.annotations import METADATA_FIELDS
+from terradistill.data.captions import class_prompt
+from terradistill.data.check import check_scenes
+from terradistill.data.scenes import SceneFolder
+from terradistill.errors import ConfigError
+from terradistill.models.generator import Generator
+from terradistill.settings import MAPS
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image file that is a condition, and how much it counts.
+
+    Attributes:
+        path: a map, or a content image.
+        strength: 0 is not at all, 1 as it was learned.
+    """
+
+    path: Path
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to draw.
+
+    Attributes:
+        prompt: a caption; may be empty.
+        folder: the class folder that the images go to; empty: made from the prompt.
+        metadata: numbers to tell the generator, such as ``{"gsd_m": 0.6}``.
+        maps: name -> map file, such as ``{"road": Shown(Path("mask.png"), 0.8)}``.
+        content: a picture that the images should look like.
+        n: how many images; None: as many as the call says.
+    """
+
+    prompt: str
+    folder: str = ""
+    metadata: Mapping[str, float] = field(default_factory=dict)
+    maps: Mapping[str, Shown] = field(default_factory=dict)
+    content: Shown | None = None
+    n: int | None = None
+
+    def row(self) -> dict[str, Any]:
+        """Every condition, as columns of `metadata.jsonl`."""
+        row: dict[str, Any] = {"prompt": self.prompt, **self.metadata}
+        for name, shown in self.maps.items():
+            row |= {f"map_{name}": str(shown.path), f"map_{name}_strength": shown.strength}
+        if self.content is not None:
+            row |= {"content": str(self.content.path), "content_strength": self.content.strength}
+        return row
+
+
+def orders_like(scenes: SceneFolder, template: str, generator: Generator) -> list[Order]:
+    """One order a class, in the words and at the ground sampling distance of a real dataset.
+
+    Args:
+        scenes: a few of them are read for their size, since metres a pixel follow resizing.
+        template: see `class_prompt`.
+        generator: says how large its images are, and whether it has learned metadata.
+    """
+    known = {}
+    if generator.metadata_encoder is not None and scenes.info.gsd_m is not None:
+        some = np.unique(np.linspace(0, len(scenes) - 1, 32).astype(int)).tolist()
+        sides = [min(scene.width, scene.height) for scene in check_scenes(scenes.subset(some))[0].scenes]
+        known = generator.metadata_encoder.sayable(
+            {"gsd_m": scenes.info.gsd_m * np.median(sides) / generator.resolution}
+        )
+    return [Order(class_prompt(scenes, name, template), name, known) for name in scenes.classes]
+
+
+def parse_metadata(text: str) -> dict[str, float]:
+    """Numbers written as ``gsd_m=10,month=7``.
+
+    Raises:
+        ConfigError: another form, or a field that nobody knows.
+    """
+    known: dict[str, float] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        try:
+            known[name] = float(value)
+        except ValueError:
+            raise ConfigError(f"The metadata {part!r} is not of the form gsd_m=10: give name=number.") from None
+        if name not in METADATA_FIELDS:
+            raise ConfigError(f"There is no metadata field {name!r}: choose among {', '.join(METADATA_FIELDS)}.")
+    return known
+
+
+def parse_shown(text: str) -> Shown:
+    """A file and perhaps its strength, written as ``mask.png:0.8``.
+
+    Raises:
+        ConfigError: there is no such file, or the strength is negative or no number.
+    """
+    path, colon, strength = text.rpartition(":")
+    if colon and not Path(text).exists() and re.fullmatch(r"[-+.\deE]*|nan|inf", strength):
+        try:
+            shown = Shown(Path(path), float(strength))
+        except ValueError:
+            raise ConfigError(f"The strength {strength!r} in {text!r} is no number: give one such as 0.8.") from None
+    else:
+        shown = Shown(Path(text))
+    if not 0 <= shown.strength <= 10:
+        raise ConfigError(f"The strength of {shown.path} is {shown.strength:g}: expected a number from 0 to 10.")
+    if not shown.path.is_file():
+        raise ConfigError(f"There is no file {shown.path}: give an image, such as mask.png or mask.png:0.8.")
+    return shown
+
+
+def parse_maps(texts: Sequence[str]) -> dict[str, Shown]:
+    """Maps written as ``road=mask.png:0.8``.
+
+    Raises:
+        ConfigError: another form, a map that nobody knows, twice the same, or see `parse_shown`.
+    """
+    maps: dict[str, Shown] = {}
+    for text in texts:
+        name, equals, shown = (piece.strip() for piece in text.partition("="))
+        if not equals or name not in MAPS or name in maps:
+            raise ConfigError(f"The map {text!r}: expected name=file, each of {', '.join(MAPS)} at most once.")
+        maps[name] = parse_shown(shown)
+    return maps
+
+
+def read_requests(path: Path) -> list[Order]:
+    """Orders from JSON lines: `prompt`, and perhaps `folder`, `n`, metadata fields, `maps` and `content`.
+
+    `maps` is name -> file, and files may have strengths, as on the command line. They are looked for beside `path`.
+
+    Raises:
+        ConfigError: the file cannot be read, or a line is malformed; the line is named.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The requests {path} cannot be read ({error}): give a file of JSON lines.") from error
+    orders = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            orders.append(_order(json.loads(line), path.parent))
+        except (ConfigError, ValueError, TypeError) as error:
+            raise ConfigError(f"{path}, line {number}: {error}") from error
+    return orders
+
+
+def _order(row: Any, root: Path) -> Order:
+    known = {"prompt", "folder", "n", "maps", "content", *METADATA_FIELDS}
+    if not isinstance(row, dict) or not isinstance(row.get("prompt", ""), str):
+        raise ConfigError('expected an object such as {"prompt": "a satellite image of a river"}.')
+    odd = sorted(set(row) - known)
+    if odd:
+        raise ConfigError(f"there is no {odd[0]!r} in a request: expected {', '.join(sorted(known))}.")
+    n = row.get("n")
+    if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 1):
+        raise ConfigError(f"n is {n!r}: expected a whole number from 1 on.")
+    numbers = [f"{name}={row[name]}" for name in METADATA_FIELDS if row.get(name) is not None]
+    maps = row.get("maps") or {}
+    if not isinstance(maps, dict):
+        raise ConfigError(f'maps is {maps!r}: expected an object such as {{"road": "mask.png:0.8"}}.')
+    content = row.get("content")
+    return Order(
+        row.get("prompt", ""),
+        str(row.get("folder") or ""),
+        parse_metadata(",".join(numbers)),
+        parse_maps([f"{name}={_beside(root, str(file))}" for name, file in maps.items()]),
+        None if content is None else parse_shown(_beside(root, str(content))),
+        n,
+    )
+
+
+def _beside(root: Path, file: str) -> str:
+    return file if Path(file).is_absolute() else str(root / file)
+
+
+def completed(
+    orders: Sequence[Order], metadata: Mapping[str, float], maps: Mapping[str, Shown], content: Shown | None
+) -> list[Order]:
+    """Orders with what is asked of all of them; an order's own maps and content go first, the shared numbers last."""
+    return [
+        replace(
+            order,
+            metadata={**order.metadata, **metadata},
+            maps={**maps, **order.maps},
+            content=order.content or content,
+        )
+        for order in orders
+    ]

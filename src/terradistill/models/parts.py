@@ -1,0 +1,39 @@
+"""Parts of a generator that stock pipelines do not know: a folder each, with `config.json` and `model.safetensors`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from terradistill.errors import GeneratorError
+
+Part = TypeVar("Part", bound=nn.Module)
+
+
+def save_part(part: nn.Module, config: dict[str, Any], folder: Path) -> None:
+    """Write a module, and what it is built from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config) + "\n")
+    save_file({key: value.contiguous() for key, value in part.state_dict().items()}, folder / "model.safetensors")
+
+
+def load_part(build: Callable[..., Part], folder: Path, name: str) -> Part:
+    """Open what `save_part` wrote; `build` takes what stands in the configuration.
+
+    Raises:
+        GeneratorError: it is damaged.
+    """
+    try:
+        part = build(**json.loads((folder / "config.json").read_text()))
+        part.load_state_dict(load_file(folder / "model.safetensors"))
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).splitlines() or ["no reason given"])[0][:200]
+        raise GeneratorError(
+            f"The {name} {folder} cannot be loaded ({reason}): restore it, or remove the folder to use the generator "
+            "without it."
+        ) from error
+    return part

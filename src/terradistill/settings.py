@@ -1,0 +1,343 @@
+"""Settings: frozen, typed, refused when unknown; every default and what it means. `config.py` reads them."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MAPS = ("lines", "edges", "sketch", "road", "depth", "segmentation")
+"""The maps that scenes can be drawn after, in their order (CRS-Diff)."""
+
+Width = Annotated[int, Field(ge=8, multiple_of=8)]  # channels of a level: group normalisation wants a divisor
+
+# All of them take an exact denoiser of Gaussian data to its mean and variance (tests/unit/sampling). The DDIM and DDPM
+# and PNDM of diffusers are not among them: they step by 1000 // steps, and go astray where that leaves a rest. "ddim"
+# (η = 0) is the first-order DPM-Solver++ instead, which is the same thing (Lu et al. 2022, §3).
+Scheduler = Literal[
+    "dpm++",
+    "ddim",
+    "unipc",
+    "DEISMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "SASolverScheduler",
+]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataSettings(Section):
+    """What is read, and how it is divided."""
+
+    resolution: int = Field(
+        64,
+        ge=16,
+        le=1024,
+        multiple_of=8,
+        description="side of the square scenes worked on, pixels; a given generator brings its own",
+    )
+    train_fraction: float = Field(0.5, gt=0, lt=1, description="share of each class that may be learned from")
+    split_seed: int = Field(0, ge=0, description="seed of the split and of --limit")
+    split_file: Path | None = Field(None, description="JSON with train and test lists of class/file names")
+    limit: int | None = Field(None, ge=1, description="images a class, drawn by split_seed")
+    on_corrupt: Literal["skip", "refuse"] = Field("skip", description="unreadable images: list and skip, or stop")
+    caption_template: str = Field("a satellite image of {class}", description="caption of a scene that has none")
+
+
+class AutoencoderSettings(Section):
+    """The latent space: a KL autoencoder (diffusers AutoencoderKL)."""
+
+    block_channels: tuple[Width, ...] = Field(
+        (32, 64, 128), min_length=1, description="channels a level; n levels divide the side by 2**(n-1)"
+    )
+    layers_per_block: int = Field(1, ge=1, le=4)
+    latent_channels: int = Field(4, ge=1, le=32)
+    attention: bool = Field(True, description="self-attention at the bottleneck; without it any size goes as trained")
+    crop: int | None = Field(
+        None, ge=16, multiple_of=8, description="train on random crops of this side, pixels; none: on whole scenes"
+    )
+    scaling: Literal["white", "importance"] = Field(
+        "importance",
+        description="deviation of the latent channels: 1 each, or as far as each moves the pixels, 1 for the foremost",
+    )
+    perceptual_weight: float = Field(
+        0.05, ge=0, description="`train decoder`: weight of the distance in features of a classifier of the same scenes"
+    )
+    steps: int = Field(1200, ge=1)
+    batch_size: int = Field(8, ge=1)
+    learning_rate: float = Field(4e-4, gt=0)
+    warmup_steps: int = Field(100, ge=0)
+    kl_weight: float = Field(1e-7, ge=0, description="weight of the KL term beside the squared error of a pixel")
+    scale_weight: float = Field(
+        0.0, ge=0, description="weight of the error of halved latents, decoded, against the halved scene; paper: 0.25"
+    )
+    ema_decay: float = Field(0.995, ge=0, lt=1)
+
+
+class DiffusionSettings(Section):
+    """The text-conditioned denoiser and its training."""
+
+    block_channels: tuple[Width, ...] = Field((128, 256, 256), min_length=1)
+    attention_levels: tuple[bool, ...] = Field(
+        (False, False, True), min_length=1, description="levels that attend to the text"
+    )
+    layers_per_block: int = Field(1, ge=1, le=4)
+    text_width: int = Field(256, ge=8, multiple_of=8)
+    text_layers: int = Field(2, ge=1, le=24)
+    text_heads: int = Field(4, ge=1)
+    vocabulary: int = Field(2000, ge=600, description="upper bound of the tokenizer's size")
+    max_tokens: int = Field(32, ge=8, le=77)
+    prediction: Literal["epsilon", "v_prediction", "sample"] = "v_prediction"
+    metadata: bool = Field(
+        False, description="learn from the numbers known of a scene, such as gsd_m; of use where they differ"
+    )
+    gsd_max_m: float = Field(10.0, gt=0, description="largest gsd_m; DiffusionSat: 10 in the paper, 1 in the release")
+    balance: float = Field(
+        0.0, ge=0, le=1, description="0: all scenes equally often; 1: all classes; 0.5: by the root of their size"
+    )
+    views: int = Field(
+        4, ge=1, le=8, description="flips and quarter turns of each scene that are encoded: scenes have no up"
+    )
+    steps: int = Field(6000, ge=1)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(4e-4, gt=0)
+    rate: Literal["cosine", "constant"] = Field("cosine", description="of learning, after the warm-up")
+    weight_decay: float = Field(1e-2, ge=0)
+    warmup_steps: int = Field(200, ge=0)
+    noise_shift: float = Field(
+        2.0, gt=0, description="of the cosine noise schedule, towards less noise: what differs within scenes is small"
+    )
+    min_snr_gamma: float | None = Field(
+        None, gt=0, description="min-SNR loss weighting (paper: 5); none: v learns all noise levels alike"
+    )
+    caption_dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of captions emptied, with the metadata, for classifier-free guidance"
+    )
+    consistency_weight: float = Field(
+        0.0, ge=0, description="λ: the clean latent that a prediction implies should be judged as its class (DPD v1)"
+    )
+    consistency_until: float = Field(0.5, gt=0, le=1, description="share of the schedule, from little noise on [ours]")
+    consistency_power: float = Field(1.0, ge=0, description="w(t) = ᾱ_t to this power [ours]")
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    held_out: float = Field(0.05, ge=0, lt=0.5, description="share of the train split kept back to watch the loss")
+
+    @model_validator(mode="after")
+    def _fitting(self) -> "DiffusionSettings":
+        if self.text_width % self.text_heads:
+            raise ValueError("text_width should be a multiple of text_heads")
+        return self
+
+
+class FinetuneSettings(Section):
+    """How a given generator is adapted to DATA; what is not here is as in `diffusion`."""
+
+    steps: int = Field(1500, ge=0, description="0: the generator draws as it is")
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+    warmup_steps: int = Field(100, ge=0)
+    ema_decay: float = Field(0.995, ge=0, lt=1)
+    text_encoder: bool = Field(True, description="adapt the text encoder too; DPD leaves it as it is")
+    lora_rank: int | None = Field(
+        None, ge=1, description="adapt the denoiser by low-rank adapters, folded in at the end; none: all its weights"
+    )
+
+    lora_layers: Literal["all", "attention"] = Field(
+        "all", description="attention: queries, keys, values and outputs alone, as in DPD; all: convolutions too [ours]"
+    )
+    rate: Literal["cosine", "constant"] = Field("cosine", description="of learning, after the warm-up; DPD: constant")
+
+    def of(self, diffusion: DiffusionSettings) -> DiffusionSettings:
+        """The settings of the loop that adapts."""
+        return diffusion.model_copy(update=self.model_dump(exclude={"text_encoder", "lora_rank", "lora_layers"}))
+
+
+class AdapterSettings(Section):
+    """The map adapter and the content encoder (CRS-Diff), trained beside a generator that stays as it is."""
+
+    maps: tuple[str, ...] = Field(
+        (), description="what is learned, such as edges, lines, or road=FOLDER for maps that are given as files"
+    )
+    content: bool = Field(False, description="learn from a content image too")
+    widths: tuple[Width, ...] = Field((192, 256, 384, 512), min_length=1, description="of the features at each depth")
+    steps: int = Field(3000, ge=1)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+    rate: Literal["cosine", "constant"] = Field("cosine", description="of learning, after the warm-up")
+    warmup_steps: int = Field(100, ge=0)
+    ema_decay: float = Field(0.995, ge=0, lt=1)
+    caption_dropout: float = Field(0.5, ge=0, lt=1, description="share of captions emptied; CRS-Diff: 0.5")
+    map_dropout: float = Field(0.5, ge=0, lt=1, description="share of maps left out; CRS-Diff: 0.5 to 0.6")
+    keep_all: float = Field(0.1, ge=0, le=1, description="share of scenes that are given all their maps")
+    drop_all: float = Field(0.1, ge=0, le=1, description="share of scenes that are given none")
+
+    def of(self, diffusion: DiffusionSettings) -> DiffusionSettings:
+        """The settings of the loop that trains."""
+        own = {"maps", "content", "widths", "map_dropout", "keep_all", "drop_all"}
+        return diffusion.model_copy(update={**self.model_dump(exclude=own), "consistency_weight": 0.0})
+
+
+class ClassifierSettings(Section):
+    """The latent classifier that picks among candidates (DPD, revised release)."""
+
+    width: int = Field(64, ge=8, multiple_of=8)
+    epochs: int = Field(200, ge=1)
+    max_steps: int = Field(600, ge=1, description="upper bound of the optimiser steps, whatever the epochs say [ours]")
+    batch_size: int = Field(128, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    minimum_learning_rate: float = Field(1e-6, ge=0)
+    weight_decay: float = Field(1e-3, ge=0)
+    warmup_epochs: int = Field(5, ge=0)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    validation_fraction: float = Field(0.1, gt=0, lt=0.5)
+
+
+class PrototypeSettings(Section):
+    """Which real scenes stand for a class."""
+
+    rule: Literal["margin", "medoid", "centroid"] = Field(
+        "margin",
+        description="margin: DPD's; medoid: the scene nearest to its cluster's centre; centroid: the mean latent",
+    )
+    space: Literal["latent", "classifier"] = Field(
+        "latent", description="what is clustered: pooled latents, or features of the latent classifier [ours]"
+    )
+    outliers: bool = Field(True, description="false: scenes that the local outlier factor finds odd are no prototypes")
+    smallest: int = Field(1, ge=1, description="scenes that a cluster needs to have a prototype")
+    prompt: Literal["class", "medoid", "phrases"] = Field(
+        "class",
+        description="class: the caption template; medoid: the caption most like all of its cluster; "
+        "phrases: the template and what the cluster's captions say beside it",
+    )
+    pool: int = Field(8, ge=1, description="latents are average-pooled to pool x pool before k-means")
+    restarts: int = Field(10, ge=1)
+    alpha: float = Field(1.0, ge=0, description="margin rule: weight of the distance to the own centre")
+
+
+class SamplingSettings(Section):
+    """How candidates are drawn."""
+
+    scheduler: Scheduler = "dpm++"
+    steps: int = Field(20, ge=1, le=1000)
+    cfg_scale: float = Field(2.0, ge=0, description="classifier-free guidance; 1 means none")
+    guide_maps: bool = Field(
+        False,
+        description="classifier-free guidance strengthens the maps too, and not words and numbers alone [ours]",
+    )
+    start: Literal["noise", "prototype"] = Field("noise", description="what the first step begins from")
+    strength: float = Field(0.75, gt=0, le=1, description="start = prototype: share of the steps that follow")
+    prototype_guidance: str = Field(
+        "push",
+        description="push: DPD's, step by step; blend: lead what is drawn a share of the way to the prototype [ours]",
+    )
+    prototype_scale: float = Field(
+        0.1, ge=0, description="of the guidance, s: DPD pushes by 1; for blend the share; 0 means none"
+    )
+    prototype_until: float = Field(0.8, ge=0, le=1, description="share of the steps in which the prototype pushes")
+    target_jitter: bool = Field(
+        False, description="add unit noise / sqrt(latent size) to the prototype (DPD, revised release)"
+    )
+    candidates: int = Field(5, ge=1, le=1000, description="R: images drawn for each prototype")
+    selection: Literal["margin", "herding"] = Field(
+        "margin",
+        description="margin: DPD's best of R; herding: a set with the class's mean, to the latent classifier [ours]",
+    )
+    avoid_copies: bool = Field(True, description="pass over candidates that are near-copies of train scenes [ours]")
+    refine_steps: int = Field(
+        0, ge=0, description="of moving the chosen latents until their mean features are the class's; 0: not [ours]"
+    )
+    refine_leash: float = Field(1.0, ge=0, description="weight of staying near what was drawn [ours]")
+    batch_size: int = Field(100, ge=1)
+
+
+class EvaluationSettings(Section):
+    """One recipe for every method."""
+
+    networks: tuple[str, ...] = Field(("convnet3",), min_length=1)
+    pretrained: bool = False
+    methods: tuple[str, ...] = Field(
+        ("distilled", "random", "medoid", "full"),
+        min_length=1,
+        description="beside the distilled set: real images; feature-medoid, herding and k-center choose them in "
+        "what a network trained on the scenes sees",
+    )
+    n_seeds: int = Field(3, ge=1)
+    resolution: int | None = Field(
+        64, ge=16, description="side the networks see, pixels [ours]; none: that of the scenes worked on"
+    )
+    batch_size: int = Field(16, ge=1, description="as in DPD: many small steps make more of few images")
+    epochs: int = Field(6, ge=1, description="passes over the training images, within the two bounds below")
+    min_steps: int = Field(400, ge=1)
+    max_steps: int = Field(1000, ge=1)
+    optimizer: Literal["sgd", "adamw"] = Field("adamw", description="ours; DPD: sgd, which needs its 1,000 epochs")
+    learning_rate: float = Field(1e-3, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    weight_decay: float = Field(1e-2, ge=0)
+    gradient_clip: float = Field(1.0, gt=0)
+    crop_area: tuple[float, float] = Field((0.67, 1.0), description="random resized crop: share of the area")
+    crop_aspect: tuple[float, float] = (0.75, 1.33)
+    flips: bool = True
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "EvaluationSettings":
+        for name, (low, high) in (("crop_area", self.crop_area), ("crop_aspect", self.crop_aspect)):
+            if not 0 < low <= high or (name == "crop_area" and high > 1):
+                raise ValueError(
+                    f"{name} should be two ordered positive numbers{', at most 1' * (name == 'crop_area')}"
+                )
+        if self.min_steps > self.max_steps:
+            raise ValueError("min_steps should not be more than max_steps")
+        return self
+
+
+class EngineSettings(Section):
+    """The data engine: pairs drawn after masks, and the segmentation networks that judge them."""
+
+    test_fraction: float = Field(0.2, gt=0, lt=1, description="share of the images, the last by name, that only judge")
+    drawn_per_real: float = Field(1.0, gt=0, le=100, description="drawn pairs for each real one")
+    prompt: str = Field("a satellite image of roads", description="what drawn scenes are to show beside the mask")
+    strength: float = Field(1.0, ge=0, le=10, description="of the masks")
+    widths: tuple[Width, ...] = Field((32, 64, 128, 128), min_length=2, description="of the segmentation network")
+    steps: int = Field(1200, ge=1)
+    batch_size: int = Field(16, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    n_seeds: int = Field(3, ge=1)
+
+
+class ExportSettings(Section):
+    """What leaves the run."""
+
+    parquet: bool = False
+    keep_names: bool = Field(False, description="write the file names of the real prototypes into the run")
+    hide_real: bool = Field(False, description="leave real scenes out of the report")
+
+
+class Settings(Section):
+    """Everything a run depends on; `resolved.json` in the run folder holds it."""
+
+    ipc: int = Field(10, ge=1, description="images per class")
+    seed: int = Field(0, ge=0)
+    generator: str | None = Field(
+        None, description="folder or hub id of a generator to adapt to DATA; none: one is trained from nothing"
+    )
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="auto: bf16 where the machine computes it fast"
+    )
+    checkpoint_seconds: float = Field(120, ge=0, description="time between two checkpoints of a training loop")
+    data: DataSettings = DataSettings()
+    autoencoder: AutoencoderSettings = AutoencoderSettings()
+    diffusion: DiffusionSettings = DiffusionSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
+    adapter: AdapterSettings = AdapterSettings()
+    classifier: ClassifierSettings = ClassifierSettings()
+    prototypes: PrototypeSettings = PrototypeSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    engine: EngineSettings = EngineSettings()
+    export: ExportSettings = ExportSettings()

@@ -1,0 +1,144 @@
+"""An adapter trained beside a generator that stays as it is, and scenes drawn after maps and pictures."""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import terradistill as td
+from terradistill.data.images import decode
+from terradistill.generation.orders import Order, Shown
+from tests.conftest import terradistill, tiny_settings
+
+Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
+
+
+def digest(folder: Path) -> str:
+    return sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.safetensors")))).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A mask, and a picture."""
+    root, mask = tmp_path_factory.mktemp("files"), np.zeros((40, 40), np.uint8)
+    mask[10:30, 18:22] = 255
+    Image.fromarray(mask).save(root / "mask.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8)).save(root / "picture.png")
+    return root
+
+
+def test_the_generator_itself_stays_as_it_is(adapted: Path, finished: td.Distilled) -> None:
+    for part in ("unet", "vae", "text_encoder"):
+        assert digest(adapted / part) == digest(finished.run / "generator" / part)
+    fresh = td.Generator.load(adapted)
+    assert fresh.map_adapter is not None
+    assert any(layer.weight.any() for layer in fresh.map_adapter.skips), "something was learned"
+
+
+def test_strength_zero_draws_what_the_prompt_alone_draws(adapted: Path, files: Path, tmp_path: Path) -> None:
+    generator, tiny = td.Generator.load(adapted), tiny_settings()
+
+    def drawn(name: str, **more: object) -> list[np.ndarray]:
+        order = Order("a river", "river", **more)  # type: ignore[arg-type]
+        made = td.generate([order], tmp_path / name, generator, n=3, settings=tiny)
+        return [decode(made.read(i)) for i in range(3)]
+
+    plain = drawn("plain")
+    for name, more in {
+        "map": {"maps": {"edges": Shown(files / "mask.png", 0.0)}},
+        "picture": {"content": Shown(files / "picture.png", 0.0)},
+    }.items():
+        assert all(map(np.array_equal, plain, drawn(name, **more)))
+    assert not all(map(np.array_equal, plain, drawn("map 1", maps={"edges": Shown(files / "mask.png", 1.0)})))
+    assert not all(map(np.array_equal, plain, drawn("picture 1", content=Shown(files / "picture.png"))))
+
+
+def test_an_image_does_not_depend_on_the_orders_beside_it(adapted: Path, files: Path, tmp_path: Path) -> None:
+    generator, tiny = td.Generator.load(adapted), tiny_settings(sampling__batch_size=3)
+    mapped = Order("a river", "river", maps={"edges": Shown(files / "mask.png")}, content=Shown(files / "picture.png"))
+    alone = td.generate([mapped], tmp_path / "a", generator, n=2, settings=tiny)
+    other = Order("a forest", "forest", maps={"segmentation": Shown(files / "mask.png")}, n=5)
+    among = td.generate([other, mapped], tmp_path / "b", generator, n=2, settings=tiny)
+    names = [scene.name for scene in among.scenes]
+    assert len(names) == 7
+    for i in range(2):
+        twin = names.index(f"river/river_{i:04d}.png")
+        assert abs(decode(alone.read(i)).astype(int) - decode(among.read(twin)).astype(int)).max() <= 1
+
+
+def test_the_command_draws_after_a_map_and_keeps_every_condition(
+    adapted: Path, files: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    requests = tmp_path / "requests.jsonl"
+    (tmp_path / "mine.png").write_bytes((files / "mask.png").read_bytes())
+    rows = [{"prompt": "a river", "maps": {"edges": "mine.png:0.5"}, "n": 1}, {"prompt": "", "content": "mine.png"}]
+    requests.write_text("\n".join(map(json.dumps, rows)))
+    command = ["generate", "--generator", str(adapted), "--requests", str(requests), "--size", "36", "--n", "2"]
+    command += ["--map", f"segmentation={files / 'mask.png'}", "--preset", "tiny", "--out", str(tmp_path / "made")]
+    code, said = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, said
+    made = [json.loads(line) for line in (tmp_path / "made" / "metadata.jsonl").read_text().splitlines()]
+    assert len(made) == 3
+    river = next(row for row in made if row["prompt"] == "a river")
+    assert (river["map_edges"], river["map_edges_strength"]) == (str(tmp_path / "mine.png"), 0.5)
+    assert river["map_segmentation"] == str(files / "mask.png")
+    assert river["content"] is None
+    with Image.open(next((tmp_path / "made").rglob("*_0000.png"))) as image:
+        assert image.size == (36, 36)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--map", "road={files}/mask.png"], "has not learned the map 'road': expected edges, segmentation"),
+        (["--map", "road"], "expected name=file"),
+        (["--map", "roof=mask.png"], "expected name=file"),
+        (["--map", "road=nowhere.png:0.5"], "no file nowhere.png"),
+        (["--map", "edges={files}/mask.png:-1"], "from 0 to 10"),
+        (["--content", "{files}/none.png"], "There is no file"),
+        (["--size", "35"], "a multiple of 2"),
+        (["--requests", "nowhere.jsonl"], "cannot be read"),
+    ],
+)
+def test_a_wrong_condition_is_one_sentence(
+    adapted: Path, files: Path, tmp_path: Path, more: list[str], says: str, capsys: Capture, monkeypatch: Patch
+) -> None:
+    asked = [text.format(files=files) for text in more]
+    command = ["generate", "--generator", str(adapted), "--prompt", "a river", "--out", str(tmp_path / "x")]
+    code, error = terradistill(*command, "--preset", "tiny", *asked, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 2
+    assert says in error.replace("\n", " ")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_generator_without_an_adapter_says_so(
+    finished: td.Distilled, files: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    command = ["generate", "--generator", str(finished.run), "--prompt", "x", "--out", str(tmp_path / "x")]
+    code, error = terradistill(*command, "--map", f"road={files / 'mask.png'}", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 2
+    assert "has not learned maps" in error.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", "line 1"),
+        ('{"prompt": "x", "colour": 3}', "no 'colour'"),
+        ('{"prompt": "x", "n": 0}', "whole number"),
+        ('{"prompt": "x", "maps": ["a"]}', "expected an object"),
+        ('{"prompt": 3}', "expected an object"),
+    ],
+)
+def test_a_malformed_request_names_its_line(line: str, says: str, tmp_path: Path) -> None:
+    from terradistill.generation.orders import read_requests
+
+    (tmp_path / "r.jsonl").write_text(line)
+    with pytest.raises(td.TerraDistillError, match=r"line 1.*"):
+        read_requests(tmp_path / "r.jsonl")
+    with pytest.raises(td.TerraDistillError) as found:
+        read_requests(tmp_path / "r.jsonl")
+    assert says in str(found.value)

@@ -1,0 +1,118 @@
+"""Pairs drawn after masks, and what they are worth: the whole way on tiny ones."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import terradistill as td
+from terradistill.engine import verdict
+from terradistill.evaluation.segmentation import iou
+from terradistill.models.generator import learned_from
+from tests.conftest import terradistill, tiny_settings
+
+SETTINGS = [
+    *("adapter.steps=6", "adapter.batch_size=8", "adapter.widths=[16,16]", "sampling.steps=2"),
+    *(
+        "engine.steps=12",
+        "engine.batch_size=8",
+        "engine.widths=[16,32]",
+        "engine.n_seeds=2",
+        "engine.drawn_per_real=0.5",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five scenes with a road each."""
+    root, rng = tmp_path_factory.mktemp("pairs"), np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (root / kind).mkdir()
+    for i in range(5):
+        mask = np.zeros((70, 100), np.uint8)
+        mask[:, 10 * i + 20 : 10 * i + 26] = 255
+        image = rng.integers(40, 90, (70, 100, 3), dtype=np.uint8) + (mask // 2)[..., None]
+        Image.fromarray(image).save(root / "images" / f"scene{i}.png")
+        Image.fromarray(mask).save(root / "masks" / f"scene{i}.png")
+    return root
+
+
+def test_the_engine_says_what_its_pairs_are_worth(
+    finished: td.Distilled,
+    pairs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "engine"
+    command = ["engine", "roads", str(pairs), "--generator", str(finished.run), "--preset", "tiny", "--out", str(out)]
+    for setting in SETTINGS:
+        command += ["--set", setting]
+    code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, error
+    result = json.loads((out / "engine.json").read_text())
+    # 70 x 100 pixels hold 2 x 3 tiles of 32; one scene of five is the test.
+    assert [(row["learned_from"], row["pairs"]) for row in result["rows"]] == [
+        ("real", 24),
+        ("drawn", 12),
+        ("real and drawn", 36),
+    ]
+    assert result["n_test"] == 6
+    assert all(len(row["iou"]) == 2 and 0 <= row["iou_mean"] <= 1 for row in result["rows"])
+    assert "points of IoU" in (out / "engine.md").read_text()
+    # What judges was learned from by nobody.
+    tests = {path.name for path in (out / "tiles" / "test" / "road").iterdir()}
+    assert all(name.startswith("scene4-") for name in tests)
+    assert not tests & {path.name for path in (out / "tiles" / "train" / "road").iterdir()}
+    known = learned_from(out / "adapter")
+    judges = {scene.sha256 for scene in td.check_scenes(td.open_scenes(out / "tiles" / "test"))[0].scenes}
+    assert known
+    assert not known & judges
+    rows = [json.loads(line) for line in (out / "synthetic" / "scenes" / "metadata.jsonl").read_text().splitlines()]
+    assert all(Path(row["map_road"]).exists() for row in rows)
+    with Image.open(out / "engine.png") as picture:
+        assert picture.width > 8 * 32
+
+    before = (out / "engine.json").read_text()
+    code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, error
+    assert (out / "engine.json").read_text() == before
+
+
+@pytest.mark.parametrize(("kind", "says"), [("lonely", "scene9 is in one of them alone"), ("small", "at least 32")])
+def test_pairs_that_do_not_fit_are_one_sentence(
+    finished: td.Distilled, pairs: Path, tmp_path: Path, kind: str, says: str
+) -> None:
+    import shutil
+
+    shutil.copytree(pairs, tmp_path / "p")
+    if kind == "lonely":
+        Image.new("RGB", (70, 100)).save(tmp_path / "p" / "images" / "scene9.png")
+    else:
+        for folder in ("images", "masks"):
+            Image.new("RGB", (20, 20)).save(tmp_path / "p" / folder / "scene0.png")
+    from terradistill.engine import data_engine
+
+    with pytest.raises(td.TerraDistillError, match=says):
+        data_engine(tmp_path / "p", tmp_path / "out", tiny_settings(generator=str(finished.run)))
+
+
+def test_the_verdict_needs_more_than_the_spread() -> None:
+    def rows(real: list[float], both: list[float]) -> list[dict[str, object]]:
+        return [{"learned_from": "real", "iou": real}, {"learned_from": "real and drawn", "iou": both}]
+
+    assert verdict(rows([0.5, 0.52, 0.51], [0.56, 0.58, 0.565])).startswith("Drawn pairs beside the real ones help: +5")
+    assert verdict(rows([0.5, 0.52, 0.51], [0.46, 0.48, 0.465])).startswith("Drawn pairs beside the real ones harm: −4")
+    assert verdict(rows([0.5, 0.6, 0.4], [0.6, 0.5, 0.5])).startswith("No clear difference")
+    assert verdict(rows([0.5], [0.9])).startswith("No clear difference")
+
+
+def test_iou_counts_pixels() -> None:
+    a, b = np.zeros((1, 4, 4), bool), np.zeros((1, 4, 4), bool)
+    assert iou(a, b) == 1.0
+    a[0, :2] = True
+    b[0, 1:3] = True
+    assert iou(a, b) == pytest.approx(4 / 12)

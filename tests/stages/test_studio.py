@@ -1,0 +1,205 @@
+"""The studio, as someone uses it: in a real browser, patiently and not."""
+
+import json
+import os
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import terradistill as td
+from terradistill.studio.workshop import MOST_PIXELS, Asked, Workshop
+from tests.conftest import tiny_settings
+
+Driver = Any
+ASKED = Asked("a river", n=2, steps=3)
+
+
+@pytest.fixture(scope="module")
+def workshop(adapted: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(str(adapted), tmp_path_factory.mktemp("workshop"), tiny_settings())
+
+
+def test_what_is_asked_is_drawn_and_packed_with_its_conditions(workshop: Workshop, tmp_path: Path) -> None:
+    mask, steps = np.zeros((50, 50), np.uint8), list[tuple[int, int]]()
+    mask[20:30] = 255
+    Image.fromarray(np.full((40, 40, 3), 90, np.uint8)).save(tmp_path / "look.png")
+    asked = replace(ASKED, map_name="edges", map_image=mask, map_strength=0.7, content=tmp_path / "look.png", seed=5)
+    made = workshop.make(asked, lambda done, total: steps.append((done, total)))
+    assert len(made.images) == 2
+    assert all(path.exists() for path in made.images)
+    assert steps[-1] == (3, 3)
+    assert made.note.startswith("2 images, 3 steps, seed 5")
+    with zipfile.ZipFile(made.archive) as archive:
+        rows = [json.loads(line) for line in archive.read("metadata.jsonl").splitlines()]
+    assert [row["map_edges_strength"] for row in rows] == [0.7, 0.7]
+    again = workshop.make(asked)
+    assert [path.read_bytes() for path in again.images] == [path.read_bytes() for path in made.images]
+    other = workshop.make(replace(asked, seed=6))
+    assert [path.read_bytes() for path in other.images] != [path.read_bytes() for path in made.images]
+
+
+def test_a_photograph_becomes_a_map_by_a_filter(workshop: Workshop) -> None:
+    photograph = np.full((60, 60, 3), 40, np.uint8)
+    photograph[20:40, 20:40] = 220
+    made = workshop.make(replace(ASKED, map_name="edges", map_image=photograph, map_filter=True))
+    with Image.open(made.images[0].parents[2] / "edges.png") as drawn:
+        assert 0 < (np.asarray(drawn) > 0).mean() < 0.3
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"prompt": "  "}, "Say what to draw"),
+        ({"prompt": "x" * 501}, "at most 500"),
+        ({"n": 17}, "expected 1 to 16"),
+        ({"steps": 0}, "expected 1 to 50"),
+        ({"cfg_scale": float("nan")}, "expected 0 to 10"),
+        ({"seed": -1}, "whole number"),
+        ({"metadata": {"gsd_m": 1.0}}, "has not learned metadata"),
+        ({"map_name": "road", "map_image": np.ones((8, 8), np.uint8)}, "has not learned the map 'road'"),
+        ({"map_name": "edges", "map_image": np.zeros((1, MOST_PIXELS + 1), np.uint8)}, "million pixels"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_sentence(workshop: Workshop, more: dict[str, Any], says: str) -> None:
+    with pytest.raises(td.TerraDistillError, match=says):
+        workshop.make(replace(ASKED, **more))
+
+
+def test_an_upload_that_is_no_picture_or_too_large_is_refused(workshop: Workshop, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    Image.new("1", (5000, 4000)).save(tmp_path / "wide.png")
+    (tmp_path / "heavy.png").write_bytes(os.urandom(10_000_001))
+    for name, says in (("text", "cannot be read"), ("wide", "million pixels"), ("heavy", "more than 10 MB")):
+        with pytest.raises(td.TerraDistillError, match=says):
+            workshop.make(replace(ASKED, content=tmp_path / f"{name}.png"))
+
+
+def test_old_results_are_thrown_away(adapted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("terradistill.studio.workshop.KEPT", 2)
+    small = Workshop(str(adapted), tmp_path, tiny_settings())
+    for seed in range(4):
+        small.make(replace(ASKED, n=1, steps=1, seed=seed))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+# In a browser; sockets reach this machine and nothing else.
+LOCAL = pytest.mark.allow_hosts(["127.0.0.1", "localhost", "::1"])
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    """Chromium without a window; what the continuous integration installs."""
+    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
+        pytest.skip("no Chromium with its driver on this machine")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    for flag in (
+        *("headless=new", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking"),
+        *("disable-component-update", "disable-sync", "window-size=1300,1000"),
+        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    ):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    driver.set_page_load_timeout(60)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def address(adapted: Path) -> Iterator[str]:
+    from terradistill.studio.page import opened
+
+    with opened(str(adapted), settings=tiny_settings()) as found:
+        yield found
+
+
+def until(what: Callable[[], Any], seconds: float = 30) -> Any:
+    """What a function gives as soon as it gives anything."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if found := what():
+                return found
+        except Exception:  # the page is being redrawn
+            pass
+        time.sleep(0.1)
+    raise AssertionError("it did not happen in time")
+
+
+def find(browser: Driver, css: str) -> list[Any]:
+    return list(browser.find_elements("css selector", css))
+
+
+def pictures(browser: Driver) -> set[str]:
+    return {image.get_attribute("src") for image in find(browser, "#gallery img") if image.get_attribute("src")}
+
+
+def drawn_by(browser: Driver, prompt: str, clicks: int = 1) -> set[str]:
+    box = until(lambda: find(browser, "#prompt textarea"))[0]
+    box.clear()
+    box.send_keys(prompt)
+    before = pictures(browser)
+    for _ in range(clicks):
+        find(browser, "#draw")[0].click()
+    return set(until(lambda: pictures(browser) - before, 30))
+
+
+@LOCAL
+def test_the_studio_listens_on_this_machine_alone(address: str) -> None:
+    assert address.startswith("http://127.0.0.1:")
+
+
+@LOCAL
+def test_a_scene_is_made_in_a_browser(browser: Driver, address: str) -> None:
+    browser.get(address)
+    began = time.monotonic()
+    assert drawn_by(browser, "a river")
+    assert time.monotonic() - began < 30
+    assert "4 images" in until(lambda: find(browser, "#note")[0].text)
+    assert until(lambda: find(browser, "#download"))[0].is_enabled()
+    severe = [row["message"] for row in browser.get_log("browser") if row["level"] == "SEVERE"]
+    foreign = [message for message in severe if "127.0.0.1" not in message]
+    assert not foreign, "nothing is asked of the network"
+
+
+@LOCAL
+def test_it_survives_impatience_and_a_refresh(browser: Driver, address: str) -> None:
+    browser.get(address)
+    assert drawn_by(browser, "a forest", clicks=10)
+    time.sleep(1)
+    find(browser, "#draw")[0].click()
+    browser.refresh()
+    assert drawn_by(browser, "a meadow")
+
+
+@LOCAL
+def test_an_empty_prompt_is_answered(browser: Driver, address: str) -> None:
+    browser.get(address)
+    until(lambda: find(browser, "#draw"))[0].click()
+    assert until(lambda: "Say what to draw" in browser.page_source)
+    assert drawn_by(browser, "a river")
+
+
+@LOCAL
+def test_a_huge_upload_is_refused_and_the_page_lives(browser: Driver, address: str, tmp_path: Path) -> None:
+    browser.get(address)
+    pixels = np.random.default_rng(0).integers(0, 256, (2200, 2200, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "huge.png")
+    assert (tmp_path / "huge.png").stat().st_size > 10_000_000
+    for label in until(lambda: [item for item in find(browser, "button") if "picture to look like" in item.text]):
+        label.click()
+    until(lambda: find(browser, "#content input[type=file]"))[0].send_keys(str(tmp_path / "huge.png"))
+    assert until(lambda: "exceed the maximum allowed size" in browser.page_source)
+    browser.get(address)
+    assert drawn_by(browser, "a river")

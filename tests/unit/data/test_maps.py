@@ -1,0 +1,108 @@
+"""What the filters draw, and how given maps find their scenes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import terradistill as td
+from terradistill.data.check import check_scenes
+from terradistill.data.maps import (
+    ANNOTATORS,
+    PALETTE,
+    annotate,
+    edges,
+    lines,
+    load_maps,
+    parse_maps,
+    segmentation,
+    sketch,
+)
+from terradistill.errors import ConfigError, DataError
+
+
+@pytest.fixture(scope="module")
+def square() -> np.ndarray:
+    """A bright roof on dark ground."""
+    image = np.full((64, 64, 3), 60, np.uint8)
+    image[16:48, 20:44] = 200
+    return image + np.random.default_rng(0).integers(0, 8, image.shape, dtype=np.uint8)
+
+
+def test_edges_and_lines_lie_on_the_outline(square: np.ndarray) -> None:
+    outline = np.zeros((64, 64), bool)
+    outline[14:18, 18:46] = outline[46:50, 18:46] = outline[14:50, 18:22] = outline[14:50, 42:46] = True
+    for drawn, least in ((edges(square), 100), (lines(square), 60)):
+        assert set(np.unique(drawn)) == {0, 255}
+        assert (drawn[outline] > 0).sum() >= least
+        assert (drawn[~outline] > 0).sum() <= 4
+    assert np.array_equal(lines(square), lines(square)), "chance has a seed"
+
+
+def test_a_sketch_is_soft_and_a_segmentation_flat(square: np.ndarray) -> None:
+    drawn = sketch(square)
+    assert drawn.dtype == np.uint8
+    assert drawn[32, 5] < 20
+    assert drawn.max() > 60
+    regions = segmentation(square)
+    colours = {tuple(colour) for colour in regions.reshape(-1, 3).tolist()}
+    assert colours <= {tuple(colour) for colour in PALETTE.tolist()}
+    assert len(colours) > 1
+    assert tuple(regions[32, 32]) != tuple(regions[4, 4])
+    assert np.array_equal(regions, segmentation(square))
+
+
+@pytest.mark.parametrize("name", ANNOTATORS)
+def test_a_plain_scene_has_plain_maps(name: str) -> None:
+    drawn = ANNOTATORS[name](np.full((32, 32, 3), 90, np.uint8))
+    assert drawn.shape[:2] == (32, 32)
+    assert len(np.unique(drawn.reshape(32 * 32, -1), axis=0)) == 1
+
+
+def test_maps_are_asked_for_by_name() -> None:
+    assert parse_maps(["road=masks", "edges"]) == {"edges": None, "road": Path("masks")}
+    for odd, says in (
+        (["roof"], "expected any of"),
+        (["edges", "edges"], "each once"),
+        (["depth"], "No filter"),
+        ([], "No maps"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            parse_maps(odd)
+
+
+def test_given_maps_find_their_scenes(tmp_path: Path, square: np.ndarray) -> None:
+    td.write_scene_folder(tmp_path / "images", ("a",), np.stack([square, square + 1]), [0, 0], [{}, {}], {"name": "x"})
+    scenes, _ = check_scenes(td.open_scenes(tmp_path / "images"))
+    (tmp_path / "masks").mkdir()
+    for i in range(2):
+        mask = np.zeros((128, 128), np.uint8)
+        mask[:, : 64 * (i + 1)] = 255
+        Image.fromarray(mask).save(tmp_path / "masks" / f"a_{i:04d}.png")
+    wanted = parse_maps(["edges", f"road={tmp_path / 'masks'}"])
+    planes = load_maps(scenes, wanted, 64, tmp_path / "maps.npy")
+    assert planes.shape == (2, 2, 64, 64)
+    assert np.array_equal(planes[0, 0], edges(square))
+    assert (planes[:, 1] > 0).mean((1, 2)).tolist() == [0.5, 1.0]
+    before = (tmp_path / "maps.npy").stat().st_mtime_ns
+    load_maps(scenes, wanted, 64, tmp_path / "maps.npy")
+    assert (tmp_path / "maps.npy").stat().st_mtime_ns == before
+    (tmp_path / "masks" / "a_0001.png").unlink()
+    with pytest.raises(DataError, match=r"no map for a/a_0001\.png"):
+        load_maps(scenes, wanted, 64, tmp_path / "other.npy")
+
+
+def test_annotating_leaves_a_folder_a_map_and_goes_on(tmp_path: Path, square: np.ndarray) -> None:
+    td.write_scene_folder(tmp_path / "s", ("a", "b"), np.stack([square] * 2), [0, 1], [{}, {}], {"name": "x"})
+    made = annotate(tmp_path / "s", ["edges", "segmentation"], tmp_path / "maps")
+    assert set(made) == {"edges", "segmentation"}
+    file = tmp_path / "maps" / "edges" / "b" / "b_0000.png"
+    assert np.array_equal(np.asarray(Image.open(file)), edges(square))
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(file)
+    (tmp_path / "maps" / "edges" / "a" / "a_0000.png").unlink()
+    annotate(tmp_path / "s", ["edges"], tmp_path / "maps")
+    assert (tmp_path / "maps" / "edges" / "a" / "a_0000.png").exists()
+    assert not np.asarray(Image.open(file)).any(), "what is there is left"
+    with pytest.raises(ConfigError, match="is given"):
+        annotate(tmp_path / "s", ["road=x"], tmp_path / "maps")
