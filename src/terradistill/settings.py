@@ -48,7 +48,10 @@ class DataSettings(Section):
     split_file: Path | None = Field(None, description="JSON with train and test lists of class/file names")
     limit: int | None = Field(None, ge=1, description="images a class, drawn by split_seed")
     on_corrupt: Literal["skip", "refuse"] = Field("skip", description="unreadable images: list and skip, or stop")
-    caption_template: str = Field("a satellite image of {class}", description="caption of a scene that has none")
+    caption_template: str = Field(
+        "a satellite image of {class}",
+        description="caption of a scene that has none; {gsd}, {month}, … are numbers, [parts in brackets] optional",
+    )
 
 
 class AutoencoderSettings(Section):

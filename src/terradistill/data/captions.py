@@ -1,11 +1,18 @@
-"""Captions: what people wrote of a scene, or a template filled with its class."""
+"""Captions: what people wrote of a scene, or a template filled with what is known of it."""
 
+import re
+from collections.abc import Mapping
+from itertools import product
 from string import Formatter
 
+from terradistill.data.annotations import METADATA_FIELDS
 from terradistill.data.scenes import SceneFolder
 from terradistill.errors import ConfigError
 
-_PLACES = ("class", "gsd")
+# What braces may hold: the class, the ground sampling distance, and the other numbers that are known of a scene.
+PLACES = ("class", "gsd", *(name for name in METADATA_FIELDS if name != "gsd_m"))
+MOST_OPTIONAL = 6  # parts in brackets: each doubles the captions
+_OPTIONAL = re.compile(r"\[([^\[\]]*)\]")
 
 
 def captions_of(folder: SceneFolder, template: str) -> list[list[str]]:
@@ -13,35 +20,36 @@ def captions_of(folder: SceneFolder, template: str) -> list[list[str]]:
 
     Args:
         folder: scenes.
-        template: used for a scene without captions of its own; see `class_prompt`.
+        template: used for a scene without captions of its own, in every variant; see `class_prompt`.
 
     Returns:
-        One list a scene, in the folder's order.
+        One list a scene, in the folder's order; of a template, the longest variant first.
 
     Raises:
-        ConfigError: the template is malformed, or asks for a ground sampling distance that is unknown.
+        ConfigError: the template is malformed, or asks for a number that is unknown.
     """
     _check(template)
     return [
-        list(scene.captions)
-        or [_fill(folder, template, folder.classes[scene.label], scene.metadata.get("gsd_m", folder.info.gsd_m))]
+        list(scene.captions) or _variants(folder, template, folder.classes[scene.label], scene.metadata)
         for scene in folder.scenes
     ]
 
 
 def class_prompt(folder: SceneFolder, class_name: str, template: str) -> str:
-    """The template filled for a whole class.
+    """The template filled for a whole class, with all that is known of it.
 
     Args:
         folder: says how the class reads in words, and the dataset's ground sampling distance.
         class_name: one of the folder's classes.
-        template: text with {class} and perhaps {gsd}, the ground sampling distance in metres.
+        template: text with {class} and perhaps {gsd} (metres), {month} and other metadata fields. Parts in brackets,
+            such as ``a satellite image [of {class}] [at {gsd} m]``, are left out where a number in them is unknown,
+            and at random while training (DiffusionSat).
 
     Raises:
         ConfigError: see `captions_of`.
     """
     _check(template)
-    return _fill(folder, template, class_name, folder.info.gsd_m)
+    return _variants(folder, template, class_name, {})[0]
 
 
 def _check(template: str) -> None:
@@ -51,22 +59,51 @@ def _check(template: str) -> None:
         raise ConfigError(
             f"The caption template {template!r} has unbalanced braces; expected text such as 'an image of {{class}}'."
         ) from error
-    unknown = sorted(places - set(_PLACES))
+    unknown = sorted(places - set(PLACES))
     if unknown:
-        raise ConfigError(
-            f"The caption template {template!r} has {{{unknown[0]}}}; only {{class}} and {{gsd}} are known."
-        )
+        known = ", ".join(f"{{{place}}}" for place in PLACES)
+        raise ConfigError(f"The caption template {template!r} has {{{unknown[0]}}}; only {known} are known.")
     if "class" not in places:
         raise ConfigError(
             f"The caption template {template!r} lacks {{class}}; without it all classes would read alike."
         )
-
-
-def _fill(folder: SceneFolder, template: str, class_name: str, gsd_m: float | None) -> str:
-    if gsd_m is None and any(field == "gsd" for _, field, _, _ in Formatter().parse(template)):
+    optional = _OPTIONAL.findall(template)
+    if re.search(r"[\[\]]", _OPTIONAL.sub("", template)):
+        raise ConfigError(f"The caption template {template!r} has unbalanced or nested brackets.")
+    if len(optional) > MOST_OPTIONAL:
         raise ConfigError(
-            f"The caption template {template!r} has {{gsd}}, but the resolution of {folder.info.name!r} is unknown; "
-            "give gsd_m in dataset.json or leave {gsd} out."
+            f"The caption template {template!r} has {len(optional)} parts in brackets: expected at most "
+            f"{MOST_OPTIONAL}, since each doubles the captions."
         )
-    words = {"class": folder.readable(class_name), "gsd": "" if gsd_m is None else f"{gsd_m:g}"}
-    return "".join(text + (words[field] if field else "") for text, field, _, _ in Formatter().parse(template))
+
+
+def _variants(folder: SceneFolder, template: str, class_name: str, metadata: Mapping[str, float]) -> list[str]:
+    """The filled template with its parts in brackets, and with every choice of them left out."""
+    known = {name: f"{value:g}" for name, value in metadata.items() if name != "gsd_m"}
+    gsd_m = metadata.get("gsd_m", folder.info.gsd_m)
+    words = {"class": folder.readable(class_name), **known} | ({} if gsd_m is None else {"gsd": f"{gsd_m:g}"})
+    choices: list[tuple[str, ...]] = []
+    for i, part in enumerate(_OPTIONAL.split(template)):
+        filled = _fill(part, words)
+        if i % 2:  # what stood in brackets
+            choices.append(("",) if filled is None else (filled, ""))
+        elif filled is None:
+            raise ConfigError(
+                f"The caption template {template!r} asks for a number that is unknown of {folder.info.name!r}: give it "
+                "in dataset.json or metadata.jsonl, or put that part in brackets."
+            )
+        else:
+            choices.append((filled,))
+    return list(dict.fromkeys(" ".join("".join(parts).split()) for parts in product(*choices)))
+
+
+def _fill(part: str, words: Mapping[str, str]) -> str | None:
+    """A part with its places filled; None where one of them is unknown."""
+    pieces = []
+    for text, field, _, _ in Formatter().parse(part):
+        pieces.append(text)
+        if field is not None:
+            if field not in words:
+                return None
+            pieces.append(words[field])
+    return "".join(pieces)

@@ -33,8 +33,11 @@ def test_the_resolution_is_the_scenes_own_else_the_datasets() -> None:
         ("", "lacks {class}"),
         ("{klass}", "{klass}"),
         ("{class} {}", "{}"),
-        ("{class.__class__}", "only {class} and {gsd}"),
+        ("{class.__class__}", "only {class}, {gsd}"),
         ("{class", "unbalanced"),
+        ("{class} [at {gsd} m", "brackets"),
+        ("{class} [in [some] place]", "brackets"),
+        ("{class} " + "[x] " * 7, "at most 6"),
     ],
 )
 def test_a_wrong_template_is_refused(template: str, says: str) -> None:
@@ -46,5 +49,20 @@ def test_a_wrong_template_is_refused(template: str, says: str) -> None:
 
 def test_an_unknown_resolution_is_refused_only_where_it_is_asked_for() -> None:
     assert class_prompt(NO_GSD, "river", "{class}") == "river"
-    with pytest.raises(ConfigError, match="resolution of 'x' is unknown"):
+    with pytest.raises(ConfigError, match="unknown of 'x'"):
         class_prompt(NO_GSD, "river", "{class} at {gsd} m")
+
+
+def test_parts_in_brackets_are_left_out_in_every_way_and_where_they_are_unknown() -> None:
+    template = "a [fresh] satellite image of {class} [at {gsd} m] [in month {month}]"
+    ice, _, river = captions_of(FOLDER, template)
+    assert ice == [
+        "a fresh satellite image of sea ice at 10 m",
+        "a fresh satellite image of sea ice",
+        "a satellite image of sea ice at 10 m",
+        "a satellite image of sea ice",
+    ]
+    assert river[0] == "a fresh satellite image of river at 0.5 m"
+    assert class_prompt(NO_GSD, "river", template) == "a fresh satellite image of river"
+    dated = SceneFolder(("river",), (Scene("river/1.png", 0, metadata={"month": 7}),), DatasetInfo("x"), str.encode)
+    assert captions_of(dated, "{class} [in month {month}]") == [["river in month 7", "river"]]

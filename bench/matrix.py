@@ -1,0 +1,91 @@
+"""A generator as a source of data (Remote Diffusion's experiment): train and test on real and on drawn scenes.
+
+    python bench/matrix.py GENERATOR DATA [--per-class 50] [--ratios 0.5 1 2]
+
+Drawn scenes come from class prompts alone. The 2 x 2 matrix of train and test sets, with as many images of either kind;
+then real scenes with drawn ones beside them, by their ratio. All trainings take the same number of optimiser steps under
+the same augmentation, so that "real alone" is the arm of an equal budget. Real test scenes are those that the generator has
+not learned from; the real train scenes are among those that it has. Chance is printed beside.
+"""
+
+import argparse
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from held_out import seen_and_unseen
+from worth import draw
+
+from terradistill.config import load_settings
+from terradistill.data.images import load_pixels
+from terradistill.evaluation.harness import Labelled, score_method
+from terradistill.generation.draw import generate
+from terradistill.generation.orders import orders_like
+from terradistill.hardware import find_hardware
+from terradistill.models.generator import Generator
+
+
+def joined(a: Labelled, b: Labelled) -> Labelled:
+    return Labelled(np.concatenate([a.images, b.images]), np.concatenate([a.labels, b.labels]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("generator")
+    parser.add_argument("data")
+    parser.add_argument("--per-class", type=int, default=50)
+    parser.add_argument("--ratios", type=float, nargs="+", default=[0.5, 1.0, 2.0])
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--network", default="resnet18")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
+    asked = parser.parse_args()
+
+    generator, hardware = Generator.load(asked.generator), find_hardware()
+    budget = [f"evaluation.min_steps={asked.steps}", f"evaluation.max_steps={asked.steps}"]
+    settings = load_settings(None, None, [*budget, *asked.set])
+    side = settings.evaluation.resolution or generator.resolution
+    seen, unseen = seen_and_unseen(asked.generator, asked.data)
+    with TemporaryDirectory() as made:
+        folder = Path(made)
+        orders = orders_like(unseen, settings.data.caption_template, generator)
+
+        def drawn(name: str, n: int, seed: int) -> Labelled:
+            scenes = generate(orders, folder / name, generator, n=n, seed=seed, settings=settings)
+            return Labelled(load_pixels(scenes, side, folder / f"{name}.npy"), scenes.labels)
+
+        real_all = Labelled(load_pixels(seen, side, folder / "seen.npy"), seen.labels)
+        n = min(asked.per_class, int(np.bincount(real_all.labels).min()))
+        real, pool = draw(real_all, n), drawn("pool", max(n, round(n * max(asked.ratios))), 0)
+        tests = {
+            "real": Labelled(load_pixels(unseen, side, folder / "unseen.npy"), unseen.labels),
+            "drawn": drawn("exam", n, 1),
+        }
+
+        def oa(train: Labelled, test: Labelled) -> str:
+            row = score_method(
+                "x",
+                [train],
+                test,
+                unseen.classes,
+                asked.network,
+                settings.evaluation,
+                dataset=unseen.info.name,
+                ipc=n,
+                base_seed=settings.seed,
+                device=hardware.device,
+                bf16=hardware.bf16,
+            )
+            return f"{100 * row['oa_mean']:.1f} ± {100 * (row['oa_std'] or 0):.1f}"
+
+        classes = len(unseen.classes)
+        print(f"{asked.data}: {classes} classes, chance {100 / classes:.1f} %, {n} images a class, {asked.network}")
+        print("| learned from | tested on real | tested on drawn |\n|---|---|---|")
+        for name, train in (("real", real), ("drawn", draw(pool, n))):
+            print(f"| {name} | {oa(train, tests['real'])} | {oa(train, tests['drawn'])} |", flush=True)
+        for ratio in asked.ratios:
+            both = joined(real, draw(pool, round(n * ratio)))
+            print(f"| real and {ratio:g} × drawn | {oa(both, tests['real'])} | |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
