@@ -2,9 +2,9 @@
 
     python bench/adherence.py GENERATOR DATA --map edges [--sheet SHEET.jpg]
 
-Maps of scenes that the generator has not learned from are drawn by a filter; a scene is drawn after each, in the words of
-its class, and the filter applied to it. F1 of pixels, a hit being one within two pixels, beside that of shuffled pairs (the
-map of another scene), at strengths 0, 0.5 and 1. The sheet holds maps and drawn scenes alone.
+Maps of scenes that the generator has not learned from are drawn by a filter; a scene is drawn after each, in the words
+of its class, and the filter applied to it. F1 of pixels, a hit being one within two pixels, beside that of shuffled
+pairs (the map of another scene), at strengths 0, 0.5 and 1. The sheet holds maps and drawn scenes alone.
 """
 
 import argparse

@@ -3,9 +3,9 @@
     python bench/matrix.py GENERATOR DATA [--per-class 50] [--ratios 0.5 1 2]
 
 Drawn scenes come from class prompts alone. The 2 x 2 matrix of train and test sets, with as many images of either kind;
-then real scenes with drawn ones beside them, by their ratio. All trainings take the same number of optimiser steps under
-the same augmentation, so that "real alone" is the arm of an equal budget. Real test scenes are those that the generator has
-not learned from; the real train scenes are among those that it has. Chance is printed beside.
+then real scenes with drawn ones beside them, by their ratio. All trainings take the same number of optimiser steps
+under the same augmentation, so that "real" alone is the arm of an equal budget. Real test scenes are those that the
+generator has not learned from; the real train scenes are among those that it has. Chance is printed beside.
 """
 
 import argparse

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
+from terradistill.data.geotiff import metadata_of
 from terradistill.data.images import BATCH, decode, n_threads, pixel_hash
 from terradistill.data.scenes import Scene, SceneFolder
 from terradistill.errors import DataError
@@ -100,7 +101,9 @@ def check_scenes(
                 if isinstance(seen, str):
                     unreadable.append((scene.name, seen))
                 else:
-                    checked.append(replace(scene, sha256=seen[0], width=seen[1], height=seen[2]))
+                    digest, width, height, tags = seen
+                    known = tags | scene.metadata  # what stands beside the images goes before their tags
+                    checked.append(replace(scene, sha256=digest, width=width, height=height, metadata=known))
             if progress:
                 progress(stop, len(folder))
 
@@ -158,13 +161,14 @@ def require_enough(folder: SceneFolder, ipc: int, *, spare: int = 2, least_class
         )
 
 
-def _look(folder: SceneFolder, index: int) -> tuple[str, int, int] | str:
-    """(hash, width, height), or the reason why there are none."""
+def _look(folder: SceneFolder, index: int) -> tuple[str, int, int, dict[str, float]] | str:
+    """(hash, width, height, metadata in the file itself), or the reason why there are none."""
     try:
-        image = decode(folder.read(index))
+        data = folder.read(index)
+        image = decode(data)
     except DataError as error:
         return str(error)
-    return pixel_hash(image), image.shape[1], image.shape[0]
+    return pixel_hash(image), image.shape[1], image.shape[0], metadata_of(data)
 
 
 def _names(groups: Iterable[list[Scene]]) -> tuple[tuple[str, ...], ...]:

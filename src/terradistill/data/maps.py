@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from terradistill.data.detectors import DETECTORS, load_detector
 from terradistill.data.images import load_pixels, n_threads
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
@@ -83,23 +84,39 @@ ANNOTATORS: dict[str, Callable[[Array], Array]] = {
 """What a filter can draw; roads and depths have to be given, or come from a model."""
 
 
-def parse_maps(names: Sequence[str]) -> dict[str, Path | None]:
-    """``["edges", "road=masks"]`` as map -> where it lies, or None where a filter draws it.
+Source = Path | str | None
+"""Where a map comes from: a folder of files, a detector by name, or None for the filter in `ANNOTATORS`."""
+
+
+def parse_maps(names: Sequence[str]) -> dict[str, Source]:
+    """``["edges", "lines:mlsd", "road=masks"]`` as map -> where it comes from.
 
     Raises:
-        ConfigError: a map that nobody knows, twice the same, or one that no filter draws and no folder is given for.
+        ConfigError: a map or detector that nobody knows, one twice, or one that nothing draws and that is not given.
     """
-    found: dict[str, Path | None] = {}
+    found: dict[str, Source] = {}
     for text in names:
         name, given, folder = (piece.strip() for piece in text.partition("="))
+        name, learned, detector = (name, "", "") if given else name.partition(":")
         if name not in MAPS or name in found:
             raise ConfigError(f"The map {text!r}: expected any of {', '.join(MAPS)}, each once.")
-        if not given and name not in ANNOTATORS:
+        if learned and (detector not in DETECTORS or DETECTORS[detector][0] != name):
+            known = ", ".join(f"{each}:{key}" for key, (each, *_) in DETECTORS.items())
+            raise ConfigError(f"No detector {detector!r} draws the map {name!r}: expected one of {known}.")
+        if not given and not learned and name not in ANNOTATORS:
             raise ConfigError(f"No filter draws the map {name!r}: give its files, such as {name}=folder.")
-        found[name] = Path(folder) if given else None
+        found[name] = Path(folder) if given else detector or None
     if not found:
         raise ConfigError(f"No maps were asked for: give some of {', '.join(MAPS)}.")
     return {name: found[name] for name in MAPS if name in found}
+
+
+def _drawing(name: str, source: str | None) -> Callable[[Array], Array]:
+    """What draws a map: a filter, or a detector."""
+    if source is not None:
+        return load_detector(source)
+    require_annotators()
+    return ANNOTATORS[name]
 
 
 def require_annotators() -> None:
@@ -116,7 +133,7 @@ def require_annotators() -> None:
 
 def load_maps(
     scenes: SceneFolder,
-    wanted: Mapping[str, Path | None],
+    wanted: Mapping[str, Source],
     resolution: int,
     out: Path,
     progress: Progress | None = None,
@@ -134,14 +151,13 @@ def load_maps(
         ConfigError: a filter is wanted and scikit-image is not installed.
         DataError: a scene has no file in a given folder.
     """
-    if None in wanted.values():
-        require_annotators()
-    given = {name: _files(name, folder, scenes) for name, folder in wanted.items() if folder is not None}
+    given = {name: _files(name, source, scenes) for name, source in wanted.items() if isinstance(source, Path)}
     key = sha256(repr((scenes.fingerprint, sorted(map(str, wanted.items())), resolution)).encode()).hexdigest()
     key_file = out.with_name(out.name + ".key")
     if out.is_file() and key_file.is_file() and key_file.read_text() == key:
         return np.asarray(np.load(out, mmap_mode="r"))
     pixels = load_pixels(scenes, resolution, out.with_name(f"pixels-for-{out.name}"))
+    drawn_by = {name: _drawing(name, source) for name, source in wanted.items() if not isinstance(source, Path)}
 
     def of(index: int) -> Array:
         planes = []
@@ -149,7 +165,7 @@ def load_maps(
             if name in given:
                 drawn = read_map(given[name][index], name, (resolution, resolution))
             else:
-                drawn = ANNOTATORS[name](np.asarray(pixels[index]))
+                drawn = drawn_by[name](np.asarray(pixels[index]))
             planes.append(drawn[None] if drawn.ndim == 2 else drawn.transpose(2, 0, 1))
         return np.concatenate(planes)
 
@@ -207,7 +223,7 @@ def annotate(data: str | Path, names: Sequence[str], out: Path, progress: Progre
 
     Args:
         data: as everywhere.
-        names: of the maps, among `ANNOTATORS`.
+        names: of the maps, as for `parse_maps`.
         out: a folder; files that are there already are left, so that an interrupted call goes on.
         progress: called with scenes done and scenes in all.
 
@@ -220,9 +236,9 @@ def annotate(data: str | Path, names: Sequence[str], out: Path, progress: Progre
     from terradistill.data.images import decode
 
     wanted = parse_maps(names)
-    if given := [name for name, folder in wanted.items() if folder is not None]:
+    if given := [name for name, source in wanted.items() if isinstance(source, Path)]:
         raise ConfigError(f"The map {given[0]!r} is given, so there is nothing to draw: leave it out.")
-    require_annotators()
+    drawn_by = {name: _drawing(name, source) for name, source in wanted.items() if not isinstance(source, Path)}
     scenes = open_scenes(data)
 
     def draw(index: int) -> None:
@@ -232,7 +248,7 @@ def annotate(data: str | Path, names: Sequence[str], out: Path, progress: Progre
         for name in left:
             path = out / name / stem
             with replacing(path) as part:
-                Image.fromarray(ANNOTATORS[name](np.asarray(image))).save(part, "PNG")
+                Image.fromarray(drawn_by[name](np.asarray(image))).save(part, "PNG")
 
     with ThreadPoolExecutor(n_threads()) as pool:
         for done, _ in enumerate(pool.map(draw, range(len(scenes)))):

@@ -1,0 +1,47 @@
+"""Learned annotators of `controlnet_aux`: HED's soft edges, MLSD's line segments, MiDaS's depth."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from terradistill.errors import ConfigError
+
+# Name -> the map that it draws, its class in controlnet_aux, and where its weights are on the hub.
+DETECTORS = {
+    "hed": ("edges", "HEDdetector", "lllyasviel/Annotators"),
+    "mlsd": ("lines", "MLSDdetector", "lllyasviel/Annotators"),
+    "midas": ("depth", "MidasDetector", "lllyasviel/Annotators"),
+}
+
+
+def load_detector(name: str) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
+    """A function from scenes, uint8 (H, W, 3), to grey maps, uint8 (H, W).
+
+    Raises:
+        ConfigError: `controlnet_aux` is not installed, or its weights cannot be fetched.
+    """
+    if find_spec("controlnet_aux") is None:
+        raise ConfigError(f"The detector {name!r} needs controlnet_aux: pip install '.[detectors]'.")
+    import controlnet_aux
+
+    _, kind, source = DETECTORS[name]
+    try:
+        detector: Any = getattr(controlnet_aux, kind).from_pretrained(source)
+    except (OSError, ValueError) as error:
+        reason = (str(error).splitlines() or ["no reason given"])[0][:200]
+        raise ConfigError(
+            f"The weights of {name!r} ({source}) cannot be fetched ({reason}): check the network."
+        ) from error
+
+    def detect(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        height, width = image.shape[:2]
+        found = detector(
+            Image.fromarray(image), detect_resolution=max(512, min(height, width)), image_resolution=min(height, width)
+        )
+        return np.asarray(found.convert("L").resize((width, height), Image.Resampling.BILINEAR))
+
+    return detect

@@ -1,0 +1,73 @@
+"""What a GeoTIFF says of its place and date."""
+
+import math
+import re
+import struct
+from importlib.util import find_spec
+from io import BytesIO
+from typing import Any
+
+METRES_A_DEGREE = 111_320.0  # along a meridian
+_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+DATE, GEO_KEYS = 306, 34735  # tags of TIFF and GeoTIFF
+_DATE = re.compile(r"(\d{4})[:\-](\d{2})[:\-](\d{2})")
+
+
+def metadata_of(data: bytes) -> dict[str, float]:
+    """Longitude and latitude of the middle, metres a pixel, and the date, as far as the tags of a TIFF say.
+
+    Args:
+        data: the file's bytes; of any other format nothing is known.
+
+    Returns:
+        Some of lon, lat, gsd_m, year, month, day; without `rasterio` the date alone.
+    """
+    if not data.startswith(_MAGIC):
+        return {}
+    from tifffile import TiffFile, TiffFileError
+
+    try:
+        with TiffFile(BytesIO(data)) as file:
+            tags = {tag.code: tag.value for tag in file.pages[0].tags}
+    except (TiffFileError, ValueError, IndexError, struct.error):  # the pixels may still be good
+        return {}
+    known = _date(str(tags.get(DATE, "")))
+    if GEO_KEYS not in tags or find_spec("rasterio") is None:
+        return known
+    from rasterio.errors import RasterioError
+    from rasterio.io import MemoryFile
+
+    try:
+        with MemoryFile(data) as memory, memory.open() as image:
+            return known | _place(image)
+    except (RasterioError, ValueError):
+        return known
+
+
+def _place(image: Any) -> dict[str, float]:
+    if image.crs is None or image.transform.is_identity:
+        return {}
+    from rasterio.warp import transform
+
+    to = image.transform
+    column, row = image.width / 2, image.height / 2
+    x, y = to.a * column + to.b * row + to.c, to.d * column + to.e * row + to.f
+    (lon,), (lat,) = transform(image.crs, "EPSG:4326", [x], [y])
+    if not (-180 <= lon <= 180 and -90 <= lat <= 90):
+        return {}
+    size = math.sqrt(abs(to.determinant))  # of a pixel, in the units of its reference system
+    if image.crs.is_geographic:
+        size *= METRES_A_DEGREE * math.sqrt(max(math.cos(math.radians(lat)), 1e-6))
+    else:
+        size *= image.crs.linear_units_factor[1]
+    return {"lon": round(lon, 6), "lat": round(lat, 6), "gsd_m": round(size, 6)}
+
+
+def _date(text: str) -> dict[str, float]:
+    found = _DATE.match(text)
+    if not found:
+        return {}
+    year, month, day = map(int, found.groups())
+    if not (1980 <= year <= 2100 and 1 <= month <= 12 and 1 <= day <= 31):
+        return {}
+    return {"year": float(year), "month": float(month), "day": float(day)}
