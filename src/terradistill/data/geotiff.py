@@ -28,7 +28,7 @@ def metadata_of(data: bytes) -> dict[str, float]:
 
     try:
         with TiffFile(BytesIO(data)) as file:
-            tags = {tag.code: tag.value for tag in file.pages[0].tags}
+            tags = {tag.code: tag.value for tag in file.pages.first.tags}
     except (TiffFileError, ValueError, IndexError, struct.error):  # the pixels may still be good
         return {}
     known = _date(str(tags.get(DATE, "")))
