@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("generator")
     parser.add_argument("data")
-    parser.add_argument("--map", default="edges", choices=ANNOTATORS)
+    parser.add_argument("--map", default="edges", choices=("edges", "lines", "sketch"))
     parser.add_argument("--per-class", type=int, default=5)
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
@@ -81,7 +81,7 @@ def main() -> None:
             made.append(images)
     if asked.sheet is not None:
         some = np.linspace(0, len(given) - 1, min(SHOWN, len(given))).astype(int)
-        maps = given[some] if given.ndim == 4 else np.repeat(given[some][..., None], 3, 3)
+        maps = np.repeat(given[some][..., None], 3, 3)
         rows = np.concatenate([maps, *(images[some] for images in made)])
         labels = [asked.map, *(f"strength {strength:g}" for strength in STRENGTHS)]
         contact_sheet(rows, len(some), labels=labels).save(asked.sheet, quality=88)

@@ -7,8 +7,9 @@ OUT/engine.json  the table; engine.md and engine.png show it
 """
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,17 +18,17 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from terradistill.data.images import decode
+from terradistill.data.images import decode, pixel_hash
 from terradistill.data.scenes import SceneFolder, write_scene_folder
 from terradistill.data.sources import open_scenes
 from terradistill.data.views import N_VIEWS, viewed
 from terradistill.distillation.pipeline import train
-from terradistill.errors import ConfigError, DataError
+from terradistill.errors import ConfigError, DataError, GeneratorError
 from terradistill.evaluation.segmentation import Pairs, fit_segmenter, iou, segmented
 from terradistill.generation.draw import draw
 from terradistill.generation.orders import Order, Shown
 from terradistill.hardware import Hardware, find_hardware
-from terradistill.models.generator import Generator
+from terradistill.models.generator import Generator, learned_from
 from terradistill.report.gallery import contact_sheet
 from terradistill.run import Reporter, Run, replacing, write_text
 from terradistill.seeding import derive, generator
@@ -35,6 +36,7 @@ from terradistill.settings import Settings
 
 IMAGES, MASKS = "images", "masks"
 SHOWN = 8  # columns of the picture
+WHITE = 128  # of a mask, from here on
 
 
 def data_engine(
@@ -60,13 +62,14 @@ def data_engine(
     if settings.generator is None:
         raise ConfigError("There is nothing to draw with: name a generator with --generator.")
     out, wanted = Path(out), settings.engine
+    side, scenes = Generator.load(settings.generator).resolution, open_scenes(pairs)
+    tiles = _tiles_of(scenes, side, wanted.test_fraction, learned_from(settings.generator))
     run = Run(out, settings, reporter)
     with closing(run):
         hardware = find_hardware(settings.precision)
-        side = Generator.load(settings.generator).resolution
         if not run.done("tiles"):
             with run.stage("tiles", "Cutting tiles") as stage:
-                counts = _write_tiles(open_scenes(pairs), out / "tiles", side, name, wanted.test_fraction)
+                counts = _write_tiles(scenes, tiles, out / "tiles", side, name)
                 stage.note = f"{counts[0]} to learn from, {counts[1]} to test on, {side} pixels"
         learned = settings.model_copy(
             update={
@@ -130,36 +133,65 @@ def _score(
     return iou(segmented(network, test.images, hardware), test.masks)
 
 
-def _write_tiles(scenes: SceneFolder, out: Path, side: int, name: str, test_fraction: float) -> tuple[int, int]:
-    """Cut every pair into tiles without overlap, spread evenly; the last images by name are the test."""
-    place = {scene.name: i for i, scene in enumerate(scenes.scenes)}
+@dataclass(frozen=True)
+class _Pair:
+    """An image and its mask, by their places in the folder, and on which side they are."""
+
+    stem: str
+    image: int
+    mask: int
+    part: str
+
+
+def _tiles_of(scenes: SceneFolder, side: int, test_fraction: float, seen: frozenset[str]) -> list[_Pair]:
+    """Every pair, looked at once before anything is written; the last ones by name are the test.
+
+    Raises:
+        DataError: an image without a mask, of another size, or too small; masks that show nothing.
+        GeneratorError: the generator has learned from an image that is to judge.
+    """
     by_stem: dict[str, dict[str, int]] = {IMAGES: {}, MASKS: {}}
-    for scene in scenes.scenes:
+    for i, scene in enumerate(scenes.scenes):
         folder = scenes.classes[scene.label]
         if folder in by_stem:
-            by_stem[folder][PurePosixPath(scene.name).stem] = place[scene.name]
+            by_stem[folder][PurePosixPath(scene.name).stem] = i
     odd = sorted(set(by_stem[IMAGES]) ^ set(by_stem[MASKS]))
     if odd or not by_stem[IMAGES]:
         what = f"{odd[0]} is in one of them alone" if odd else "there are none"
         raise DataError(f"Pairs lie in {IMAGES}/ and {MASKS}/, under the same names: {what}.")
     stems = sorted(by_stem[IMAGES])
     n_test = max(1, round(test_fraction * len(stems)))
-    counts = {"train": 0, "test": 0}
+    found, white = [], {"train": 0, "test": 0}
     for number, stem in enumerate(stems):
         part = "test" if number >= len(stems) - n_test else "train"
-        image, mask = (decode(scenes.read(by_stem[kind][stem])) for kind in (IMAGES, MASKS))
+        pair = _Pair(stem, by_stem[IMAGES][stem], by_stem[MASKS][stem], part)
+        image, mask = (decode(scenes.read(i)) for i in (pair.image, pair.mask))
         if image.shape != mask.shape or min(image.shape[:2]) < side:
             raise DataError(
                 f"{stem} is {image.shape[1]} x {image.shape[0]} and its mask {mask.shape[1]} x {mask.shape[0]} pixels: "
                 f"expected the same, and at least {side}."
             )
+        if part == "test" and pixel_hash(image) in seen:
+            raise GeneratorError(f"The generator has learned from {stem}, which is to judge: choose another generator.")
+        white[part] += int((mask >= WHITE).sum())
+        found.append(pair)
+    if not all(white.values()):
+        raise DataError(f"The masks show no white: expected 255 where there is something, in {MASKS}/.")
+    return found
+
+
+def _write_tiles(scenes: SceneFolder, pairs: Sequence[_Pair], out: Path, side: int, name: str) -> tuple[int, int]:
+    """Cut every pair into tiles without overlap, spread evenly."""
+    counts = {"train": 0, "test": 0}
+    for pair in pairs:
+        image, mask = (decode(scenes.read(i)) for i in (pair.image, pair.mask))
         for k, (y, x) in enumerate(_corners(image.shape[0], image.shape[1], side)):
-            for kind, pixels in ((part, image), (MASKS, mask)):
-                path = out / kind / name / f"{stem}-{k:02d}.png"
+            for kind, pixels in ((pair.part, image), (MASKS, mask)):
+                path = out / kind / name / f"{pair.stem}-{k:02d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with replacing(path) as temporary:
                     Image.fromarray(pixels[y : y + side, x : x + side]).save(temporary, "PNG")
-            counts[part] += 1
+            counts[pair.part] += 1
     return counts["train"], counts["test"]
 
 
@@ -171,7 +203,7 @@ def _corners(height: int, width: int, side: int) -> list[tuple[int, int]]:
 def _tiles(root: Path, part: str, name: str) -> Pairs:
     files = sorted((root / part / name).glob("*.png"))
     images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in files])
-    masks = np.stack([np.asarray(Image.open(root / MASKS / name / path.name).convert("L")) >= 128 for path in files])
+    masks = np.stack([np.asarray(Image.open(root / MASKS / name / path.name).convert("L")) >= WHITE for path in files])
     return Pairs(images, masks)
 
 
@@ -212,7 +244,7 @@ def _synthetic(out: Path, name: str) -> Pairs:
     files = sorted((out / "synthetic" / "scenes" / name).glob("*.png"))
     images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in files])
     folder = out / "synthetic" / MASKS / name
-    return Pairs(images, np.stack([np.asarray(Image.open(folder / path.name)) >= 128 for path in files]))
+    return Pairs(images, np.stack([np.asarray(Image.open(folder / path.name)) >= WHITE for path in files]))
 
 
 def _markdown(result: dict[str, Any]) -> str:

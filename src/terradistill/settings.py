@@ -180,6 +180,12 @@ class AdapterSettings(Section):
     keep_all: float = Field(0.1, ge=0, le=1, description="share of scenes that are given all their maps")
     drop_all: float = Field(0.1, ge=0, le=1, description="share of scenes that are given none")
 
+    @model_validator(mode="after")
+    def _shares(self) -> "AdapterSettings":
+        if self.keep_all + self.drop_all > 1:
+            raise ValueError("keep_all and drop_all should not be more than 1 together")
+        return self
+
     def of(self, diffusion: DiffusionSettings) -> DiffusionSettings:
         """The settings of the loop that trains."""
         own = {"maps", "content", "widths", "map_dropout", "keep_all", "drop_all"}
@@ -304,7 +310,7 @@ class EngineSettings(Section):
 
     test_fraction: float = Field(0.2, gt=0, lt=1, description="share of the images, the last by name, that only judge")
     drawn_per_real: float = Field(1.0, gt=0, le=100, description="drawn pairs for each real one")
-    prompt: str = Field("a satellite image of roads", description="what drawn scenes are to show beside the mask")
+    prompt: str = Field("a satellite image of road", description="of drawn scenes: that of the class which tiles are")
     strength: float = Field(1.0, ge=0, le=10, description="of the masks")
     widths: tuple[Width, ...] = Field((32, 64, 128, 128), min_length=2, description="of the segmentation network")
     steps: int = Field(1200, ge=1)

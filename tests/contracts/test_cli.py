@@ -170,6 +170,7 @@ def test_a_plan_writes_nothing(
     assert not ended.value.code
     assert "Training the generator" in shown
     assert "Training a network" in shown
+    assert "Looking for" in shown
     assert "in all" in shown
     assert not (tmp_path / "run").exists()
 

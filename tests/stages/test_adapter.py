@@ -27,6 +27,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mask[10:30, 18:22] = 255
     Image.fromarray(mask).save(root / "mask.png")
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8)).save(root / "picture.png")
+    Image.fromarray(np.full((50, 50, 3), 200, np.uint8)).save(root / "other.png")
     return root
 
 
@@ -53,7 +54,9 @@ def test_strength_zero_draws_what_the_prompt_alone_draws(adapted: Path, files: P
     }.items():
         assert all(map(np.array_equal, plain, drawn(name, **more)))
     assert not all(map(np.array_equal, plain, drawn("map 1", maps={"edges": Shown(files / "mask.png", 1.0)})))
-    assert not all(map(np.array_equal, plain, drawn("picture 1", content=Shown(files / "picture.png"))))
+    first, second = (drawn(f"as {name}", content=Shown(files / f"{name}.png")) for name in ("picture", "other"))
+    assert not all(map(np.array_equal, plain, first))
+    assert not all(map(np.array_equal, first, second)), "another picture, another scene"
 
 
 def test_an_image_does_not_depend_on_the_orders_beside_it(adapted: Path, files: Path, tmp_path: Path) -> None:
@@ -61,12 +64,14 @@ def test_an_image_does_not_depend_on_the_orders_beside_it(adapted: Path, files: 
     mapped = Order("a river", "river", maps={"edges": Shown(files / "mask.png")}, content=Shown(files / "picture.png"))
     alone = td.generate([mapped], tmp_path / "a", generator, n=2, settings=tiny)
     other = Order("a forest", "forest", maps={"segmentation": Shown(files / "mask.png")}, n=5)
+    plain = td.generate([other], tmp_path / "p", generator, n=2, settings=tiny)
     among = td.generate([other, mapped], tmp_path / "b", generator, n=2, settings=tiny)
     names = [scene.name for scene in among.scenes]
     assert len(names) == 7
-    for i in range(2):
-        twin = names.index(f"river/river_{i:04d}.png")
-        assert abs(decode(alone.read(i)).astype(int) - decode(among.read(twin)).astype(int)).max() <= 1
+    for before in (alone, plain):
+        for i, scene in enumerate(before.scenes):
+            twin = decode(among.read(names.index(scene.name)))
+            assert abs(decode(before.read(i)).astype(int) - twin.astype(int)).max() <= 1
 
 
 def test_the_command_draws_after_a_map_and_keeps_every_condition(
@@ -142,3 +147,20 @@ def test_a_malformed_request_names_its_line(line: str, says: str, tmp_path: Path
     with pytest.raises(td.TerraDistillError) as found:
         read_requests(tmp_path / "r.jsonl")
     assert says in str(found.value)
+
+
+def test_folders_of_orders_never_collide(adapted: Path, tmp_path: Path) -> None:
+    orders = [Order("a river", n=1), Order("a river", n=1), Order("a river 0", n=1)]
+    made = td.generate(orders, tmp_path / "made", td.Generator.load(adapted), settings=tiny_settings())
+    assert made.classes == ("a-river-0", "a-river-1", "a-river-2")
+
+
+def test_an_adapter_that_cannot_start_leaves_nothing_behind(
+    finished: td.Distilled, drawn: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    for maps, says in (("roof", "expected any of"), ("road=nowhere", "is not there"), ("depth", "No filter")):
+        command = ["train", "adapter", str(drawn), "--generator", str(finished.run), "--maps", maps]
+        code, error = terradistill(*command, "--out", str(tmp_path / "x"), capsys=capsys, monkeypatch=monkeypatch)
+        assert code == 2
+        assert says in error.replace("\n", " ")
+        assert not (tmp_path / "x").exists()

@@ -82,7 +82,10 @@ def test_the_engine_says_what_its_pairs_are_worth(
     assert (out / "engine.json").read_text() == before
 
 
-@pytest.mark.parametrize(("kind", "says"), [("lonely", "scene9 is in one of them alone"), ("small", "at least 32")])
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [("lonely", "scene9 is in one of them alone"), ("small", "at least 32"), ("black", "show no white")],
+)
 def test_pairs_that_do_not_fit_are_one_sentence(
     finished: td.Distilled, pairs: Path, tmp_path: Path, kind: str, says: str
 ) -> None:
@@ -91,6 +94,9 @@ def test_pairs_that_do_not_fit_are_one_sentence(
     shutil.copytree(pairs, tmp_path / "p")
     if kind == "lonely":
         Image.new("RGB", (70, 100)).save(tmp_path / "p" / "images" / "scene9.png")
+    elif kind == "black":
+        for file in (tmp_path / "p" / "masks").iterdir():
+            Image.fromarray(np.asarray(Image.open(file)) // 255).save(file)  # 0 and 1
     else:
         for folder in ("images", "masks"):
             Image.new("RGB", (20, 20)).save(tmp_path / "p" / folder / "scene0.png")
@@ -98,6 +104,7 @@ def test_pairs_that_do_not_fit_are_one_sentence(
 
     with pytest.raises(td.TerraDistillError, match=says):
         data_engine(tmp_path / "p", tmp_path / "out", tiny_settings(generator=str(finished.run)))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_verdict_needs_more_than_the_spread() -> None:

@@ -53,6 +53,12 @@ def test_prompts_of_prototypes_are_written_and_drawn_from(
     tokenizer = td.Generator.load(finished.run).tokenizer
     for name, prompts in written.items():
         assert all(len(tokenizer(text).input_ids) <= tokenizer.model_max_length for text in prompts)
+        if prompt == "phrases":
+            assert any(len(text) > len(f"a satellite image of {made.scenes.readable(name)}") for text in prompts)
+        if prompt == "medoid":
+            scenes = td.open_scenes(drawn)
+            own = {text for s in scenes.scenes if scenes.classes[s.label] == name for text in s.captions}
+            assert set(prompts) <= own
         if prompt != "medoid":
             assert all(text.startswith(f"a satellite image of {made.scenes.readable(name)}") for text in prompts)
 
@@ -119,3 +125,31 @@ def test_options_of_our_own_run_to_the_end(
     settings = tiny_settings(generator=str(finished.run), finetune__steps=0, **change)
     made = td.distill(drawn, tmp_path / "run", settings, evaluate=False)
     assert len({made.scenes.read(i) for i in range(len(made.scenes))}) == 6
+
+
+def test_a_near_copy_with_nothing_to_replace_it_is_drawn_again(
+    finished: td.Distilled, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file
+
+    from terradistill.distillation import drawing
+    from terradistill.training.latents import LatentCache
+
+    plain = tiny_settings(generator=str(finished.run), finetune__steps=0, sampling__candidates=1)
+    draw, calls = drawing.sample, []
+
+    def copying(*given: object, **named: object) -> object:
+        latents = draw(*given, **named)  # type: ignore[arg-type]
+        calls.append(len(latents))
+        if len(calls) == 1:
+            latents[0] = LatentCache.load(tmp_path / "run" / "latents" / "train.safetensors").means()[0]
+        return latents
+
+    monkeypatch.setattr(drawing, "sample", copying)
+    run = td.distill(drawn, tmp_path / "run", plain, evaluate=False).run
+    assert calls[0] == 6
+    assert calls[1:], "the copy was drawn again"
+    rows = [json.loads(line) for line in (run / "distilled" / "metadata.jsonl").read_text().splitlines()]
+    kept = load_file(run / "latents" / "distilled.safetensors")
+    assert [row["seed"] for row in rows] == kept["seed"].tolist()
+    assert len(set(kept["seed"].tolist())) == 6

@@ -37,7 +37,7 @@ def bench_scoreboard(
         str, typer.Option("--methods", help="Presets, `default`, and kinds of real images.")
     ] = "default,dpd,text,random,medoid,herding,full",
     sets: Annotated[int, typer.Option("--seeds", min=1, help="Sets drawn of each method.")] = 3,
-    trainings: Annotated[int, typer.Option("--trainings", min=1, help="Trainings on each set.")] = 1,
+    trainings: Annotated[int, typer.Option("--trainings", min=1, help="Trainings on each set.")] = 2,
     preset: Preset = None,
     config: Config = None,
     set_: Set = None,

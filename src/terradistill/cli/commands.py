@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -204,7 +205,8 @@ def audit(
     with console.Rich() as reporter:
         found = run(scenes, against, out, settings, reporter=reporter)
     console.print_audit(found)
-    console.print_made({"audit": out / "audit.json", "most alike": out / "audit.png"})
+    pictures = {} if hide_real else {"most alike": out / "audit.png"}
+    console.print_made({"audit": out / "audit.json", **pictures})
 
 
 @app.command()
@@ -230,8 +232,9 @@ def studio(
 
     with opened(settings.generator, port=port, browser=not no_browser, settings=settings) as address:
         console.print_address(address)
-        while True:
-            sleep(3600)
+        with suppress(KeyboardInterrupt):
+            while True:
+                sleep(3600)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from terradistill.cli.options import (
     SplitFile,
     settings_from,
 )
+from terradistill.errors import ConfigError
 
 app = typer.Typer(help="Check or prepare a scene dataset.", no_args_is_help=True)
 
@@ -85,6 +86,8 @@ def data_caption(
     hardware = find_hardware()
     open_scenes(data)  # a mistyped name is found before a model is fetched
     captioner = Captioner.load(model, hardware.device, bf16=hardware.bf16, instruction=instruction or INSTRUCTION)
+    if instruction and not captioner.instruction:
+        raise ConfigError(f"{model} describes what it sees and cannot be asked: leave --prompt out.")
     with console.Rich() as reporter:
         reporter.start("Describing scenes")
         write_captions(data, out, captioner, batch_size=batch_size, progress=reporter.progress)

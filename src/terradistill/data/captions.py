@@ -1,7 +1,7 @@
 """Captions: what people wrote of a scene, or a template filled with what is known of it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from string import Formatter
 
@@ -15,12 +15,15 @@ MOST_OPTIONAL = 6  # parts in brackets: each doubles the captions
 _OPTIONAL = re.compile(r"\[([^\[\]]*)\]")
 
 
-def captions_of(folder: SceneFolder, template: str) -> list[list[str]]:
+def captions_of(
+    folder: SceneFolder, template: str, metadata: Sequence[Mapping[str, float]] | None = None
+) -> list[list[str]]:
     """All captions of each scene, at least one.
 
     Args:
         folder: scenes.
         template: used for a scene without captions of its own, in every variant; see `class_prompt`.
+        metadata: what is known of each scene, in place of its own; as it is resized, its metres a pixel are others.
 
     Returns:
         One list a scene, in the folder's order; of a template, the longest variant first.
@@ -29,13 +32,16 @@ def captions_of(folder: SceneFolder, template: str) -> list[list[str]]:
         ConfigError: the template is malformed, or asks for a number that is unknown.
     """
     _check(template)
+    known = [scene.metadata for scene in folder.scenes] if metadata is None else metadata
     return [
-        list(scene.captions) or _variants(folder, template, folder.classes[scene.label], scene.metadata)
-        for scene in folder.scenes
+        list(scene.captions) or _variants(folder, template, folder.classes[scene.label], row)
+        for scene, row in zip(folder.scenes, known, strict=True)
     ]
 
 
-def class_prompt(folder: SceneFolder, class_name: str, template: str) -> str:
+def class_prompt(
+    folder: SceneFolder, class_name: str, template: str, metadata: Mapping[str, float] | None = None
+) -> str:
     """The template filled for a whole class, with all that is known of it.
 
     Args:
@@ -44,12 +50,22 @@ def class_prompt(folder: SceneFolder, class_name: str, template: str) -> str:
         template: text with {class} and perhaps {gsd} (metres), {month} and other metadata fields. Parts in brackets,
             such as ``a satellite image [of {class}] [at {gsd} m]``, are left out where a number in them is unknown,
             and at random while training (DiffusionSat).
+        metadata: what is known of all its scenes; see `shared_metadata`.
 
     Raises:
         ConfigError: see `captions_of`.
     """
     _check(template)
-    return _variants(folder, template, class_name, {})[0]
+    return _variants(folder, template, class_name, metadata or {})[0]
+
+
+def shared_metadata(folder: SceneFolder, rows: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """The numbers that all scenes of a class have in common, for each class of a folder; `rows` are of its scenes."""
+    shared: list[dict[str, float] | None] = [None] * len(folder.classes)
+    for scene, row in zip(folder.scenes, rows, strict=True):
+        before = shared[scene.label]
+        shared[scene.label] = dict(row) if before is None else dict(before.items() & row.items())
+    return [row or {} for row in shared]
 
 
 def _check(template: str) -> None:
@@ -89,8 +105,8 @@ def _variants(folder: SceneFolder, template: str, class_name: str, metadata: Map
             choices.append(("",) if filled is None else (filled, ""))
         elif filled is None:
             raise ConfigError(
-                f"The caption template {template!r} asks for a number that is unknown of {folder.info.name!r}: give it "
-                "in dataset.json or metadata.jsonl, or put that part in brackets."
+                f"The caption template {template!r} asks for a number that is unknown of {folder.info.name!r}, or not "
+                "the same for a whole class: give it in dataset.json or metadata.jsonl, or put that part in [brackets]."
             )
         else:
             choices.append((filled,))

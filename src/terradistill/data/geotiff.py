@@ -7,8 +7,9 @@ from importlib.util import find_spec
 from io import BytesIO
 from typing import Any
 
+from terradistill.data.images import TIFF_MAGIC
+
 METRES_A_DEGREE = 111_320.0  # along a meridian
-_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 DATE, GEO_KEYS = 306, 34735  # tags of TIFF and GeoTIFF
 _DATE = re.compile(r"(\d{4})[:\-](\d{2})[:\-](\d{2})")
 
@@ -22,7 +23,7 @@ def metadata_of(data: bytes) -> dict[str, float]:
     Returns:
         Some of lon, lat, gsd_m, year, month, day; without `rasterio` the date alone.
     """
-    if not data.startswith(_MAGIC):
+    if not data.startswith(TIFF_MAGIC):
         return {}
     from tifffile import TiffFile, TiffFileError
 

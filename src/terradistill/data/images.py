@@ -23,7 +23,7 @@ MAX_PIXELS = 89_478_485  # a quarter of a GiB of RGB, where Pillow begins to war
 STRETCH_PERCENTILES = (2.0, 98.0)
 BATCH = 512  # images in flight while a folder is read: bounds the memory
 
-_TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 
 def is_scene_file(name: str) -> bool:
@@ -74,7 +74,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
             f"The image has more than the {MAX_PIXELS} pixels that are accepted; cut it into tiles."
         ) from error
     except UnidentifiedImageError as error:
-        if data.startswith(_TIFF_MAGIC):
+        if data.startswith(TIFF_MAGIC):
             return _decode_tiff(data)
         raise DataError("The file is no image in a known format (JPEG, PNG, WebP, TIFF, BMP, GIF).") from error
     except Exception as error:  # damaged files make Pillow's parsers raise nearly anything

@@ -3,6 +3,7 @@
 A map is uint8, 0 where there is nothing: grey (H, W), or coloured (H, W, 3) for a segmentation.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from terradistill.data.detectors import DETECTORS, load_detector
-from terradistill.data.images import load_pixels, n_threads
+from terradistill.data.images import n_threads
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.errors import ConfigError, DataError
@@ -119,6 +120,20 @@ def _drawing(name: str, source: str | None) -> Callable[[Array], Array]:
     return ANNOTATORS[name]
 
 
+def require_maps(names: Sequence[str]) -> None:
+    """What would be refused after hours is refused now: see `parse_maps`, `require_annotators`, `load_maps`."""
+    for name, source in parse_maps(names).items():
+        if isinstance(source, Path):
+            _require_folder(name, source)
+        elif source is None:
+            require_annotators()
+
+
+def _require_folder(name: str, folder: Path) -> None:
+    if not folder.is_dir():
+        raise DataError(f"The folder {folder} of the map {name!r} is not there: give one with a file for each scene.")
+
+
 def require_annotators() -> None:
     """Make sure that the filters are there.
 
@@ -134,7 +149,7 @@ def require_annotators() -> None:
 def load_maps(
     scenes: SceneFolder,
     wanted: Mapping[str, Source],
-    resolution: int,
+    pixels: Array,
     out: Path,
     progress: Progress | None = None,
 ) -> Array:
@@ -143,7 +158,7 @@ def load_maps(
     Args:
         scenes: checked scenes.
         wanted: as `parse_maps` gives them; a grey map has one plane, a segmentation three.
-        resolution: side of the scenes that they belong to, pixels.
+        pixels: the scenes, uint8 (N, resolution, resolution, 3).
         out: the `.npy` file.
         progress: called with scenes done and scenes in all.
 
@@ -151,19 +166,19 @@ def load_maps(
         ConfigError: a filter is wanted and scikit-image is not installed.
         DataError: a scene has no file in a given folder.
     """
+    resolution = pixels.shape[1]
     given = {name: _files(name, source, scenes) for name, source in wanted.items() if isinstance(source, Path)}
     key = sha256(repr((scenes.fingerprint, sorted(map(str, wanted.items())), resolution)).encode()).hexdigest()
     key_file = out.with_name(out.name + ".key")
     if out.is_file() and key_file.is_file() and key_file.read_text() == key:
         return np.asarray(np.load(out, mmap_mode="r"))
-    pixels = load_pixels(scenes, resolution, out.with_name(f"pixels-for-{out.name}"))
     drawn_by = {name: _drawing(name, source) for name, source in wanted.items() if not isinstance(source, Path)}
 
     def of(index: int) -> Array:
         planes = []
         for name in wanted:
             if name in given:
-                drawn = read_map(given[name][index], name, (resolution, resolution))
+                drawn = read_map(given[name][index], name, resolution)
             else:
                 drawn = drawn_by[name](np.asarray(pixels[index]))
             planes.append(drawn[None] if drawn.ndim == 2 else drawn.transpose(2, 0, 1))
@@ -182,35 +197,38 @@ def load_maps(
     return np.asarray(np.load(out, mmap_mode="r"))
 
 
-def read_map(path: Path, name: str, shape: tuple[int, int]) -> Array:
-    """A map from an image file at the size (height, width) of its scene: grey, or colours for a segmentation.
+def read_map(path: Path, name: str, side: int) -> Array:
+    """A map from an image file: its central square, as that of its scene, at a side: grey, or colours (segmentation).
 
     Raises:
         DataError: the file is no image.
     """
     try:
         with Image.open(path) as image:
-            image.draft("RGB", None)
             drawn = image.convert("RGB" if name == "segmentation" else "L")
-            kind = Image.Resampling.NEAREST if name == "segmentation" else Image.Resampling.BOX
-            return np.asarray(drawn.resize(shape[::-1], kind))
     except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"The map {path} cannot be read ({error}): give a PNG or JPEG file.") from error
+    short = min(drawn.size)
+    left, top = (drawn.width - short) // 2, (drawn.height - short) // 2
+    drawn = drawn.crop((left, top, left + short, top + short))
+    kind = Image.Resampling.NEAREST if name == "segmentation" else Image.Resampling.BOX
+    return np.asarray(drawn.resize((side, side), kind))
 
 
 def _files(name: str, folder: Path, scenes: SceneFolder) -> list[Path]:
     """The map file of each scene: by its path without the ending, else by its bare name where that is unique."""
-    if not folder.is_dir():
-        raise DataError(f"The folder {folder} of the map {name!r} is not there: give one with a file for each scene.")
+    _require_folder(name, folder)
     files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")]
     by_path = {str(PurePosixPath(*path.relative_to(folder).with_suffix("").parts)): path for path in files}
     by_name: dict[str, list[Path]] = {}
     for path in files:
         by_name.setdefault(path.stem, []).append(path)
+    bare = Counter(PurePosixPath(scene.name).stem for scene in scenes.scenes)
     found = []
     for scene in scenes.scenes:
         stem = str(PurePosixPath(scene.name).with_suffix(""))
-        alone = by_name.get(stem.rsplit("/", 1)[-1], [])
+        name_alone = PurePosixPath(scene.name).stem
+        alone = by_name.get(name_alone, []) if bare[name_alone] == 1 else []
         if stem in by_path or len(alone) == 1:
             found.append(by_path.get(stem) or alone[0])
         else:
@@ -244,7 +262,10 @@ def annotate(data: str | Path, names: Sequence[str], out: Path, progress: Progre
     def draw(index: int) -> None:
         stem = PurePosixPath(scenes.scenes[index].name).with_suffix(".png")
         left = [name for name in wanted if not (out / name / stem).exists()]
-        image = decode(scenes.read(index)) if left else None
+        try:
+            image = decode(scenes.read(index)) if left else None
+        except DataError as error:
+            raise DataError(f"{scenes.scenes[index].name}: {error}") from error
         for name in left:
             path = out / name / stem
             with replacing(path) as part:

@@ -5,7 +5,7 @@ It finds what it looks for and proves nothing about the rest: an audit, not a gu
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
+from torch import nn
 
 from terradistill.data.check import check_scenes
 from terradistill.data.images import load_pixels
@@ -23,7 +24,7 @@ from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import load_split
 from terradistill.distillation.scoreboard import learned_by
-from terradistill.distillation.teacher import trained_network
+from terradistill.distillation.teacher import teacher_network, trained_network
 from terradistill.distillation.work import Work
 from terradistill.errors import DataError
 from terradistill.evaluation.copies import BANDS, SIDE, likeness
@@ -71,15 +72,15 @@ def audit(
     """
     settings, reporter, out = settings or Settings(), reporter or Silent(), Path(out)
     judged = open_scenes(scenes)  # unchecked: a picture that occurs twice is looked at twice
-    real, _ = check_scenes(open_scenes(against))
+    real, found = check_scenes(open_scenes(against))
     odd = sorted(set(judged.classes) - set(real.classes))
     if odd:
         raise DataError(f"{against} has no class {odd[0]!r}, which {scenes} has: give the data that it was made from.")
-    member = _members(Path(scenes), real, settings)
+    member = _members(Path(scenes), real, found.dropped, settings)
     reporter.start(TITLE)
     began = time.monotonic()
     with TemporaryDirectory() as cache:
-        found = _examined(
+        result = _examined(
             _Side.of(judged, Path(cache) / "made.npy"),
             _Side.of(real.subset(np.flatnonzero(member)), Path(cache) / "learned.npy"),
             _Side.of(real.subset(np.flatnonzero(~member)), Path(cache) / "unseen.npy"),
@@ -88,8 +89,8 @@ def audit(
             find_hardware(settings.precision),
             reporter.progress,
         )
-    reporter.end(TITLE, time.monotonic() - began, _note(found))
-    return found
+    reporter.end(TITLE, time.monotonic() - began, _note(result))
+    return result
 
 
 def audit_stage(work: Work) -> None:
@@ -106,6 +107,7 @@ def audit_stage(work: Work) -> None:
             work.settings,
             work.hardware,
             stage.progress,
+            teacher_network(work) if (run / "teacher").exists() else None,
         )
         stage.note = _note(found)
 
@@ -130,23 +132,31 @@ class _Side:
 
 
 def _examined(
-    made: _Side, learned: _Side, unseen: _Side, out: Path, settings: Settings, hardware: Hardware, progress: Progress
+    made: _Side,
+    learned: _Side,
+    unseen: _Side,
+    out: Path,
+    settings: Settings,
+    hardware: Hardware,
+    progress: Progress,
+    network: nn.Module | None = None,
 ) -> dict[str, Any]:
     """What `audit.json` holds; written, with the picture, into a folder."""
     hidden = settings.export.hide_real
     _require_comparable(made.scenes, learned.scenes, unseen.scenes)
-    network = trained_network(
-        learned.pixels,
-        learned.scenes.labels,
-        len(learned.scenes.classes),
-        SIDE,
-        hardware,
-        seed=derive(settings.seed, "audit"),
-        recipe=settings.evaluation,
-    )
+    if network is None:
+        network = trained_network(
+            learned.pixels,
+            learned.scenes.labels,
+            len(learned.scenes.classes),
+            SIDE,
+            hardware,
+            seed=derive(settings.seed, "audit"),
+            recipe=settings.evaluation,
+        )
     features = partial(embed, network, resolution=SIDE, device=hardware.device, bf16=hardware.bf16)
-    rows, twins = [dict[str, Any]()] * len(made.scenes), np.zeros(len(made.scenes), np.int64)
-    limits: dict[str, dict[str, float]] = {}
+    rows, nearest = [dict[str, Any]()] * len(made.scenes), np.zeros(len(made.scenes), np.int64)
+    limits: dict[str, dict[str, float | int]] = {}
     told: list[tuple[NDArray[np.bool_], torch.Tensor]] = []
     published: dict[str, list[float]] = {"made": [], "unseen": []}
     for number, name in enumerate(made.scenes.classes):
@@ -154,11 +164,11 @@ def _examined(
         inside, real = learned.of_class(name)
         _, others = unseen.of_class(name, CALIBRATED_BY)
         found = neighbours_of(images, real, others, features)
-        limits[name] = _by_band(found.limits) | {"cosine": round(found.cosine_limit, 4)}
+        limits[name] = _by_band(found.limits) | {"cosine": round(found.cosine_limit, 4), "twins": found.n_twins}
         names = [scene.sha256 if hidden else scene.name for scene in (learned.scenes.scenes[i] for i in inside)]
         for i, row in zip(here, _rows(found, names), strict=True):
             rows[i] = {"file_name": made.scenes.scenes[i].name, **row}
-        twins[here] = inside[found.excess[2].numpy()]
+        nearest[here] = inside[found.excess[2].numpy()]
         published["made"] += found.ssim.mean(1).tolist()
         if len(others):
             some = others[np.unique(np.linspace(0, len(others) - 1, max(len(images), 10)).astype(int))]
@@ -176,8 +186,10 @@ def _examined(
         "images": rows,
     }
     out.mkdir(parents=True, exist_ok=True)
-    if not hidden:
-        _picture(rows, made.pixels, learned.pixels, twins, out / "audit.png")
+    if hidden:
+        (out / "audit.png").unlink(missing_ok=True)  # of an earlier call
+    else:
+        _picture(rows, made.pixels, learned.pixels, nearest, out / "audit.png")
     write_text(out / "audit.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")
     return result
 
@@ -217,10 +229,11 @@ def _note(found: dict[str, Any]) -> str:
     return f"{len(found['flagged'])} of {found['scenes']} flagged"
 
 
-def _members(scenes: Path, real: SceneFolder, settings: Settings) -> NDArray[np.bool_]:
+def _members(scenes: Path, real: SceneFolder, dropped: Collection[str], settings: Settings) -> NDArray[np.bool_]:
     learned = learned_by(scenes)
     if not learned and settings.data.split_file is not None:
-        learned = frozenset(scene.sha256 for scene in load_split(settings.data.split_file, real)[0].scenes)
+        train, _ = load_split(settings.data.split_file, real, dropped=dropped)
+        learned = frozenset(scene.sha256 for scene in train.scenes)
     return np.array([not learned or scene.sha256 in learned for scene in real.scenes])
 
 
@@ -235,10 +248,14 @@ def _membership(told: list[tuple[NDArray[np.bool_], torch.Tensor]]) -> dict[str,
     member = np.concatenate([each for each, _ in told])
     # Likenesses of different classes are made comparable by their ranks within the class.
     scores = np.concatenate([value.argsort(0).argsort(0).numpy() / len(value) for _, value in told])
-    rng = numpy_generator(0, "membership")
+    rng, sides = numpy_generator(0, "membership"), (np.flatnonzero(member), np.flatnonzero(~member))
     auc: dict[str, Any] = {}
     for band, name in enumerate(BANDS):
-        draws = [_auc(member, scores[:, band], rng.integers(0, len(member), len(member))) for _ in range(DRAWS)]
+        # Each side by itself, or a draw of a small one could hold none of it.
+        draws = [
+            _auc(member, scores[:, band], np.concatenate([rng.choice(side, len(side)) for side in sides]))
+            for _ in range(DRAWS)
+        ]
         auc[name] = {
             "auc": round(float(roc_auc_score(member, scores[:, band])), 4),
             "interval": [round(float(q), 4) for q in np.quantile(draws, [0.025, 0.975])],

@@ -31,14 +31,15 @@ from terradistill.distillation.scoreboard import coreset, labelled, pick
 from terradistill.distillation.teacher import SIDE as TAUGHT_AT
 from terradistill.distillation.teacher import teach, teacher_network
 from terradistill.distillation.work import Work, open_work
-from terradistill.errors import RunError
+from terradistill.errors import ConfigError, RunError
 from terradistill.evaluation.harness import Labelled, Row, score_method, with_references
 from terradistill.evaluation.recipe import probabilities
+from terradistill.models.downstream import named_network
 from terradistill.models.generator import LEARNED_FROM, learned_from
 from terradistill.report.table import write_table
 from terradistill.run import Reporter, Run, Silent, write_text
 from terradistill.seeding import derive
-from terradistill.settings import Settings
+from terradistill.settings import EvaluationSettings, Settings
 
 SOFT = "+soft"  # after a method's name: its images with a teacher's labels
 SettingsOf = Callable[[str], Settings]
@@ -58,7 +59,7 @@ def compare(
     methods: Sequence[str],
     ipcs: Sequence[int],
     n_sets: int = 3,
-    trainings: int = 1,
+    trainings: int = 2,
     captions: Path | None = None,
     command: str = "",
     reporter: Reporter | None = None,
@@ -92,14 +93,20 @@ def compare(
     """
     reporter, kept = reporter or Silent(), out / "scores.json"
     common = settings_of("default")
-    # Networks may be added to a table; all else would make rows that cannot be compared.
-    recipe = common.evaluation.model_dump(mode="json", exclude={"networks", "methods", "n_seeds"})
+    # Networks and sizes may be added to a table, as boards of their own; all else makes rows that cannot be compared.
+    boards = {"networks", "methods", "n_seeds", "pretrained", "resolution"}
+    recipe = common.evaluation.model_dump(mode="json", exclude=boards)
     recipe |= {"sets": n_sets, "trainings": trainings, "seed": common.seed}
     before: list[Row] = json.loads(kept.read_text()) if kept.exists() else []
     rows = [row for row in before if row["recipe"] == recipe]
-    for source in data:
+    names = [open_scenes(source, captions=captions).info.name for source in data]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(
+            f"Two of {', '.join(data)} are called {twice[0]!r}: give them different names in their dataset.json."
+        )
+    for source, name in zip(data, names, strict=True):
         opened = partial(_opened, source, captions=captions, reporter=reporter)
-        name = open_scenes(source, captions=captions).info.name
         room = out / (re.sub(r"[^\w.-]+", "-", name).strip(".-") or "data")
         synthetic = sorted({method.removesuffix(SOFT) for method in methods} - set(real_methods()))
         given = [settings_of(method).generator for method in synthetic]
@@ -110,9 +117,10 @@ def compare(
                 plain = method.removesuffix(SOFT)
                 for ipc in ipcs if plain != "full" else [None]:
                     key: dict[str, Any] = {"dataset": name, "method": method, "ipc": ipc}
-                    key["pretrained"] = common.evaluation.pretrained
-                    done = {row["network"] for row in rows if key.items() <= row.items()}
-                    left = [network for network in common.evaluation.networks if network not in done]
+                    key["resolution"] = common.evaluation.resolution or exam.resolution
+                    done = {(row["network"], row["pretrained"]) for row in rows if key.items() <= row.items()}
+                    asked = common.evaluation
+                    left = [each for each in asked.networks if _named(each, asked) not in done]
                     if not left:
                         continue
                     if plain in real_methods() or ipc is None:
@@ -126,11 +134,15 @@ def compare(
                         n_bytes += sum(each.soft.nbytes for each in sets[:1] if each.soft is not None)
                     for network in left:
                         row = _score(exam, sets, key | {"network": network}, common, n_sets * trainings)
-                        rows = with_references([*rows, row | {"bytes": n_bytes, "recipe": recipe}])
+                        rows = with_references([*rows, row | {"bytes": n_bytes, "recipe": recipe, "command": command}])
                         write_text(kept, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
-                        write_table(rows, out, command)
-    write_table(rows, out, command)  # rows of an earlier call may be all there are
+                        write_table(rows, out)
+    write_table(rows, out)  # rows of an earlier call may be all there are
     return rows
+
+
+def _named(network: str, evaluation: EvaluationSettings) -> tuple[str, bool]:
+    return named_network(network, pretrained=evaluation.pretrained)
 
 
 @contextmanager
@@ -226,6 +238,7 @@ def _rded_sets(exam: Work, train: Labelled, ipc: int, n_sets: int) -> list[Label
                 ipc,
                 network,
                 side,
+                seen_at=TAUGHT_AT,
                 seed=derive(exam.settings.seed, "rded", i),
                 device=exam.hardware.device,
             )

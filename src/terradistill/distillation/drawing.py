@@ -1,6 +1,8 @@
 """The stages of the main job that choose and draw, each from files to files: prototypes, candidates, export."""
 
 import json
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from terradistill.distillation.prototypes import Prototypes, choose_prototypes, 
 from terradistill.distillation.work import Work
 from terradistill.models.generator import Generator
 from terradistill.models.latent_classifier import LatentClassifier
+from terradistill.run import Progress
 from terradistill.sampling.guidance import PROTOTYPE_GUIDANCES, classifier_free
 from terradistill.sampling.refinement import refine
 from terradistill.sampling.sampler import Guidance, Request, decoded, sample
@@ -27,7 +30,7 @@ from terradistill.seeding import derive, noise
 from terradistill.training.classifier import embed, predict
 
 SHOWN = 200  # scenes of a class in the report's picture of the clusters
-COPY_TRIES = 4  # choices, each without the near-copies of those before
+REDRAWS = 3  # of candidates that are near-copies
 
 
 def prototypes(work: Work) -> None:
@@ -87,11 +90,10 @@ def _prompts(work: Work, clusters: NDArray[np.int64]) -> list[list[str]]:
     settings, of_class = work.settings, work.prompts()
     if settings.prototypes.prompt == "class":
         return [[prompt] * settings.ipc for prompt in of_class]
-    captions = work.captions()
     said: list[list[str]] = [[] for _ in range(len(of_class) * settings.ipc)]
-    for texts, label, cluster in zip(captions, work.train.labels, clusters, strict=True):
-        if cluster >= 0:  # a scene's first caption is its class's prompt
-            said[label * settings.ipc + cluster] += texts[1:]
+    for scene, cluster in zip(work.train.scenes, clusters, strict=True):
+        if cluster >= 0:
+            said[scene.label * settings.ipc + cluster] += scene.captions
     if not any(said):
         work.run.say("the scenes have no captions of their own, so every prompt is the class's")
     tokenizer = work.generator().tokenizer
@@ -145,70 +147,105 @@ def candidates(work: Work) -> None:
             seeds = [derive(settings.seed, "jitter", c, k) for c in work.train.classes for k in range(settings.ipc)]
             targets = targets + noise(seeds, targets.shape[1:]) / targets[0].numel() ** 0.5
         # Everything from here on is R rows a prototype, side by side.
-        rows = np.repeat(np.arange(len(targets)), wanted.candidates)
-        prompts = prototype_prompts(work)
-        distinct = list(dict.fromkeys(prompts))
-        text = generator.embed([*distinct, ""])
-        known = known_numbers(work, generator)
-        request = Request(
-            text=text[:-1],
-            prompt_of=torch.tensor([distinct.index(prompts[row]) for row in rows]),
-            seeds=candidate_seeds(work),
-            metadata=known[prototype_indices(work).ravel()[rows]] if known is not None else None,
-            start=targets[rows] if wanted.start == "prototype" else None,
-            strength=wanted.strength,
+        rows, seeds = np.repeat(np.arange(len(targets)), wanted.candidates), candidate_seeds(work)
+        draw = partial(_drawn, work, generator, targets)
+        drawn = draw(rows, seeds, stage.progress)
+        kept, latents, copies = _chosen(
+            work, generator, drawn, labels, seeds, lambda i: draw(rows[i], [seeds[k] for k in i])
         )
-        guide = PROTOTYPE_GUIDANCES[wanted.prototype_guidance]
-        guidances: list[Guidance] = [
-            classifier_free(wanted.cfg_scale, text[-1:]),
-            guide(targets[rows], generator.parameterisation, wanted.prototype_scale, wanted.prototype_until),
-        ]
-        drawn = sample(
-            generator,
-            request,
-            steps=wanted.steps,
-            hardware=work.hardware,
-            scheduler=wanted.scheduler,
-            guidances=guidances,
-            batch_size=wanted.batch_size,
-            progress=stage.progress,
-        )
-        kept, latents, copies = _chosen(work, generator, drawn, labels)
         scores = margins(predict(judge(work), latents, work.hardware), torch.as_tensor(labels))
+        kept_seeds = torch.tensor([seeds[k] for k in kept])
         with stage.writes("latents/distilled.safetensors") as path:
-            save_file({"latents": latents, "margin": scores, "candidate": kept}, path)
+            save_file({"latents": latents, "margin": scores, "candidate": kept, "seed": kept_seeds}, path)
         right = float((scores > 0).float().mean())
         stage.note = f"{len(kept)} of {len(drawn)} kept, {right:.0%} of them judged as their class"
         if copies:
             stage.note += f", {copies} of them near-copies of train scenes"
 
 
-def _chosen(work: Work, generator: Generator, drawn: Tensor, labels: NDArray[np.int64]) -> tuple[Tensor, Tensor, int]:
+def _drawn(
+    work: Work,
+    generator: Generator,
+    targets: Tensor,
+    rows: NDArray[np.int64],
+    seeds: Sequence[int],
+    progress: Progress | None = None,
+) -> Tensor:
+    """Latents for prototypes by number, each from its own seed: float32 (len(rows), C, h, w)."""
+    wanted, prompts, known = work.settings.sampling, prototype_prompts(work), known_numbers(work, generator)
+    distinct = list(dict.fromkeys(prompts))
+    text = generator.embed([*distinct, ""])
+    request = Request(
+        text=text[:-1],
+        prompt_of=torch.tensor([distinct.index(prompts[row]) for row in rows]),
+        seeds=seeds,
+        metadata=known[prototype_indices(work).ravel()[rows]] if known is not None else None,
+        start=targets[rows] if wanted.start == "prototype" else None,
+        strength=wanted.strength,
+    )
+    guide = PROTOTYPE_GUIDANCES[wanted.prototype_guidance]
+    guidances: list[Guidance] = [
+        classifier_free(wanted.cfg_scale, text[-1:]),
+        guide(targets[rows], generator.parameterisation, wanted.prototype_scale, wanted.prototype_until),
+    ]
+    return sample(
+        generator,
+        request,
+        steps=wanted.steps,
+        hardware=work.hardware,
+        scheduler=wanted.scheduler,
+        guidances=guidances,
+        batch_size=wanted.batch_size,
+        progress=progress,
+    )
+
+
+def _chosen(
+    work: Work,
+    generator: Generator,
+    drawn: Tensor,
+    labels: NDArray[np.int64],
+    seeds: list[int],
+    draw: Callable[[NDArray[np.int64]], Tensor],
+) -> tuple[Tensor, Tensor, int]:
     """Which candidates are kept, their latents (refined, where that is asked for), and how many are near-copies.
 
-    A near-copy of a train scene is barred and the choice made anew, a few times; where all candidates of a prototype
-    are barred one of them stays, and is counted.
+    A near-copy of a train scene is barred and the choice made anew, until nothing new is found; what was barred is then
+    drawn again from other seeds, a few times. What is a near-copy even so stays, and is counted.
     """
-    wanted, classes = work.settings.sampling, len(work.train.classes)
-    model, groups = judge(work), torch.as_tensor(labels)
-    scores = margins(predict(model, drawn, work.hardware), groups.repeat_interleave(wanted.candidates))
-    features = embed(model, drawn, work.hardware).unflatten(0, (classes, -1))
-    means = _class_means(work, model)
-    original, barred = Originality(work), torch.zeros(len(drawn), dtype=torch.bool)
-    for _ in range(COPY_TRIES):
-        if wanted.selection == "margin":
-            kept = best_of(scores - barred * 1e6, wanted.candidates)
-        else:
-            places = herding(features, means, work.settings.ipc, barred.unflatten(0, (classes, -1))).sort(1).values
-            kept = (places + torch.arange(classes)[:, None] * features.shape[1]).flatten()
-        latents = _refined(work, drawn[kept], groups, means)
-        if not wanted.avoid_copies or wanted.candidates == 1:
-            return kept, latents, 0
-        copies = original.copies(decoded(generator, latents, work.hardware), labels)
-        if not copies.any() or barred[kept[copies]].all():
-            break
-        barred[kept[copies]] = True
+    wanted, groups, model = work.settings.sampling, torch.as_tensor(labels), judge(work)
+    means, original = _class_means(work, model), Originality(work)
+    barred = torch.zeros(len(drawn), dtype=torch.bool)
+    for redrawn in range(REDRAWS + 1):
+        scores = margins(predict(model, drawn, work.hardware), groups.repeat_interleave(wanted.candidates))
+        features = embed(model, drawn, work.hardware).unflatten(0, (len(means), -1))
+        while True:
+            kept = _picked(work, scores, features, means, barred)
+            latents = _refined(work, drawn[kept], groups, means)
+            if not wanted.avoid_copies:
+                return kept, latents, 0
+            copies = original.copies(decoded(generator, latents, work.hardware), labels)
+            if not copies.any():
+                return kept, latents, 0
+            if barred[kept[copies]].all():  # nothing else is left to choose from
+                break
+            barred[kept[copies]] = True
+        if redrawn < REDRAWS:
+            again = np.flatnonzero(barred.numpy())
+            for k in again:
+                seeds[k] = derive(work.settings.seed, "again", seeds[k])
+            drawn[again] = draw(again)
+            barred[:] = False
     return kept, latents, int(copies.sum())
+
+
+def _picked(work: Work, scores: Tensor, features: Tensor, means: Tensor, barred: Tensor) -> Tensor:
+    """Places of the kept candidates, class after class: int64 (n_classes * ipc,)."""
+    wanted, classes = work.settings.sampling, len(means)
+    if wanted.selection == "margin":
+        return best_of(scores - barred * 1e6, wanted.candidates)
+    places = herding(features, means, work.settings.ipc, barred.unflatten(0, (classes, -1))).sort(1).values
+    return (places + torch.arange(classes)[:, None] * features.shape[1]).flatten()
 
 
 def _class_means(work: Work, model: LatentClassifier) -> Tensor:
@@ -249,7 +286,7 @@ def export(work: Work) -> None:
         chosen = load_file(run / "latents" / "distilled.safetensors")
         images = decoded(generator, chosen["latents"], work.hardware)
         labels = np.repeat(np.arange(len(work.train.classes)), settings.ipc)
-        prompts, seeds = prototype_prompts(work), candidate_seeds(work)
+        prompts = prototype_prompts(work)
         info, known = work.train.info, work.metadata()
         # Of each image, the prototype that it was led to.
         prototype = (chosen["candidate"] // settings.sampling.candidates).tolist()
@@ -258,14 +295,14 @@ def export(work: Work) -> None:
         rows = [
             {
                 "prompt": prompts[prototype[place]],
-                "seed": seeds[int(candidate)],
+                "seed": int(seed),
                 "prototype": prototype[place] % settings.ipc,
                 "candidate": int(candidate) % settings.sampling.candidates,
                 "margin": round(float(margin), 4),
                 **({"gsd_m": gsd_m[place]} if gsd_m[place] else {}),
             }
-            for place, (label, candidate, margin) in enumerate(
-                zip(labels, chosen["candidate"], chosen["margin"], strict=True)
+            for place, (candidate, margin, seed) in enumerate(
+                zip(chosen["candidate"], chosen["margin"], chosen["seed"], strict=True)
             )
         ]
         with stage.writes("distilled") as folder:

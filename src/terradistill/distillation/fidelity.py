@@ -54,8 +54,8 @@ def fidelity(
         reporter: told of progress.
 
     Returns:
-        `made` and `floor`, the latter for as many random real scenes a class that may be learned from. Each holds
-        `kid`, `fid`, `precision`, `recall`, `density` and `coverage` against the test split, and
+        `made` and `floor`, the latter for as many random test scenes a class (half of a class's at most). Each holds
+        `kid`, `fid`, `precision`, `recall`, `density` and `coverage` against the other test scenes, and
         `intra_class_coverage` of the train split. With `clip`, `clip_score` (100 · mean cosine with the own class's
         prompt) and `zero_shot_oa` too.
 
@@ -67,20 +67,31 @@ def fidelity(
     with closing(work.run):
         cache, words = work.run / "cache", Clip.load(clip, work.hardware.device) if clip else None
         side = SIDE if network == "own" else max(scene.height for scene in judged.scenes)
-        made = labelled(judged, side, cache, "judged")
-        train, test = (
-            labelled(side_, side, cache, name) for side_, name in ((work.train, "train"), (work.test, "test"))
+        made, test, train = (
+            labelled(scenes_, side, cache, name)
+            for scenes_, name in ((judged, "judged"), (work.test, "test"), (work.train, "train"))
         )
+        # The floor comes from scenes that nothing has learned from, the network of these features included.
         ipc = int(np.bincount(made.labels).max())
-        floor = pick(train, random_subset(train.labels, ipc, derive(work.settings.seed, "floor")))
+        index = random_subset(test.labels, _floor_of(test.labels, ipc), derive(work.settings.seed, "floor"))
+        rest = np.setdiff1d(np.arange(len(test.labels)), index)
+        sets = {"made": made, "floor": pick(test, index)}
         see = _eye(work, network)
-        real, known = see(test.images), see(train.images)
-        result: dict[str, Any] = {"network": network, "clip": clip, "n_test": len(test.labels)}
-        for name, each in (("made", made), ("floor", floor)):
-            row = _distances(see(each.images), each, real, known, train)
-            result[name] = row | (_fit(words, each, work) if words else {})
+        real, known = see(test.images[rest]), see(train.images)
+        result: dict[str, Any] = {"network": network, "clip": clip, "n_test": len(rest)}
+        for name, each in sets.items():
+            result[name] = _distances(see(each.images), each, real, known, train)
+        if words:
+            native = max(scene.height for scene in judged.scenes)
+            for name, scenes_ in (("made", judged), ("floor", work.test.subset(index))):
+                result[name] |= _fit(words, labelled(scenes_, native, cache, f"{name}-for-clip"), work)
         write_text(work.run / "fidelity.json", json.dumps(result, indent=1) + "\n")
     return result
+
+
+def _floor_of(labels: NDArray[np.int64], ipc: int) -> int:
+    """How many test scenes of each class are the floor: as many as the set has, but half of them stay the measure."""
+    return max(1, min(ipc, int(np.bincount(labels).min()) // 2))
 
 
 def _eye(work: Work, network: Network) -> Callable[[NDArray[np.uint8]], Tensor]:

@@ -87,8 +87,7 @@ def diffusion(work: Work) -> None:
     given, wanted = settings.generator, settings.diffusion
     if run.done("diffusion") or (given is not None and settings.finetune.steps == 0):
         return
-    if run.done("decoder"):
-        raise RunError(f"{run.root} holds a generator with a new decoder: give it as --generator, and another --out.")
+    _require_own(work, "diffusion")
     with run.stage("diffusion", "Training the generator" if given is None else "Adapting the generator") as stage:
         captions = work.captions()
         if given is None:
@@ -129,8 +128,7 @@ def decoder(work: Work) -> None:
     run, settings = work.run, work.settings
     if run.done("decoder"):
         return
-    if run.done("diffusion"):
-        raise RunError(f"{run.root} holds an adapted generator: give it as --generator, and another --out.")
+    _require_own(work, "decoder")
     with run.stage("decoder", "Training the decoder") as stage:
         generator, pixels = Generator.load(str(settings.generator)).to(work.hardware.device), work.pixels()
         seed = derive(settings.seed, "decoder")
@@ -162,6 +160,7 @@ def adapter(work: Work) -> None:
     run, wanted = work.run, work.settings.adapter
     if run.done("adapter"):
         return
+    _require_own(work, "adapter")
     maps = parse_maps(wanted.maps) if wanted.maps else {}
     with run.stage("adapter", "Training the adapter") as stage:
         generator = Generator.load(str(work.settings.generator)).to(work.hardware.device)
@@ -169,8 +168,10 @@ def adapter(work: Work) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(work.settings.seed, "adapter weights"))
             if maps:
-                stage.run.say("drawing maps")
-                planes = load_maps(work.train, maps, work.resolution, run / "cache" / "maps.npy", stage.progress)
+                if generator.map_adapter is not None:
+                    before = ", ".join(generator.map_adapter.learned)
+                    run.say(f"the given generator's adapter (for {before}) is replaced by a new one")
+                planes = load_maps(work.train, maps, work.pixels(), run / "cache" / "maps.npy", stage.progress)
                 table = MapTable(planes, tuple(maps), wanted.map_dropout, wanted.keep_all, wanted.drop_all)
                 generator.map_adapter = MapAdapter(generator.unet, generator.factor, wanted.widths, tuple(maps))
                 parts.append("map_adapter")
@@ -194,6 +195,20 @@ def adapter(work: Work) -> None:
         with stage.writes("generator") as folder:
             generator.learned_from |= work.learned
             generator.save(folder)
+
+
+def _require_own(work: Work, stage: str) -> None:
+    """Make sure that no other stage has left its generator where this one leaves its own.
+
+    Raises:
+        RunError: one has.
+    """
+    for other in {"diffusion": "an adapted", "decoder": "a newly decoded", "adapter": "a"}.items():
+        name, kind = other
+        if name != stage and any(done["name"] == name for done in work.run.manifest["stages"]):
+            raise RunError(
+                f"{work.run.root} holds {kind} generator (stage {name}): give it as --generator, and another --out."
+            )
 
 
 def known_numbers(work: Work, generator: Generator) -> Tensor | None:

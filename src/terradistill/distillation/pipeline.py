@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from terradistill.data.maps import require_maps
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.distillation import drawing, learning
@@ -107,6 +108,8 @@ def train(
         raise ConfigError(f"There is no generator to train the {until} of: name one with --generator.")
     if until == "adapter" and not settings.adapter.maps and not settings.adapter.content:
         raise ConfigError("An adapter learns maps or content images: give --maps, such as edges,lines, or --content.")
+    if until == "adapter" and settings.adapter.maps:
+        require_maps(settings.adapter.maps)
     least = 2 if until == "classifier" or settings.diffusion.consistency_weight else 1
     work = open_work(
         data, Path(out), settings, captions=captions, reporter=reporter, spare=2 - settings.ipc, least_classes=least

@@ -11,11 +11,14 @@ import torch
 from terradistill.data.check import check_scenes, require_enough
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import divide, limit_scenes
+from terradistill.distillation.audit import CALIBRATED_BY
 from terradistill.distillation.learning import ALL
 from terradistill.distillation.scoreboard import needs_teacher
 from terradistill.distillation.teacher import NETWORK, SIDE
 from terradistill.distillation.work import require_feasible
+from terradistill.evaluation.copies import likeness
 from terradistill.evaluation.recipe import PREDICT_BATCH, fit, predict, training_steps
+from terradistill.evaluation.similarity import most_similar
 from terradistill.hardware import Hardware, find_hardware
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.downstream import build_network
@@ -91,6 +94,7 @@ def plan(
         _probe_teacher(rows, n_train, n_classes, hardware)
     if evaluate:
         _probe_evaluation(rows, settings, generator.resolution, n_train, len(test), n_classes, hardware)
+        _probe_audit(rows, settings, n_train, n_classes, hardware)
     return rows
 
 
@@ -233,3 +237,22 @@ def _probe_evaluation(
         seconds += steps * step + len(sizes) * recipe.n_seeds * n_test * image
     work = f"{len(recipe.networks)} × {len(sizes)} methods × {recipe.n_seeds} seeds, {steps:,} steps"
     rows.append(PlannedStage("Training downstream networks", work, seconds))
+
+
+def _probe_audit(
+    rows: list[PlannedStage], settings: Settings, n_train: int, n_classes: int, hardware: Hardware
+) -> None:
+    images, of_class = n_classes * settings.ipc, max(1, n_train // n_classes)
+    step, _ = _probe_network(NETWORK, n_classes, SIDE, settings.evaluation, hardware)
+    few = _pixels(min(of_class, 64), SIDE)
+    began = time.monotonic()
+    most_similar(few[:1], few)
+    each = (time.monotonic() - began) / len(few)
+    began = time.monotonic()
+    likeness(few, few)
+    alike = (time.monotonic() - began) / len(few) ** 2
+    seconds = 0.0 if needs_teacher(settings) else training_steps(n_train, settings.evaluation) * step
+    # Distilled images and about as many unseen scenes by SSIM; unseen scenes and learned ones by bands.
+    seconds += 2 * images * of_class * each + n_classes * min(of_class, CALIBRATED_BY) * of_class * alike
+    work = f"{images:,} images beside {of_class:,} scenes of their class"
+    rows.append(PlannedStage("Looking for near-copies", work, seconds))

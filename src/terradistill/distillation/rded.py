@@ -21,6 +21,7 @@ def stitched_crops(
     network: nn.Module,
     resolution: int,
     *,
+    seen_at: int,
     seed: int,
     device: torch.device,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -30,8 +31,9 @@ def stitched_crops(
         images: train scenes, uint8 (n, H, W, 3); may be a memory map.
         labels: int64 (n,), classes counted from 0, at least 4 · ipc scenes of each (else some crops occur twice).
         ipc: images per class.
-        network: judges the crops, at `resolution`.
+        network: judges the crops.
         resolution: side of the stitched images, pixels.
+        seen_at: side at which the network was trained, pixels.
         seed: of scenes and crops; each class has its own stream.
         device: where the network is.
 
@@ -48,7 +50,8 @@ def stitched_crops(
             batch = to_input(np.asarray(images[np.sort(scenes[start : start + PREDICT_BATCH])]), resolution, device)
             drawn = torch.stack([_crop(batch, rng) for _ in range(CROPS)], dim=1)  # (B, crops, 3, side, side)
             with torch.inference_mode():
-                logits = network(drawn.flatten(0, 1)).float()
+                seen = F.interpolate(drawn.flatten(0, 1), (seen_at, seen_at), mode="bilinear", antialias=True)
+                logits = network(seen).float()
             loss = F.cross_entropy(logits, torch.full((len(logits),), label, device=device), reduction="none")
             best = loss.view(-1, CROPS).min(1)
             crops.append(drawn[torch.arange(len(drawn)), best.indices].cpu())

@@ -20,6 +20,7 @@ from terradistill.distillation.teacher import taught_features, teach
 from terradistill.distillation.work import Work, open_work
 from terradistill.errors import DataError, EvaluationError, RunError
 from terradistill.evaluation.harness import Labelled, Row, score_method, with_references
+from terradistill.models.downstream import named_network
 from terradistill.models.generator import LEARNED_FROM, learned_from
 from terradistill.run import Reporter, Stage, write_text
 from terradistill.seeding import derive
@@ -196,7 +197,9 @@ def _score(work: Work, stage: Stage, methods: dict[str, Sets], test: Labelled, i
     total = len(settings.networks) * len(methods)
     for network in settings.networks:
         for method, make_sets in methods.items():
-            if any(row["network"] == network and row["method"] == method for row in rows):
+            plain, pretrained = named_network(network, pretrained=settings.pretrained)
+            key = {"network": plain, "pretrained": pretrained, "method": method}
+            if any(key.items() <= row.items() for row in rows):
                 continue
             before = len(rows)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradistill.data.annotations import annotate, parse_notes
-from terradistill.data.captions import captions_of, class_prompt
+from terradistill.data.captions import captions_of, class_prompt, shared_metadata
 from terradistill.data.check import check_scenes, require_enough
 from terradistill.data.images import load_pixels
 from terradistill.data.pool import pool_scenes
@@ -89,14 +89,19 @@ class Work:
 
     def prompts(self) -> list[str]:
         """The prompt of each class."""
-        return [class_prompt(self.train, name, self.settings.data.caption_template) for name in self.train.classes]
+        shared = shared_metadata(self.train, self.metadata())
+        template = self.settings.data.caption_template
+        return [
+            class_prompt(self.train, name, template, known)
+            for name, known in zip(self.train.classes, shared, strict=True)
+        ]
 
     def captions(self) -> list[list[str]]:
-        """The class prompt and the human captions of each train scene, in this order."""
+        """The human captions of each train scene, after the prompt of its class; or the template in its variants."""
         prompts = self.prompts()
-        own = captions_of(self.train, self.settings.data.caption_template)
+        own = captions_of(self.train, self.settings.data.caption_template, self.metadata())
         return [
-            list(dict.fromkeys([prompts[scene.label], *texts]))
+            list(dict.fromkeys([prompts[scene.label], *texts])) if scene.captions else texts
             for scene, texts in zip(self.train.scenes, own, strict=True)
         ]
 
@@ -240,8 +245,9 @@ def _weights(generator: str | None) -> str | None:
 def require_feasible(settings: Settings, train: SceneFolder) -> None:
     # What a late stage would refuse is refused now, before hours are spent on the early ones.
     require_folder_names(train.classes)
-    for name in train.classes:
-        class_prompt(train, name, settings.data.caption_template)
+    known = shared_metadata(train, [resized_metadata(scene, train.info, 1) for scene in train.scenes])
+    for name, row in zip(train.classes, known, strict=True):
+        class_prompt(train, name, settings.data.caption_template, row)
     require_known("sampling.prototype_guidance", [settings.sampling.prototype_guidance], PROTOTYPE_GUIDANCES)
     require_known("evaluation.methods", settings.evaluation.methods, ("distilled", "random", *CORESETS, "full"))
     for network in settings.evaluation.networks:

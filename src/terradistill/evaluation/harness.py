@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from terradistill.errors import EvaluationError
 from terradistill.evaluation.metrics import Agreement, agreement
 from terradistill.evaluation.recipe import fit, predict, repeatable
-from terradistill.models.downstream import build_network, count_parameters
+from terradistill.models.downstream import build_network, count_parameters, named_network
 from terradistill.run import Progress
 from terradistill.seeding import derive
 from terradistill.settings import EvaluationSettings
@@ -186,14 +186,15 @@ def score_method(
             )
         )
     results = [score.agreement for score in scores]
+    plain, pretrained = named_network(network, pretrained=settings.pretrained)
     oa = [result.oa for result in results]
     recall = np.mean([result.recall for result in results], axis=0)
     return {
         "method": method,
         "dataset": dataset,
         "ipc": ipc,
-        "network": network,
-        "pretrained": settings.pretrained,
+        "network": plain,
+        "pretrained": pretrained,
         "labels": "hard" if sets[0].soft is None else "soft",
         "n_seeds": n,
         "n_sets": len(set(set_index)),
@@ -234,13 +235,14 @@ def hlr(rows: Iterable[Row]) -> list[Row]:
     """Hard label recovery (DD-Ranking): the share of OA that a method stays below all real images; less is better.
 
     Returns:
-        The rows; each one that is not a reference gains ``hlr`` where a ``full`` row of its comparison exists.
+        The rows; each one with hard labels that is not a reference gains ``hlr`` where a ``full`` row of its comparison
+        exists.
     """
     rows = list(rows)
     full = {_comparison(row): row["oa_mean"] for row in rows if row["method"] == "full"}
     return [
         {**row, "hlr": full[_comparison(row)] - row["oa_mean"]}
-        if row["method"] not in REFERENCES and _comparison(row) in full
+        if not _is_reference(row) and _labels(row) == "hard" and _comparison(row) in full
         else row
         for row in rows
     ]
@@ -250,17 +252,29 @@ def ior(rows: Iterable[Row]) -> list[Row]:
     """Improvement over random (DD-Ranking): the share of OA gained on as many random real images; more is better.
 
     Returns:
-        The rows; each one that is not a reference gains ``ior`` where a ``random`` row of its comparison and its
-        number of images per class exists.
+        The rows; each one that is not a reference gains ``ior`` where a ``random`` row of its comparison, its number of
+        images per class and its kind of labels exists.
     """
     rows = list(rows)
-    random = {(row["ipc"], *_comparison(row)): row["oa_mean"] for row in rows if row["method"] == "random"}
+    random = {(row["ipc"], _labels(row), *_comparison(row)): row["oa_mean"] for row in rows if _plain(row) == "random"}
     return [
-        {**row, "ior": row["oa_mean"] - random[row["ipc"], *_comparison(row)]}
-        if row["method"] not in REFERENCES and (row["ipc"], *_comparison(row)) in random
+        {**row, "ior": row["oa_mean"] - random[key]}
+        if not _is_reference(row) and (key := (row["ipc"], _labels(row), *_comparison(row))) in random
         else row
         for row in rows
     ]
+
+
+def _plain(row: Row) -> str:
+    return str(row["method"]).removesuffix("+soft")
+
+
+def _labels(row: Row) -> str:
+    return str(row.get("labels") or "hard")
+
+
+def _is_reference(row: Row) -> bool:
+    return _plain(row) in REFERENCES
 
 
 def with_references(rows: Iterable[Row]) -> list[Row]:

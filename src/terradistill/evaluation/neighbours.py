@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from terradistill.evaluation.copies import Likeness, flagged, likeness, thresholds
+from terradistill.evaluation.copies import Likeness, flagged, likeness, thresholds, twins
 from terradistill.evaluation.similarity import most_similar
 
 Features = Callable[[NDArray[np.uint8]], Tensor]
@@ -27,6 +27,7 @@ class Neighbours:
         cosine: float32 (n,), of the nearest scene's features.
         near: int64 (n,), which scene that is.
         cosine_limit: what 99 % of real scenes stay below.
+        n_twins: scenes that occur twice, and so say nothing of how like scenes are.
     """
 
     found: Likeness
@@ -36,6 +37,7 @@ class Neighbours:
     cosine: Tensor
     near: Tensor
     cosine_limit: float
+    n_twins: int = 0
 
     @property
     def flagged(self) -> Tensor:
@@ -64,18 +66,19 @@ def neighbours_of(
     """
     f_real = F.normalize(features(real), dim=1)
     if len(others):
-        limits, near = thresholds(likeness(others, real)), F.normalize(features(others), dim=1) @ f_real.T
+        alike, near = likeness(others, real), F.normalize(features(others), dim=1) @ f_real.T
     else:
-        limits = thresholds(likeness(real, real, itself=np.arange(len(real))))
+        alike = likeness(real, real, itself=np.arange(len(real)))
         near = (f_real @ f_real.T).fill_diagonal_(-1)
     ssim, which = most_similar(images, real)
     cosine = (F.normalize(features(images), dim=1) @ f_real.T).max(1)
     return Neighbours(
         found=likeness(images, real),
-        limits=limits,
+        limits=thresholds(alike),
         ssim=ssim,
         similar=which[:, 0],
         cosine=cosine.values,
         near=cosine.indices,
         cosine_limit=float(torch.quantile(near.max(1).values, 0.99)),
+        n_twins=int(twins(alike).sum()),
     )

@@ -106,6 +106,26 @@ def draw(
     guidances: Sequence[Guidance] = (),
 ) -> NDArray[np.uint8]:
     """Images uint8 (sum of counts, H, W, 3) of orders, side by side, each from its own seed; `guidances` come last."""
+    pictured = np.repeat([_counts(order) for order in orders], counts)
+    if pictured.any() and not pictured.all():  # the tokens of no picture would change the others' images
+        images: list[NDArray[np.uint8]] = [np.empty(0, np.uint8)] * len(pictured)
+        for kind in (False, True):
+            own = [i for i, order in enumerate(orders) if _counts(order) == kind]
+            places = np.flatnonzero(pictured == kind).tolist()
+            made = draw(
+                generator,
+                [orders[i] for i in own],
+                [seeds[k] for k in places],
+                [counts[i] for i in own],
+                wanted,
+                hardware,
+                size=size,
+                progress=progress,
+                guidances=guidances,
+            )
+            for place, image in zip(places, made, strict=True):
+                images[place] = image
+        return np.stack(images)
     side = size or generator.resolution
     if side % generator.factor or side < 2 * generator.factor:
         raise ConfigError(f"Images of {side} pixels a side: expected a multiple of {generator.factor}.")
@@ -184,7 +204,7 @@ def _maps(orders: Sequence[Order], side: int) -> tuple[Tensor, Tensor]:
     for i, order in enumerate(orders):
         for name, shown in order.maps.items():
             place = MAPS.index(name)
-            drawn = torch.from_numpy(np.array(read_map(shown.path, name, (side, side))))
+            drawn = torch.from_numpy(np.array(read_map(shown.path, name, side)))
             planes = drawn[None] if drawn.ndim == 2 else drawn.permute(2, 0, 1)
             maps[i, 3 * place : 3 * place + 3] = planes if shown.strength else 0
             strengths[i, place] = shown.strength
@@ -194,4 +214,12 @@ def _maps(orders: Sequence[Order], side: int) -> tuple[Tensor, Tensor]:
 def _folders(orders: Sequence[Order]) -> list[str]:
     """A folder name for each order: its own, else the prompt's words; numbered where two would share one."""
     plain = [order.folder or "-".join(re.findall(r"[^\W_]+", order.prompt.lower()))[:60] or "scene" for order in orders]
-    return [name if plain.count(name) == 1 else f"{name}-{i}" for i, name in enumerate(plain)]
+    taken = {name for name in plain if plain.count(name) == 1}
+    names = []
+    for name in plain:
+        if plain.count(name) > 1:
+            k = next(k for k in range(len(plain) + len(taken) + 1) if f"{name}-{k}" not in taken)
+            name = f"{name}-{k}"
+            taken.add(name)
+        names.append(name)
+    return names

@@ -12,7 +12,7 @@ import numpy as np
 from terradistill.data.annotations import METADATA_FIELDS
 from terradistill.data.captions import class_prompt
 from terradistill.data.check import check_scenes
-from terradistill.data.scenes import SceneFolder
+from terradistill.data.scenes import SceneFolder, resized_metadata
 from terradistill.errors import ConfigError
 from terradistill.models.generator import Generator
 from terradistill.settings import MAPS
@@ -69,13 +69,13 @@ def orders_like(scenes: SceneFolder, template: str, generator: Generator) -> lis
         template: see `class_prompt`.
         generator: says how large its images are, and whether it has learned metadata.
     """
-    known = {}
-    if generator.metadata_encoder is not None and scenes.info.gsd_m is not None:
+    known: dict[str, float] = {}
+    if generator.metadata_encoder is not None:
         some = np.unique(np.linspace(0, len(scenes) - 1, 32).astype(int)).tolist()
-        sides = [min(scene.width, scene.height) for scene in check_scenes(scenes.subset(some))[0].scenes]
-        known = generator.metadata_encoder.sayable(
-            {"gsd_m": scenes.info.gsd_m * np.median(sides) / generator.resolution}
-        )
+        checked, _ = check_scenes(scenes.subset(some))
+        rows = [resized_metadata(scene, scenes.info, generator.resolution) for scene in checked.scenes]
+        sizes = [row["gsd_m"] for row in rows if "gsd_m" in row]
+        known = generator.metadata_encoder.sayable({"gsd_m": float(np.median(sizes))} if sizes else {})
     return [Order(class_prompt(scenes, name, template), name, known) for name in scenes.classes]
 
 

@@ -20,7 +20,9 @@ class Captioner:
         self, processor: Any, model: Any, instruction: str = INSTRUCTION, max_tokens: int = 40, *, name: str = ""
     ) -> None:
         self.name, self.processor, self.model = name, processor, model.eval().requires_grad_(False)
-        self.instruction, self.max_tokens = instruction, max_tokens
+        # One without a chat template cannot be asked anything.
+        self.instruction = instruction if getattr(processor, "chat_template", None) else ""
+        self.max_tokens = max_tokens
         tokenizer = getattr(processor, "tokenizer", None)
         if tokenizer is not None:
             tokenizer.padding_side = "left"  # what is generated follows the prompt
@@ -54,7 +56,7 @@ class Captioner:
         from PIL import Image
 
         pictures = [Image.fromarray(image) for image in images]
-        if getattr(self.processor, "chat_template", None):
+        if self.instruction:
             asked = [{"type": "image"}, {"type": "text", "text": self.instruction}]
             prompt = self.processor.apply_chat_template(
                 [{"role": "user", "content": asked}], add_generation_prompt=True

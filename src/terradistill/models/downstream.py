@@ -156,14 +156,22 @@ def _hub(name: str, n_classes: int, pretrained: bool) -> Network:
     return Network(body, (scale.get("image_mean", IMAGENET[0]), scale.get("image_std", IMAGENET[1])))
 
 
+WITH_WEIGHTS = "+pretrained"  # after the name of a network
 LIBRARIES: dict[str, Callable[[str, int, bool], Network]] = {"timm": _timm, "torchvision": _torchvision, "hub": _hub}
+
+
+def named_network(name: str, *, pretrained: bool = False) -> tuple[str, bool]:
+    """A network's plain name, and whether it starts from published weights: ``NAME+pretrained`` asks for them alone."""
+    plain = name.removesuffix(WITH_WEIGHTS)
+    return plain, pretrained or plain != name
 
 
 def build_network(name: str, n_classes: int, resolution: int, *, pretrained: bool = False) -> nn.Module:
     """Builds a classifier; its fresh weights come from torch's global random state.
 
     Args:
-        name: a key of `BUILDERS`, or ``timm:NAME``, ``torchvision:NAME``, ``hub:OWNER/NAME`` (also a local folder).
+        name: a key of `BUILDERS`, or ``timm:NAME``, ``torchvision:NAME``, ``hub:OWNER/NAME`` (also a local folder);
+            ``+pretrained`` after it asks for published weights too.
         n_classes: number of classes; the last layer is always new.
         resolution: side of the square images, pixels.
         pretrained: start from published weights. Prefixed names and `PRETRAINED` have some.
@@ -175,6 +183,7 @@ def build_network(name: str, n_classes: int, resolution: int, *, pretrained: boo
         EvaluationError: the name is unknown, its library is not installed, or it has no pretrained weights.
     """
     require_network(name, pretrained=pretrained)
+    name, pretrained = named_network(name, pretrained=pretrained)
     library, colon, rest = name.partition(":")
     if colon:
         return LIBRARIES[library](rest, n_classes, pretrained)
@@ -190,6 +199,7 @@ def require_network(name: str, *, pretrained: bool = False) -> None:
     Raises:
         EvaluationError: as `build_network`.
     """
+    name, pretrained = named_network(name, pretrained=pretrained)
     library, colon, rest = name.partition(":")
     if colon and library in LIBRARIES:
         try:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from terradistill.models.autoencoder import norm_groups
 from terradistill.models.parts import load_part, save_part
 from terradistill.settings import MAPS
 
@@ -144,7 +145,7 @@ class _Extractor(nn.Module):
 
 
 def _stage(c_in: int, c_out: int, stride: int) -> nn.Module:
-    groups = min(32, c_out // 8)
+    groups = norm_groups((c_out,))
     return nn.Sequential(
         nn.Conv2d(c_in, c_out, 3, stride, 1),
         nn.GroupNorm(groups, c_out),
@@ -160,7 +161,7 @@ class _Modulation(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(min(32, channels // 4), channels, affine=False)
+        self.norm = nn.GroupNorm(norm_groups((channels,)), channels, affine=False)
         self.shift = nn.Conv2d(width, 2 * channels, 3, 1, 1)
 
     def forward(self, x: Tensor, f: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ COLOURS = {
     "full": "#46545a",
     "on-fill": "#fefefe",
 }
+SHAPES = "osD^vP*X<>h"  # with eight colours, no two lines of a plot are alike
 LINES = ("#0b6fa4", "#2f8f6b", "#b8860b", "#a03a5a", "#5a5ab0", "#7a8a2a", "#3a8fa0", "#8a5a2a")
 MARKERS = {"distilled": "o", "random": "s", "medoid": "D", "full": "^"}
 
@@ -263,7 +264,11 @@ def budget_plot(rows: Sequence[Row], budget: str) -> tuple[Figure, str]:
         colour = COLOURS.get(line[0]["method"], LINES[i % len(LINES)])
         spread = [row.get("oa_std") or 0.0 for row in line]
         means, costs = [row["oa_mean"] for row in line], [row[budget] for row in line]
-        axes.errorbar(costs, means, spread, color=colour, marker="o", markersize=4, linewidth=1.4, label=name)
+        dash = "--" if line[0].get("labels") == "soft" else "-"
+        marker = SHAPES[i % len(SHAPES)]
+        axes.errorbar(
+            costs, means, spread, color=colour, marker=marker, linestyle=dash, markersize=5, linewidth=1.4, label=name
+        )
     axes.set_xscale("log")
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.set_xlabel("images a class" if budget == "ipc" else "bytes of the image files")

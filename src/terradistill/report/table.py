@@ -24,17 +24,17 @@ COLUMNS = (
         "seconds",
     ),
 )
-HEADS = ("images", "a class", "MB", "OA %", "AA %", "κ", "IOR", "HLR")
+HEADS = ("images", "a class", "MB", "OA %", "± sets", "± trainings", "runs", "AA %", "κ", "IOR", "HLR")
 
 
-def write_table(rows: Sequence[Row], out: Path, command: str) -> None:
+def write_table(rows: Sequence[Row], out: Path) -> None:
     """Write `scoreboard.md`, `scoreboard.csv` and `scoreboard.html` into a folder.
 
     Args:
         rows: as in `scores.json`; rows of one dataset, network and resolution stand together.
         out: the folder.
-        command: what makes them.
     """
+    command = "\n".join(dict.fromkeys(str(row["command"]) for row in rows if row.get("command")))
     boards = words.boards(rows)
     parts = [f"# Scoreboard\n\n```\n{command}\n```\n"]
     for _, board in boards:
@@ -63,6 +63,9 @@ def _markdown(board: Sequence[Row]) -> str:
             f"{row['ipc'] or 'all'}",
             f"{row['bytes'] / 1e6:.2f}" if row.get("bytes") else "",
             words.accuracy(row),
+            _points(row.get("oa_std_sets")),
+            _points(row.get("oa_std_trainings")),
+            f"{row['n_sets']} × {row['n_seeds'] // row['n_sets']}",
             f"{100 * row['aa_mean']:.1f}",
             f"{row['kappa_mean']:.3f}",
             words.points(row["ior"]) if row.get("ior") is not None else "",
@@ -70,6 +73,10 @@ def _markdown(board: Sequence[Row]) -> str:
         )
         lines.append(f"| {words.method_name(row)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _points(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"
 
 
 _PAGE = """<!doctype html>

@@ -64,16 +64,17 @@ def audited(found: Mapping[str, Any]) -> str:
         named = ", ".join(near[:8]) + (" …" if len(near) > 8 else "")
         said = f"{len(near)} of {n:,} images may be near-copies of real scenes: {named}."
     else:
-        said = f"None of {n:,} images is more like a real scene of its class than real scenes are to each other."
+        said = f"None of {n:,} images comes near enough to a real scene to be flagged."
+    beyond = sum(row["excess"] > 0 and not row["flagged"] for row in found.get("images", ()))
+    if beyond:
+        said += f" {beyond} {'is' if beyond == 1 else 'are'} more like one than 99 % of unseen scenes are, by little."
     said += _published(found.get("nn_ssim") or {})
     told = found.get("membership") or {}
-    bands = [value for value in told.values() if isinstance(value, Mapping)]
-    if bands:
-        most = max(bands, key=lambda band: float(band["auc"]))
-        low, high = most["interval"]
+    if "fine" in told:  # detail tells most, and is named before looking
+        low, high = told["fine"]["interval"]
         said += (
-            " Likeness to the set tells the scenes that were learned from and others apart with an area under the "
-            f"curve of {most['auc']:.2f} ({low:.2f} to {high:.2f}); 0.50 is not at all."
+            " Likeness to the set in fine detail tells the scenes that were learned from and others apart with an area "
+            f"under the curve of {told['fine']['auc']:.2f} ({low:.2f} to {high:.2f}); 0.50 is not at all."
         )
     return f"{said} An audit finds what it looks for and guarantees nothing."
 

@@ -19,6 +19,7 @@ SLIDERS = {
     "gsd_m": ("metres a pixel", 0.1, 10.0, 0.1, 1.0),
     "month": ("month", 1, 12, 1, 7),
     "year": ("year", 1980, 2100, 1, 2020),
+    "day": ("day of the month", 1, 31, 1, 15),
     "cloud_fraction": ("share of clouds", 0.0, 1.0, 0.01, 0.0),
     "lat": ("latitude", -90, 90, 0.1, 46.5),
     "lon": ("longitude", -180, 180, 0.1, 6.6),
@@ -81,7 +82,12 @@ def build_page(workshop: Workshop) -> Any:
                     map_strength = gr.Slider(0, 2, 1, step=0.05, label="How closely to follow it")
                 with gr.Accordion("A picture to look like", open=False, visible=pictured):
                     content = gr.Image(
-                        type="filepath", sources=["upload"], label="Picture", height=180, elem_id="content"
+                        type="filepath",
+                        image_mode=None,  # the file as it is: it is looked at before it is unpacked
+                        sources=["upload"],
+                        label="Picture",
+                        height=180,
+                        elem_id="content",
                     )
                     content_strength = gr.Slider(0, 2, 1, step=0.05, label="How much to look like it")
                 with gr.Row():
@@ -165,8 +171,10 @@ def opened(
                 footer_links=[],
                 ssr_mode=False,
             )
-        except OSError as error:
-            raise ConfigError(f"The page cannot be opened on port {port} ({error}): give another --port.") from error
+        except (OSError, ValueError) as error:  # gradio says both: taken ports, and proxies that hide this machine
+            raise ConfigError(
+                f"The page cannot be opened ({str(error).splitlines()[0]}): give another --port, or unset the proxy."
+            ) from error
         try:
             yield str(address)
         finally:

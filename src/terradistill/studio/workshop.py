@@ -1,5 +1,6 @@
 """What stands behind the page: requests in, pictures and an archive out; limits that no page can talk it out of."""
 
+import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -11,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from terradistill.data.images import decode
+from terradistill.data.images import decode, resize
 from terradistill.data.maps import ANNOTATORS, require_annotators
+from terradistill.data.scenes import SceneFolder
 from terradistill.errors import ConfigError, DataError
 from terradistill.generation.draw import generate
 from terradistill.generation.orders import Order, Shown
@@ -103,25 +105,40 @@ class Workshop:
             self._count += 1
             room = self.folder / f"{self._count:05d}"
             room.mkdir(parents=True)
-            order = self._order(asked, room)
-            sampling = self.settings.sampling.model_copy(update={"steps": asked.steps, "cfg_scale": asked.cfg_scale})
             began = time.monotonic()
-            scenes = generate(
-                [order],
-                room / "scenes",
-                self.generator,
-                n=asked.n,
-                seed=asked.seed,
-                settings=self.settings.model_copy(update={"sampling": sampling}),
-                step_progress=progress,
-            )
+            try:
+                scenes = self._drawn(asked, room, progress)
+                archive = Path(shutil.make_archive(str(room / f"scenes-{self._count}"), "zip", room / "scenes"))
+            except BaseException:
+                shutil.rmtree(room, ignore_errors=True)
+                raise
             seconds = time.monotonic() - began
-            archive = Path(shutil.make_archive(str(room / f"scenes-{self._count}"), "zip", room / "scenes"))
             for old in sorted(self.folder.iterdir())[:-KEPT]:
                 shutil.rmtree(old, ignore_errors=True)
         images = [room / "scenes" / scene.name for scene in scenes.scenes]
         noun = "image" if len(images) == 1 else "images"
         return Made(images, archive, f"{len(images)} {noun}, {asked.steps} steps, seed {asked.seed}, {seconds:.1f} s")
+
+    def _drawn(self, asked: Asked, room: Path, progress: Progress | None) -> SceneFolder:
+        """The scene folder, with the files of its conditions, by which `metadata.jsonl` calls them."""
+        order, target = self._order(asked, room), room / "scenes"
+        sampling = self.settings.sampling.model_copy(update={"steps": asked.steps, "cfg_scale": asked.cfg_scale})
+        scenes = generate(
+            [order],
+            target,
+            self.generator,
+            n=asked.n,
+            seed=asked.seed,
+            settings=self.settings.model_copy(update={"sampling": sampling}),
+            step_progress=progress,
+        )
+        shown = [*order.maps.values(), *([order.content] if order.content is not None else [])]
+        text = (target / "metadata.jsonl").read_text("utf-8")
+        for each in shown:
+            shutil.copy(each.path, target / each.path.name)
+            text = text.replace(json.dumps(str(each.path)), json.dumps(each.path.name))
+        (target / "metadata.jsonl").write_text(text, "utf-8")
+        return scenes
 
     def _order(self, asked: Asked, room: Path) -> Order:
         maps, content = {}, None
@@ -132,8 +149,8 @@ class Workshop:
                     raise ConfigError(f"No filter draws the map {asked.map_name!r}: draw it, or choose another.")
                 require_annotators()
                 side = self.generator.resolution
-                photograph = Image.fromarray(drawn).convert("RGB").resize((side, side))
-                drawn = ANNOTATORS[asked.map_name](np.asarray(photograph))
+                photograph = np.asarray(Image.fromarray(drawn).convert("RGB"))
+                drawn = ANNOTATORS[asked.map_name](resize(photograph, side))
             Image.fromarray(drawn).save(room / f"{asked.map_name}.png")
             maps[asked.map_name] = Shown(room / f"{asked.map_name}.png", asked.map_strength)
         if asked.content is not None:

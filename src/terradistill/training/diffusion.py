@@ -188,8 +188,9 @@ def train_diffusion(
             told = replace(told, maps=maps.draw(index, views, rng))
         if content is not None:
             # The scene itself in another view: what it looks like, not where things are.
+            turned = views + torch.randint(1, max(2, latents.n_views), views.shape, generator=rng)
             shown = torch.rand(len(index), generator=rng) >= settings.caption_dropout
-            told = replace(told, content=latents.draw(index, rng), picture=shown)
+            told = replace(told, content=latents.draw(index, rng, turned % latents.n_views), picture=shown)
         loss = denoising_loss(
             generator,
             schedule,
@@ -226,7 +227,18 @@ def train_diffusion(
         if len(kept_back) and ((step + 1) % 250 == 0 or last):
             ema.swap()
             model.eval()
-            held = _held_out_loss(generator, schedule, latents, table, metadata, maps, kept_back, seed, hardware)
+            held = _held_out_loss(
+                generator,
+                schedule,
+                latents,
+                table,
+                metadata,
+                maps,
+                content is not None,
+                kept_back,
+                seed,
+                hardware,
+            )
             model.train()
             watch.log(step + 1, held_out_loss=held)
             ema.swap()
@@ -305,6 +317,7 @@ def _held_out_loss(
     table: CaptionTable,
     metadata: Tensor | None,
     maps: MapTable | None,
+    content: bool,
     index: NDArray[np.int64],
     seed: int,
     hardware: Hardware,
@@ -319,4 +332,6 @@ def _held_out_loss(
         None if metadata is None else metadata[index],
         None if maps is None else (maps.of(index, views), maps.all(len(index))),
     )
+    if content:
+        told = replace(told, content=latents.draw(index, rng), picture=torch.ones(len(index), dtype=torch.bool))
     return float(denoising_loss(generator, schedule, z0, told, rng, hardware, None))

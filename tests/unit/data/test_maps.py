@@ -8,6 +8,7 @@ from PIL import Image
 
 import terradistill as td
 from terradistill.data.check import check_scenes
+from terradistill.data.images import load_pixels, resize
 from terradistill.data.maps import (
     ANNOTATORS,
     PALETTE,
@@ -16,6 +17,7 @@ from terradistill.data.maps import (
     lines,
     load_maps,
     parse_maps,
+    read_map,
     segmentation,
     sketch,
 )
@@ -81,16 +83,17 @@ def test_given_maps_find_their_scenes(tmp_path: Path, square: np.ndarray) -> Non
         mask[:, : 64 * (i + 1)] = 255
         Image.fromarray(mask).save(tmp_path / "masks" / f"a_{i:04d}.png")
     wanted = parse_maps(["edges", f"road={tmp_path / 'masks'}"])
-    planes = load_maps(scenes, wanted, 64, tmp_path / "maps.npy")
+    pixels = load_pixels(scenes, 64, tmp_path / "pixels.npy")
+    planes = load_maps(scenes, wanted, pixels, tmp_path / "maps.npy")
     assert planes.shape == (2, 2, 64, 64)
     assert np.array_equal(planes[0, 0], edges(square))
     assert (planes[:, 1] > 0).mean((1, 2)).tolist() == [0.5, 1.0]
     before = (tmp_path / "maps.npy").stat().st_mtime_ns
-    load_maps(scenes, wanted, 64, tmp_path / "maps.npy")
+    load_maps(scenes, wanted, pixels, tmp_path / "maps.npy")
     assert (tmp_path / "maps.npy").stat().st_mtime_ns == before
     (tmp_path / "masks" / "a_0001.png").unlink()
     with pytest.raises(DataError, match=r"no map for a/a_0001\.png"):
-        load_maps(scenes, wanted, 64, tmp_path / "other.npy")
+        load_maps(scenes, wanted, pixels, tmp_path / "other.npy")
 
 
 def test_annotating_leaves_a_folder_a_map_and_goes_on(tmp_path: Path, square: np.ndarray) -> None:
@@ -106,3 +109,27 @@ def test_annotating_leaves_a_folder_a_map_and_goes_on(tmp_path: Path, square: np
     assert not np.asarray(Image.open(file)).any(), "what is there is left"
     with pytest.raises(ConfigError, match="is given"):
         annotate(tmp_path / "s", ["road=x"], tmp_path / "maps")
+
+
+def test_a_map_is_cropped_as_its_scene_is(tmp_path: Path) -> None:
+    wide = np.zeros((40, 60), np.uint8)
+    wide[:, 10:20] = 255
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    drawn = read_map(tmp_path / "wide.png", "road", 20)
+    scene = resize(np.repeat(wide[..., None], 3, 2), 20)[..., 0]
+    assert np.array_equal(drawn > 127, scene > 127)
+    assert (drawn[:, :5] == 255).all()
+    assert not drawn[:, 5:].any()
+
+
+def test_no_scene_is_given_the_map_of_another(tmp_path: Path, square: np.ndarray) -> None:
+    both = np.stack([square, square + 1])
+    td.write_scene_folder(tmp_path / "s", ("a", "b"), both, [0, 1], [{}, {}], {"name": "x"})
+    (tmp_path / "s" / "b" / "b_0000.png").rename(tmp_path / "s" / "b" / "a_0000.png")
+    (tmp_path / "s" / "metadata.jsonl").unlink()
+    scenes, _ = check_scenes(td.open_scenes(tmp_path / "s"))
+    (tmp_path / "masks" / "a").mkdir(parents=True)
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "masks" / "a" / "a_0000.png")
+    pixels = load_pixels(scenes, 64, tmp_path / "pixels.npy")
+    with pytest.raises(DataError, match=r"no map for b/a_0000\.png"):
+        load_maps(scenes, parse_maps([f"road={tmp_path / 'masks'}"]), pixels, tmp_path / "maps.npy")

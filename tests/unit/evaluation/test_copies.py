@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from terradistill.evaluation.copies import SIDE, flagged, likeness, thresholds
+from terradistill.evaluation.copies import SIDE, flagged, likeness, thresholds, twins
 
 
 def scenes(n: int, seed: int, contrast: float) -> NDArray[np.uint8]:
@@ -63,3 +63,12 @@ def test_scenes_are_not_compared_with_themselves() -> None:
     train = scenes(10, 0, 20.0)
     assert (likeness(train, train).value > 0.999).all()
     assert (likeness(train, train, itself=np.arange(10)).value[:, 2] < 0.9).all()
+
+
+def test_one_scene_that_occurs_twice_does_not_hide_the_copies_of_others() -> None:
+    real, unseen = scenes(60, 0, 40.0), scenes(30, 1, 40.0)
+    unseen[0] = real[3][:, ::-1]
+    found = likeness(unseen, real)
+    assert twins(found).tolist() == [True] + [False] * 29
+    assert flagged(likeness(real[17:18], real), thresholds(found)).tolist() == [True]
+    assert not flagged(likeness(scenes(20, 2, 40.0), real), thresholds(found)).any()

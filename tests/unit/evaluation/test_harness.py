@@ -172,3 +172,27 @@ def test_the_spreads_of_sets_and_of_trainings_are_told_apart() -> None:
     assert found["oa_std_sets"] == pytest.approx(0.03, rel=0.1)
     assert harness._spreads([0.1, 0.2], [0, 1]) == {"oa_std_trainings": None, "oa_std_sets": None}
     assert harness._spreads([0.1, 0.2], [0, 0])["oa_std_sets"] is None
+
+
+def test_soft_labels_are_held_against_soft_labels_and_have_no_hlr() -> None:
+    def row(method: str, oa: float, labels: str = "hard") -> dict[str, Any]:
+        same = {"dataset": "d", "network": "n", "pretrained": False, "resolution": 64}
+        return {**same, "method": method, "ipc": 10, "labels": labels, "oa_mean": oa}
+
+    rows = {
+        (each["method"], each["labels"]): each
+        for each in with_references(
+            [
+                row("random", 0.5),
+                row("random+soft", 0.6, "soft"),
+                row("ours", 0.55),
+                row("ours+soft", 0.62, "soft"),
+                {**row("full", 0.9), "ipc": None},
+            ]
+        )
+    }
+    assert rows["ours", "hard"]["ior"] == pytest.approx(0.05)
+    assert rows["ours+soft", "soft"]["ior"] == pytest.approx(0.02)
+    assert rows["ours", "hard"]["hlr"] == pytest.approx(0.35)
+    assert "hlr" not in rows["ours+soft", "soft"]
+    assert "ior" not in rows["random+soft", "soft"]
