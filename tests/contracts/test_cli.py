@@ -28,7 +28,7 @@ OPTIONS = {
     ("train", "adapter"): "--maps --content --generator --out --set",
     ("data", "annotate"): "--maps --out",
     ("audit",): "--against --out --set --split-file --hide-real",
-    ("bench", "scoreboard"): "--data --ipc --methods --seeds --trainings --captions --out",
+    ("bench", "scoreboard"): "--data --ipc --methods --variant --seeds --trainings --captions --out",
     ("bench", "fidelity"): "--against --features --clip --out",
     ("data", "caption"): "--model --out",
     ("data", "check"): "--ipc --limit",

@@ -26,11 +26,12 @@ def _arguments(drawn: Path, table: Path, *more: str) -> list[str]:
 def test_every_method_has_its_row_and_none_is_made_twice(
     drawn: Path, table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = _arguments(drawn, table, "--methods", METHODS, "--ipc", "1,2", "--trainings", "2")
+    own = "blended:sampling.prototype_guidance=blend,sampling.prototype_scale=0.3"
+    command = _arguments(drawn, table, "--methods", METHODS, "--variant", own, "--ipc", "1,2", "--trainings", "2")
     code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, error
     rows = json.loads((table / "scores.json").read_text())
-    expected = {(method, ipc) for method in METHODS.split(",")[:-1] for ipc in (1, 2)} | {("full", None)}
+    expected = {(method, ipc) for method in ["blended", *METHODS.split(",")[:-1]] for ipc in (1, 2)} | {("full", None)}
     assert {(row["method"], row["ipc"]) for row in rows} == expected
     assert len(rows) == len(expected)
     sets = {row["method"]: row["n_sets"] for row in rows}
@@ -38,7 +39,10 @@ def test_every_method_has_its_row_and_none_is_made_twice(
     drawn_rows = [row for row in rows if row["method"] == "default"]
     assert all(row["oa_std_sets"] is not None and row["ior"] is not None and row["bytes"] > 0 for row in drawn_rows)
     generators = list((table / rows[0]["dataset"] / "generators").iterdir())
-    assert len(generators) == 1, "both synthetic methods are drawn by one generator"
+    assert len(generators) == 1, "all synthetic methods are drawn by one generator"
+    told = {row["method"]: row["settings"] for row in rows}
+    assert told["blended"] != told["default"]
+    assert told["random"] is None
 
     before = (table / "scores.json").stat().st_mtime_ns
     code, _ = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
@@ -81,3 +85,16 @@ def test_a_wrong_list_of_numbers_is_one_sentence(
     code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 2
     assert "'1,many'" in error
+
+
+WRONG = {"blended": "not of the form", "a b:seed=1": "not of the form", "text:seed=1": "already", "x:seed": "--set"}
+
+
+@pytest.mark.parametrize("variant", WRONG)
+def test_a_wrong_variant_is_one_sentence(
+    variant: str, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = _arguments(drawn, tmp_path / "t", "--methods", "random", "--variant", variant)
+    code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 2
+    assert WRONG[variant] in error.replace("\n", " ")

@@ -1,5 +1,6 @@
 """`terradistill bench`: methods compared."""
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -36,6 +37,12 @@ def bench_scoreboard(
     methods: Annotated[
         str, typer.Option("--methods", help="Presets, `default`, and kinds of real images.")
     ] = "default,dpd,text,random,medoid,herding,full",
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--variant", metavar="NAME:A.B=C[,...]", help="A method of your own: default with other settings; repeat."
+        ),
+    ] = None,
     sets: Annotated[int, typer.Option("--seeds", min=1, help="Sets drawn of each method.")] = 3,
     trainings: Annotated[int, typer.Option("--trainings", min=1, help="Trainings on each set.")] = 2,
     preset: Preset = None,
@@ -50,13 +57,22 @@ def bench_scoreboard(
     from terradistill.config import presets
     from terradistill.distillation.comparison import SOFT, compare, real_methods
 
+    variants = _variants(variant or [])
+
     def settings_of(method: str) -> "Settings":
-        of_method = [] if method == "default" else [method]
+        of_method = [] if method == "default" or method in variants else [method]
         return settings_from(
-            [*(preset or []), *of_method], config, set_, data__limit=limit, data__train_fraction=train_fraction
+            [*(preset or []), *of_method],
+            config,
+            [*(set_ or []), *variants.get(method, [])],
+            data__limit=limit,
+            data__train_fraction=train_fraction,
         )
 
-    known = ("default", *presets(), *real_methods())
+    known = ("default", *presets(), *real_methods(), *variants)
+    shadowed = sorted(set(variants) & {"default", *presets(), *real_methods()})
+    if shadowed:
+        raise ConfigError(f"There is a method {shadowed[0]!r} already: give the variant another name.")
     odd = [name for name in _words(methods) if name.removesuffix(SOFT) not in known]
     if odd:
         raise ConfigError(
@@ -67,7 +83,7 @@ def bench_scoreboard(
             data,
             out,
             settings_of,
-            methods=_words(methods),
+            methods=[*_words(methods), *variants],
             ipcs=_numbers(ipc),
             n_sets=sets,
             trainings=trainings,
@@ -120,6 +136,20 @@ def bench_fidelity(
         )
     console.print_fidelity(found)
     console.print_made({"fidelity": out / "fidelity.json"})
+
+
+def _variants(texts: list[str]) -> dict[str, list[str]]:
+    """Overrides by the name of a variant, written as ``unguided:sampling.prototype_scale=0,sampling.cfg_scale=1``."""
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        name, colon, overrides = text.partition(":")
+        if not colon or not re.fullmatch(r"[\w.-]+", name) or name in found or not _words(overrides):
+            raise ConfigError(
+                f"The variant {text!r} is not of the form NAME:section.key=value,…: letters, digits, . _ and - in the "
+                "name, each name once."
+            )
+        found[name] = _words(overrides)
+    return found
 
 
 def _words(text: str) -> list[str]:

@@ -117,12 +117,15 @@ def compare(
                 plain = method.removesuffix(SOFT)
                 for ipc in ipcs if plain != "full" else [None]:
                     key: dict[str, Any] = {"dataset": name, "method": method, "ipc": ipc}
+                    key["settings"] = None if plain in real_methods() else _digest(settings_of(plain))
                     key["resolution"] = common.evaluation.resolution or exam.resolution
                     done = {(row["network"], row["pretrained"]) for row in rows if key.items() <= row.items()}
                     asked = common.evaluation
                     left = [each for each in asked.networks if _named(each, asked) not in done]
                     if not left:
                         continue
+                    # Rows of a method that was something else before are not of this table any more.
+                    rows = [row for row in rows if not _outdated(row, key)]
                     if plain in real_methods() or ipc is None:
                         sets = _real_sets(exam, plain, ipc or 0, n_sets)
                     else:
@@ -134,11 +137,23 @@ def compare(
                         n_bytes += sum(each.soft.nbytes for each in sets[:1] if each.soft is not None)
                     for network in left:
                         row = _score(exam, sets, key | {"network": network}, common, n_sets * trainings)
-                        rows = with_references([*rows, row | {"bytes": n_bytes, "recipe": recipe, "command": command}])
+                        told = {"bytes": n_bytes, "recipe": recipe, "command": command, "settings": key["settings"]}
+                        rows = with_references([*rows, row | told])
                         write_text(kept, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
                         write_table(rows, out)
     write_table(rows, out)  # rows of an earlier call may be all there are
     return rows
+
+
+def _digest(settings: Settings) -> str:
+    """What a synthetic method is, beside data, exam and number of images."""
+    told = settings.model_dump(mode="json", exclude={"data", "evaluation", "export", "engine", "adapter", "ipc"})
+    return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _outdated(row: Row, key: dict[str, Any]) -> bool:
+    same = all(row[name] == key[name] for name in ("dataset", "method", "ipc"))
+    return same and row.get("settings") != key["settings"]
 
 
 def _named(network: str, evaluation: EvaluationSettings) -> tuple[str, bool]:
