@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick check clean
+.PHONY: demo test quick check wheel clean
 
 $(BIN)/terradistill: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -14,10 +14,9 @@ $(BIN)/pytest: $(BIN)/terradistill
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@
 
-demo: $(BIN)/terradistill  ## draw scenes, distil them, show where the report is
+demo: $(BIN)/terradistill  ## distil the sample scenes, show where the report is
 	rm -rf demo
-	$(BIN)/terradistill data draw --out demo/scenes
-	$(BIN)/terradistill distill demo/scenes --ipc 5 --preset demo --out demo/run
+	$(BIN)/terradistill distill sample --ipc 5 --preset demo --out demo
 
 test: $(BIN)/pytest  ## all tests
 	$(BIN)/python -m pytest
@@ -31,5 +30,14 @@ check: $(BIN)/pytest  ## lint, format, types, and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/contracts/test_imports.py
 
+wheel: $(BIN)/pytest  ## build the wheel, install it in a fresh environment, run the demo there with the network cut
+	rm -rf dist build
+	$(BIN)/python -m build --wheel
+	test $$(stat -c %s dist/*.whl) -le 130000000
+	$(PYTHON) -m venv build/fresh
+	build/fresh/bin/python -m pip install --quiet dist/*.whl
+	cd build && PYTHONPATH=$(CURDIR)/scripts/offline fresh/bin/terradistill distill sample --ipc 5 --preset demo --out demo
+	cd build && PYTHONPATH=$(CURDIR)/scripts/offline fresh/bin/terradistill generate --prompt "a satellite image of a river" --out river
+
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo dist build

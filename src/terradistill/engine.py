@@ -60,7 +60,7 @@ def data_engine(
         DataError: an image has no mask, or is smaller than a tile.
     """
     if settings.generator is None:
-        raise ConfigError("There is nothing to draw with: name a generator with --generator.")
+        raise ConfigError("There is nothing to draw with: name a generator, such as --generator base-128.")
     out, wanted = Path(out), settings.engine
     side, scenes = Generator.load(settings.generator).resolution, open_scenes(pairs)
     tiles = _tiles_of(scenes, side, wanted.test_fraction, learned_from(settings.generator))

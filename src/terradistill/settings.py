@@ -333,7 +333,8 @@ class Settings(Section):
     ipc: int = Field(10, ge=1, description="images per class")
     seed: int = Field(0, ge=0)
     generator: str | None = Field(
-        None, description="folder or hub id of a generator to adapt to DATA; none: one is trained from nothing"
+        "base-128",
+        description="name, folder or hub id of a generator to adapt to DATA; none: learn from DATA alone",
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="auto: bf16 where the machine computes it fast"

@@ -15,10 +15,10 @@ from tests.conftest import terradistill
 from tests.wrong_inputs import WRONG_DATA, good_folder
 
 OPTIONS = {
-    ("distill",): "--ipc --out --generator --preset --config --set --seed --limit "
+    ("distill",): "--ipc --out --generator --from-scratch --preset --config --set --seed --limit "
     + "--train-fraction --no-eval --dry-run",
     ("train", "autoencoder"): "--out --preset --config --set --seed",
-    ("train", "generator"): "--out --generator --preset --config --set --seed",
+    ("train", "generator"): "--out --generator --from-scratch --preset --config --set --seed",
     ("train", "decoder"): "--out --generator --preset --config --set --seed",
     ("train", "classifier"): "--out --preset --config --set --seed",
     ("evaluate",): "--against --out",
@@ -73,6 +73,7 @@ WRONG_COMMANDS: dict[str, tuple[list[str], str]] = {
     "fraction of two": (["--train-fraction", "2"], "data.train_fraction"),
     "no settings file": (["--config", "nowhere.toml"], "nowhere.toml"),
     "generator nowhere": (["--generator", "no-such-folder"], "no-such-folder"),
+    "two minds": (["--generator", "base-128", "--from-scratch"], "exclude each other"),
     "unknown network": (["--set", "evaluation.networks=['resnet999']"], "resnet999"),
     "resolution of seven": (["--set", "data.resolution=7"], "data.resolution"),
     "template without class": (["--set", "data.caption_template='a picture'"], "{class}"),

@@ -12,6 +12,15 @@ def test_every_preset_is_valid(name: str) -> None:
     assert load_settings([name]) != Settings() or name == "small"
 
 
+def test_a_run_starts_from_the_shipped_generator_unless_told_otherwise(tmp_path: Path) -> None:
+    assert load_settings().generator == "base-128"
+    assert load_settings(["small"]).generator is None
+    assert load_settings(["dpd"]).generator == "base-128"
+    assert load_settings(["small"], generator="mine").generator == "mine"
+    (tmp_path / "config.toml").write_text(to_toml(load_settings(["small"])))
+    assert load_settings(config=tmp_path / "config.toml").generator is None
+
+
 def test_the_later_wins(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text("ipc = 3\n[sampling]\nsteps = 7\ncandidates = 9\n")

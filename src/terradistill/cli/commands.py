@@ -17,6 +17,7 @@ from terradistill.cli.options import (
     Config,
     Data,
     Fraction,
+    FromScratch,
     GeneratorOption,
     HideReal,
     Limit,
@@ -58,6 +59,7 @@ def distill(
     out: Out,
     ipc: Annotated[int | None, typer.Option("--ipc", help="Images per class.", show_default="10")] = None,
     generator: GeneratorOption = None,
+    from_scratch: FromScratch = False,
     preset: Preset = None,
     config: Config = None,
     set_: Set = None,
@@ -76,7 +78,7 @@ def distill(
 ) -> None:
     """Condense DATA into a few synthetic images a class, score them and write a report."""
     settings = settings_from(
-        preset, config, set_, ipc=ipc, generator=generator, seed=seed,
+        preset, config, set_, from_scratch=from_scratch, generator=generator, ipc=ipc, seed=seed,
         data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
         export__hide_real=hide_real or None, export__keep_names=keep_names or None, export__parquet=parquet or None,
     )  # fmt: skip
@@ -118,7 +120,8 @@ def generate(
         str | None, typer.Option("--set-metadata", metavar="A=B,C=D", help="Numbers, such as gsd_m=10,month=7.")
     ] = None,
     generator: Annotated[
-        str | None, typer.Option("--generator", help="Folder, run folder or hub id of what draws.")
+        str | None,
+        typer.Option("--generator", help="Name, folder, run folder or hub id of what draws.", show_default="base-128"),
     ] = None,
     preset: Preset = None,
     config: Config = None,
@@ -128,7 +131,7 @@ def generate(
     """Draw scenes to order: a scene folder and a contact sheet."""
     settings = settings_from(preset, config, set_, generator=generator, seed=seed)
     if settings.generator is None:
-        raise ConfigError("There is nothing to draw with: give a folder, run folder or hub id with --generator.")
+        raise ConfigError("There is nothing to draw with: name a generator, such as --generator base-128.")
     from terradistill import console
     from terradistill.data.sources import open_scenes
     from terradistill.generation import orders as written
@@ -213,7 +216,7 @@ def audit(
 def studio(
     generator: Annotated[
         str | None,
-        typer.Option("--generator", help="Folder, run folder or hub id of what draws."),
+        typer.Option("--generator", help="Name, folder, run folder or hub id of what draws.", show_default="base-128"),
     ] = None,
     port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Default: the first free one.")] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
@@ -224,7 +227,7 @@ def studio(
     """Open a web page, on this machine alone, where one makes scenes to order."""
     settings = settings_from(preset, config, set_, generator=generator)
     if settings.generator is None:
-        raise ConfigError("There is nothing to draw with: give a folder, run folder or hub id with --generator.")
+        raise ConfigError("There is nothing to draw with: name a generator, such as --generator base-128.")
     from time import sleep
 
     from terradistill import console

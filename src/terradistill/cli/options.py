@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from terradistill.errors import ConfigError
+
 if TYPE_CHECKING:
     from terradistill.settings import Settings
 
@@ -34,12 +36,31 @@ Against = Annotated[
 ]
 HideReal = Annotated[bool, typer.Option("--hide-real", help="Show no real scene in what is made.")]
 GeneratorOption = Annotated[
-    str | None, typer.Option("--generator", help="Folder or hub id to adapt; none: trained on DATA.")
+    str | None,
+    typer.Option("--generator", help="Name, folder or hub id of what is adapted to DATA.", show_default="base-128"),
+]
+FromScratch = Annotated[
+    bool, typer.Option("--from-scratch", help="Learn from DATA alone instead of adapting a generator.")
 ]
 
 
-def settings_from(preset: list[str] | None, config: Path | None, set_: list[str] | None, **given: Any) -> "Settings":
-    """The settings that a command asks for; what is not given is left to presets and files."""
+def settings_from(
+    preset: list[str] | None,
+    config: Path | None,
+    set_: list[str] | None,
+    *,
+    from_scratch: bool = False,
+    generator: str | None = None,
+    **given: Any,
+) -> "Settings":
+    """The settings that a command asks for; what is not given is left to presets and files.
+
+    Raises:
+        ConfigError: a setting is wrong, or a generator is named and not wanted.
+    """
     from terradistill.config import load_settings
 
-    return load_settings(preset, config, set_, **given)
+    if from_scratch and generator is not None:
+        raise ConfigError(f"--from-scratch and --generator {generator} exclude each other: give one of them.")
+    alone = ["generator=none"] if from_scratch else []
+    return load_settings(preset, config, [*(set_ or []), *alone], generator=generator, **given)

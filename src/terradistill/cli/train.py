@@ -8,6 +8,7 @@ from terradistill.cli.options import (
     Captions,
     Config,
     Fraction,
+    FromScratch,
     GeneratorOption,
     Limit,
     Out,
@@ -38,9 +39,12 @@ def _train_command(part: str) -> None:
         split_file: SplitFile = None,
         captions: Captions = None,
         generator: GeneratorOption = None,
+        from_scratch: FromScratch = False,
     ) -> None:
+        # An autoencoder is there already wherever one starts from a generator.
+        alone = from_scratch or (part == "autoencoder" and generator is None)
         settings = settings_from(
-            preset, config, set_, generator=generator, seed=seed,
+            preset, config, set_, from_scratch=alone, generator=generator, seed=seed,
             data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
         )  # fmt: skip
         from terradistill import console

@@ -14,10 +14,11 @@ from terradistill.data.hub import is_hub_id, is_saved_dataset, open_hub, open_sa
 from terradistill.data.images import is_scene_file
 from terradistill.data.scenes import DatasetInfo, Scene, SceneFolder
 from terradistill.errors import DataError
+from terradistill.shipped import SCENES
 
 ACCEPTED = (
     "a folder of class folders, a .zip of one, a folder saved by `datasets`, a Hugging Face id owner/name, "
-    f"or one of {', '.join(CATALOGUE)}"
+    f"or one of {', '.join([*SCENES, *CATALOGUE])}"
 )
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -46,6 +47,8 @@ def open_scenes(data: str | Path, *, split: str | None = None, captions: Path | 
         DataError: DATA is nothing of these, holds no scenes, or an annotation file is malformed.
     """
     kind, path = _on_disk(data)
+    if not kind and str(data) in SCENES:
+        kind, path = "file", SCENES[str(data)]
     if kind == "folder":
         folder = open_saved(path) if is_saved_dataset(path) else _from_files(path, _listing(path), _disk_reader(path))
     elif kind == "file":

@@ -24,6 +24,7 @@ from terradistill.models.metadata_encoder import MetadataEncoder, beside_time
 from terradistill.models.parameterisation import Parameterisation
 from terradistill.models.tokenizer import build_tokenizer
 from terradistill.settings import DiffusionSettings
+from terradistill.shipped import GENERATORS
 
 LEARNED_FROM = "learned_from.json"
 EXTRAS = ("metadata_encoder", "map_adapter", "content_encoder")
@@ -151,7 +152,7 @@ class Generator:
 
     @classmethod
     def load(cls, source: str | Path) -> "Generator":
-        """Open a generator folder, a run folder that holds one, or a hub id; in float32.
+        """Open a generator folder, a run folder that holds one, a shipped one by name, or a hub id; in float32.
 
         Raises:
             GeneratorError: nothing there, the hub cannot be reached, or the parts are of another kind.
@@ -239,11 +240,13 @@ def _time_vector(unet: Any, z: Tensor, t: Tensor, text: Tensor, labels: Tensor |
 
 
 def locate_generator(source: str | Path) -> str:
-    """The diffusers folder that `source` names (itself, or `generator/` in a run folder), or the hub id that it is.
+    """The diffusers folder that `source` names (itself, `generator/` in a run folder, a shipped one), or its hub id.
 
     Raises:
         GeneratorError: it is neither.
     """
+    if str(source) in GENERATORS and not Path(source).exists():
+        source = GENERATORS[str(source)]
     inside = Path(source) / "generator" / "model_index.json"
     folder = inside.parent if inside.exists() else Path(source)
     if folder.is_dir() and not (folder / "model_index.json").exists():
@@ -252,7 +255,10 @@ def locate_generator(source: str | Path) -> str:
             "or a run folder with generator/ in it."
         )
     if not folder.is_dir() and (str(source).count("/") != 1 or Path(source).parent.is_dir()):
-        raise GeneratorError(f"There is no generator at {source}: give a folder or a hub id such as owner/name.")
+        raise GeneratorError(
+            f"There is no generator at {source}: give a folder, a hub id such as owner/name, "
+            f"or {' or '.join(GENERATORS)}."
+        )
     return str(folder)
 
 

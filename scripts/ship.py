@@ -1,0 +1,96 @@
+"""Put a trained generator into the package, in half precision, and have it draw the sample scenes.
+
+    python scripts/ship.py RUN [--name base-128]
+
+RUN is a run folder or a generator folder. What was shipped before is replaced.
+"""
+
+import argparse
+import json
+import shutil
+import zipfile
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from PIL import Image
+
+from terradistill.generation.draw import generate
+from terradistill.generation.orders import Order
+from terradistill.models.generator import Generator
+from terradistill.shipped import GENERATORS, SCENES
+
+PER_CLASS = 60
+QUALITY = 80  # of WebP: about 5 kB an image of 128 x 128
+SAMPLE = {  # class: (prompt, metres a pixel)
+    "beach": ("a satellite image of beach", None),
+    "desert": ("a satellite image of desert", None),
+    "farmland": ("a satellite image of farmland", None),
+    "forest": ("a satellite image of forest", 5.0),
+    "harbor": ("a satellite image of harbor", 0.6),
+    "highway": ("a satellite image of highway", 5.0),
+    "houses": ("a satellite image of medium residential", 0.6),
+    "industry": ("a satellite image of industrial", 5.0),
+    "parking": ("a satellite image of parking", None),
+    "river": ("a satellite image of river", 5.0),
+}
+CARD = """# Sample scenes
+
+{n} scenes of {k} classes, drawn by the generator base-128 of this package from the prompts in `metadata.jsonl`,
+uncurated. No image is a photograph; accuracies measured on them say nothing about real scenes. Licence: Apache-2.0.
+"""
+
+
+def ship(source: str, name: str) -> None:
+    """Write the generator in float16."""
+    generator = Generator.load(source)
+    for part in generator.networks:
+        part.half()
+    folder = GENERATORS[name]
+    shutil.rmtree(folder, ignore_errors=True)
+    generator.save(folder)
+    for path in sorted(folder.rglob("*.safetensors")):
+        print(f"{path.relative_to(folder)}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+def draw(name: str) -> None:
+    """Write the sample scenes as a zip of WebP images."""
+    orders = [
+        Order(prompt, folder, {} if gsd_m is None else {"gsd_m": gsd_m}) for folder, (prompt, gsd_m) in SAMPLE.items()
+    ]
+    archive = SCENES["sample"]
+    with TemporaryDirectory() as made, zipfile.ZipFile(archive, "w") as out:
+        scenes = generate(orders, Path(made) / "sample", Generator.load(name), n=PER_CLASS)
+        for i, scene in enumerate(scenes.scenes):
+            packed = BytesIO()
+            Image.open(BytesIO(scenes.read(i))).save(packed, "WEBP", quality=QUALITY, method=6)
+            _add(out, f"sample/{_webp(scene.name)}", packed.getvalue())
+        rows = [json.loads(line) for line in (Path(made) / "sample" / "metadata.jsonl").read_text().splitlines()]
+        lines = [json.dumps(row | {"file_name": _webp(row["file_name"])}) for row in rows]
+        info = {
+            "name": "sample",
+            "title": "Sample scenes, drawn by base-128",
+            "licence": "Apache-2.0",
+            "made_by": "scripts/ship.py",
+        }
+        _add(out, "sample/metadata.jsonl", ("\n".join(lines) + "\n").encode())
+        _add(out, "sample/dataset.json", json.dumps(info, indent=1).encode())
+        _add(out, "sample/README.md", CARD.format(n=len(rows), k=len(SAMPLE)).encode())
+    print(f"{archive.name}: {archive.stat().st_size / 1e6:.1f} MB")
+
+
+def _webp(name: str) -> str:
+    return str(Path(name).with_suffix(".webp"))
+
+
+def _add(out: zipfile.ZipFile, name: str, data: bytes) -> None:
+    out.writestr(zipfile.ZipInfo(name, (2026, 1, 1, 0, 0, 0)), data)  # one date: the same scenes, the same bytes
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run")
+    parser.add_argument("--name", default="base-128", choices=GENERATORS)
+    asked = parser.parse_args()
+    ship(asked.run, asked.name)
+    draw(asked.name)
