@@ -25,7 +25,7 @@ from terradistill.data.maps import ANNOTATORS
 from terradistill.generation.draw import draw
 from terradistill.generation.orders import Order, Shown
 from terradistill.hardware import find_hardware
-from terradistill.models.generator import Generator
+from terradistill.models.generator import Generator, learned_from
 from terradistill.report.gallery import contact_sheet
 from terradistill.seeding import derive
 
@@ -58,7 +58,7 @@ def main() -> None:
 
     settings, hardware = load_settings(None, None, asked.set), find_hardware()
     generator = Generator.load(asked.generator).to(hardware.device).frozen()
-    unseen, find = seen_and_unseen(asked.generator, asked.data, asked.per_class)[1], ANNOTATORS[asked.map]
+    unseen, find = seen_and_unseen(learned_from(asked.generator), asked.data, asked.per_class)[1], ANNOTATORS[asked.map]
     scenes = [resize(decode(unseen.read(i)), generator.resolution) for i in range(len(unseen))]
     given = np.stack([find(scene) for scene in scenes])
     prompts = [class_prompt(unseen, unseen.classes[s.label], settings.data.caption_template) for s in unseen.scenes]

@@ -3,19 +3,19 @@
 from terradistill.data.check import check_scenes
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
-from terradistill.models.generator import learned_from
 from terradistill.seeding import derive
 
 
-def seen_and_unseen(generator: str, data: str, per_class: int | None = None) -> tuple[SceneFolder, SceneFolder]:
-    """The scenes of DATA that a generator folder has learned from, and those that it has not.
+def seen_and_unseen(
+    learned: frozenset[str], data: str, per_class: int | None = None
+) -> tuple[SceneFolder, SceneFolder]:
+    """The scenes of DATA that something has learned from, and those that it has not.
 
     Args:
-        generator: folder with `learned_from.json`, or run folder.
+        learned: hashes of the former: `learned_from` of a generator, `learned_by` of the scenes that it drew.
         data: as for `terradistill distill`.
         per_class: at most so many of either, drawn by a hash of their names.
     """
-    seen = learned_from(generator)
     scenes, _ = check_scenes(open_scenes(data))
     drawn = sorted(range(len(scenes)), key=lambda i: derive(0, "bench", scenes.scenes[i].name))
     sides = []
@@ -24,7 +24,7 @@ def seen_and_unseen(generator: str, data: str, per_class: int | None = None) -> 
         side = []
         for i in drawn:
             scene = scenes.scenes[i]
-            if (scene.sha256 in seen) == wanted and counts.get(scene.label, 0) < (per_class or len(scenes)):
+            if (scene.sha256 in learned) == wanted and counts.get(scene.label, 0) < (per_class or len(scenes)):
                 counts[scene.label] = counts.get(scene.label, 0) + 1
                 side.append(i)
         sides.append(scenes.subset(side))

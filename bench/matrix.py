@@ -14,15 +14,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from held_out import seen_and_unseen
-from worth import draw
+from worth import draw, score, told
 
 from terradistill.config import load_settings
 from terradistill.data.images import load_pixels
-from terradistill.evaluation.harness import Labelled, score_method
+from terradistill.evaluation.harness import Labelled
 from terradistill.generation.draw import generate
 from terradistill.generation.orders import orders_like
-from terradistill.hardware import find_hardware
-from terradistill.models.generator import Generator
+from terradistill.models.generator import Generator, learned_from
 
 
 def joined(a: Labelled, b: Labelled) -> Labelled:
@@ -40,11 +39,11 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
     asked = parser.parse_args()
 
-    generator, hardware = Generator.load(asked.generator), find_hardware()
+    generator = Generator.load(asked.generator)
     budget = [f"evaluation.min_steps={asked.steps}", f"evaluation.max_steps={asked.steps}"]
     settings = load_settings(None, None, [*budget, *asked.set])
     side = settings.evaluation.resolution or generator.resolution
-    seen, unseen = seen_and_unseen(asked.generator, asked.data)
+    seen, unseen = seen_and_unseen(learned_from(asked.generator), asked.data)
     with TemporaryDirectory() as made:
         folder = Path(made)
         orders = orders_like(unseen, settings.data.caption_template, generator)
@@ -62,20 +61,7 @@ def main() -> None:
         }
 
         def oa(train: Labelled, test: Labelled) -> str:
-            row = score_method(
-                "x",
-                [train],
-                test,
-                unseen.classes,
-                asked.network,
-                settings.evaluation,
-                dataset=unseen.info.name,
-                ipc=n,
-                base_seed=settings.seed,
-                device=hardware.device,
-                bf16=hardware.bf16,
-            )
-            return f"{100 * row['oa_mean']:.1f} ± {100 * (row['oa_std'] or 0):.1f}"
+            return told(score(train, test, unseen, asked.network, settings))
 
         classes = len(unseen.classes)
         print(f"{asked.data}: {classes} classes, chance {100 / classes:.1f} %, {n} images a class, {asked.network}")

@@ -18,7 +18,7 @@ from terradistill.data.captions import class_prompt
 from terradistill.data.images import decode, resize
 from terradistill.data.scenes import resized_metadata
 from terradistill.hardware import find_hardware
-from terradistill.models.generator import Generator
+from terradistill.models.generator import Generator, learned_from
 from terradistill.settings import Settings
 from terradistill.training.diffusion import Told, denoising_loss
 from terradistill.training.latents import encode_scenes
@@ -42,7 +42,7 @@ def main() -> None:
         raise SystemExit(f"{asked.generator} has learned no metadata.")
     prompts, rows, pixels = [], [], []
     for data in asked.data:
-        unseen = seen_and_unseen(asked.generator, data, asked.per_class)[1]
+        unseen = seen_and_unseen(learned_from(asked.generator), data, asked.per_class)[1]
         template = Settings().data.caption_template
         for i, scene in enumerate(unseen.scenes):
             prompts.append(class_prompt(unseen, unseen.classes[scene.label], template))

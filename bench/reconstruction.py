@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from terradistill.data.images import decode, resize, to_float
 from terradistill.evaluation.fidelity import Lpips
 from terradistill.hardware import find_hardware
-from terradistill.models.generator import Generator
+from terradistill.models.generator import Generator, learned_from
 
 
 def psnr(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -30,7 +30,7 @@ def main(source: str, *data: str) -> None:
     generator.to(hardware.device)
     lpips = Lpips().to(hardware.device)
     for name in data:
-        unseen = seen_and_unseen(source, name)[1]
+        unseen = seen_and_unseen(learned_from(source), name)[1]
         chosen = np.unique(np.linspace(0, len(unseen) - 1, 500).astype(int))
         images = [decode(unseen.read(int(i))) for i in chosen]
         native = min(images[0].shape[:2])

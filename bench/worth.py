@@ -1,6 +1,7 @@
-"""Train on generated, test on real: what a generator's scenes are worth beside as many real ones, by number.
+"""Train on generated, test on real: what drawn scenes are worth beside as many real ones, by number.
 
-    python bench/worth.py GENERATOR DATA [--per-class 10 50 100]
+    terradistill generate --like DATA --n 100 --out drawn
+    python bench/worth.py drawn DATA [--per-class 10 50 100]
 
 Networks are trained by the one recipe of the scoreboard and tested on scenes that the generator has not learned from.
 The real scenes are among those that it has.
@@ -15,12 +16,13 @@ from held_out import seen_and_unseen
 
 from terradistill.config import load_settings
 from terradistill.data.images import load_pixels
+from terradistill.data.scenes import SceneFolder
+from terradistill.data.sources import open_scenes
 from terradistill.distillation.coresets import random_subset
+from terradistill.distillation.scoreboard import learned_by
 from terradistill.evaluation.harness import Labelled, Row, score_method
-from terradistill.generation.draw import generate
-from terradistill.generation.orders import orders_like
 from terradistill.hardware import find_hardware
-from terradistill.models.generator import Generator
+from terradistill.settings import Settings
 
 
 def draw(scenes: Labelled, n: int) -> Labelled:
@@ -29,9 +31,31 @@ def draw(scenes: Labelled, n: int) -> Labelled:
     return Labelled(np.asarray(scenes.images[index]), scenes.labels[index])
 
 
+def score(train: Labelled, test: Labelled, scenes: SceneFolder, network: str, settings: Settings) -> Row:
+    """A training set, judged by the recipe of the settings; `scenes` says of what dataset and which classes."""
+    hardware = find_hardware()
+    return score_method(
+        "x",
+        [train],
+        test,
+        scenes.classes,
+        network,
+        settings.evaluation,
+        dataset=scenes.info.name,
+        ipc=None,
+        base_seed=settings.seed,
+        device=hardware.device,
+        bf16=hardware.bf16,
+    )
+
+
+def told(row: Row) -> str:
+    return f"{100 * row['oa_mean']:.1f} ± {100 * (row['oa_std'] or 0):.1f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("generator")
+    parser.add_argument("scenes", help="drawn by `generate --like DATA`")
     parser.add_argument("data")
     parser.add_argument("--per-class", type=int, nargs="+", default=[10, 50, 100])
     parser.add_argument("--test-per-class", type=int, default=200)
@@ -39,15 +63,14 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
     asked = parser.parse_args()
 
-    generator, hardware = Generator.load(asked.generator), find_hardware()
-    settings = load_settings(None, None, asked.set)
-    side = settings.evaluation.resolution or generator.resolution
-    most = max(asked.per_class)
-    seen, unseen = seen_and_unseen(asked.generator, asked.data, max(most, asked.test_per_class))
+    settings, drawn = load_settings(None, None, asked.set), open_scenes(asked.scenes)
+    side = settings.evaluation.resolution or drawn.scenes[0].height
+    most = max(*asked.per_class, asked.test_per_class)
+    seen, unseen = seen_and_unseen(learned_by(Path(asked.scenes)), asked.data, most)
+    if drawn.classes != unseen.classes:
+        raise SystemExit(f"{asked.scenes} has not the classes of {asked.data}.")
     with TemporaryDirectory() as made:
         folder = Path(made)
-        orders = orders_like(unseen, settings.data.caption_template, generator)
-        drawn = generate(orders, folder / "drawn", generator, n=most, settings=settings)
         sets = {
             name: Labelled(load_pixels(scenes, side, folder / f"{name}.npy"), scenes.labels)
             for name, scenes in (("real", seen), ("generated", drawn), ("test", unseen))
@@ -56,25 +79,8 @@ def main() -> None:
         print(f"{asked.data}: OA on {len(test.labels)} unseen scenes at {side} pixels, {asked.network}", flush=True)
         enough = min(int(np.bincount(scenes.labels).min()) for scenes in sets.values())
         for n in sorted({min(n, enough) for n in asked.per_class}):
-            rows: dict[str, Row] = {
-                name: score_method(
-                    name,
-                    [draw(sets[name], n)],
-                    test,
-                    seen.classes,
-                    asked.network,
-                    settings.evaluation,
-                    dataset=seen.info.name,
-                    ipc=n,
-                    base_seed=settings.seed,
-                    device=hardware.device,
-                    bf16=hardware.bf16,
-                )
-                for name in ("real", "generated")
-            }
-            line = ", ".join(
-                f"{k} {100 * r['oa_mean']:.1f} ± {100 * (r['oa_std'] or 0):.1f} %" for k, r in rows.items()
-            )
+            rows = {k: score(draw(of_kind, n), test, seen, asked.network, settings) for k, of_kind in sets.items()}
+            line = ", ".join(f"{name} {told(row)} %" for name, row in rows.items())
             ratio = rows["generated"]["oa_mean"] / rows["real"]["oa_mean"]
             print(f"  {n:4} a class: {line}, ratio {ratio:.1%}", flush=True)
 
