@@ -55,7 +55,7 @@ def bench_scoreboard(
     """Score methods on datasets: one table, made by one recipe."""
     from terradistill import console
     from terradistill.config import presets
-    from terradistill.distillation.comparison import SOFT, compare, real_methods
+    from terradistill.distillation.comparison import PACKED, SOFT, compare, plain, real_methods
 
     variants = _variants(variant or [])
 
@@ -73,10 +73,10 @@ def bench_scoreboard(
     shadowed = sorted(set(variants) & {"default", *presets(), *real_methods()})
     if shadowed:
         raise ConfigError(f"There is a method {shadowed[0]!r} already: give the variant another name.")
-    odd = [name for name in _words(methods) if name.removesuffix(SOFT) not in known]
+    odd = [name for name in _words(methods) if plain(name) not in known]
     if odd:
         raise ConfigError(
-            f"There is no method {odd[0]!r}: choose among {', '.join(known)}, with {SOFT} after it or not."
+            f"There is no method {odd[0]!r}: choose among {', '.join(known)}, with {PACKED} or {SOFT} after it or not."
         )
     with console.Rich() as reporter:
         rows = compare(

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from terradistill.data.images import resize
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.distillation import drawing, learning
@@ -41,7 +42,8 @@ from terradistill.run import Reporter, Run, Silent, write_text
 from terradistill.seeding import derive
 from terradistill.settings import EvaluationSettings, Settings
 
-SOFT = "+soft"  # after a method's name: its images with a teacher's labels
+PACKED = "+2x2"  # after a method's name: four of its scenes, halved, in the place of each image ("multi-formation")
+SOFT = "+soft"  # and after that: its images with a teacher's labels
 SettingsOf = Callable[[str], Settings]
 Opened = AbstractContextManager[Work]
 
@@ -49,6 +51,11 @@ Opened = AbstractContextManager[Work]
 def real_methods() -> tuple[str, ...]:
     """Names of the methods that choose among real images."""
     return ("random", *CORESETS, "rded", "full")
+
+
+def plain(method: str) -> str:
+    """A method's name without what may follow it."""
+    return method.removesuffix(SOFT).removesuffix(PACKED)
 
 
 def compare(
@@ -73,8 +80,8 @@ def compare(
         out: folder of the table and of all that it was made from.
         settings_of: the settings of a synthetic method, by name; "default" is asked for too. `evaluation` and
             `data` are those of "default" for all methods.
-        methods: names that `settings_of` knows, and any of `real_methods`; with `SOFT` after them, with a teacher's
-            labels.
+        methods: names that `settings_of` knows, and any of `real_methods`; with `PACKED` after them, four times as many
+            scenes at half their size; with `SOFT` at the end, with a teacher's labels.
         ipcs: numbers of images a class.
         n_sets: sets drawn of each method with seeds of their own. Methods without chance have one, on which networks
             are trained as often as on all sets of the others.
@@ -89,6 +96,7 @@ def compare(
         are dropped.
 
     Raises:
+        ConfigError: two datasets have one name, or all scenes are to be packed.
         RunError: a dataset was split in another way before.
     """
     reporter, kept = reporter or Silent(), out / "scores.json"
@@ -100,6 +108,9 @@ def compare(
     before: list[Row] = json.loads(kept.read_text()) if kept.exists() else []
     rows = [row for row in before if row["recipe"] == recipe]
     names = [open_scenes(source, captions=captions).info.name for source in data]
+    if "full" in {plain(method) for method in methods if PACKED in method}:
+        raise ConfigError(f"full{PACKED} is no method: all scenes leave no room for more of them.")
+    most = max(ipcs) * (4 if any(PACKED in method for method in methods) else 1)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(
@@ -108,16 +119,16 @@ def compare(
     for source, name in zip(data, names, strict=True):
         opened = partial(_opened, source, captions=captions, reporter=reporter)
         room = out / (re.sub(r"[^\w.-]+", "-", name).strip(".-") or "data")
-        synthetic = sorted({method.removesuffix(SOFT) for method in methods} - set(real_methods()))
+        synthetic = sorted({plain(method) for method in methods} - set(real_methods()))
         given = [settings_of(method).generator for method in synthetic]
         seen = frozenset[str]().union(*(learned_from(each) for each in given if each is not None))
         least = common.model_copy(update={"ipc": 1})
-        with opened(room / "exam", least, seen=seen, spare=max(ipcs) - 1) as exam:
+        with opened(room / "exam", least, seen=seen, spare=most - 1) as exam:
             for method in methods:
-                plain = method.removesuffix(SOFT)
-                for ipc in ipcs if plain != "full" else [None]:
+                name_of = plain(method)
+                for ipc in ipcs if name_of != "full" else [None]:
                     key: dict[str, Any] = {"dataset": name, "method": method, "ipc": ipc}
-                    key["settings"] = None if plain in real_methods() else _digest(settings_of(plain))
+                    key["settings"] = None if name_of in real_methods() else _digest(settings_of(name_of))
                     key["resolution"] = common.evaluation.resolution or exam.resolution
                     done = {(row["network"], row["pretrained"]) for row in rows if key.items() <= row.items()}
                     asked = common.evaluation
@@ -126,13 +137,16 @@ def compare(
                         continue
                     # Rows of a method that was something else before are not of this table any more.
                     rows = [row for row in rows if not _outdated(row, key)]
-                    if plain in real_methods() or ipc is None:
-                        sets = _real_sets(exam, plain, ipc or 0, n_sets)
+                    n = (ipc or 0) * (4 if PACKED in method else 1)
+                    if name_of in real_methods():
+                        sets = _real_sets(exam, name_of, n, n_sets)
                     else:
-                        wanted = settings_of(plain).model_copy(update={"data": exam.settings.data, "ipc": ipc})
-                        sets = _drawn_sets(exam, partial(opened, seen=seen), room, plain, wanted, n_sets)
-                    n_bytes = sum(map(_png_bytes, sets[0].images))
-                    if plain != method:
+                        wanted = settings_of(name_of).model_copy(update={"data": exam.settings.data, "ipc": n})
+                        sets = _drawn_sets(exam, partial(opened, seen=seen), room, name_of, wanted, n_sets)
+                    n_bytes = sum(map(_png_bytes, _packed(sets[0]) if PACKED in method else sets[0].images))
+                    if PACKED in method:
+                        sets = [_unpacked(_packed(each), each.labels) for each in sets]
+                    if method.endswith(SOFT):
                         sets = [_taught(exam, each) for each in sets]
                         n_bytes += sum(each.soft.nbytes for each in sets[:1] if each.soft is not None)
                     for network in left:
@@ -184,8 +198,8 @@ def _score(exam: Work, sets: Sequence[Labelled], key: dict[str, Any], common: Se
         bf16=exam.hardware.bf16,
         progress=exam.run.reporter.progress,
     )
-    if (plain := key["method"].removesuffix(SOFT)) in CORESETS:
-        row["title"] = CORESETS[plain].title
+    if (name := plain(key["method"])) in CORESETS:
+        row["title"] = CORESETS[name].title
     exam.run.reporter.end(title, row["seconds"], f"{100 * row['oa_mean']:.1f} %")
     return row
 
@@ -260,6 +274,23 @@ def _rded_sets(exam: Work, train: Labelled, ipc: int, n_sets: int) -> list[Label
         )
         for i in range(n_sets)
     ]
+
+
+def _packed(each: Labelled) -> NDArray[np.uint8]:
+    """Four scenes of a class, halved, in the place of one: uint8 (n // 4, H, W, 3), class by class."""
+    scenes = np.asarray(each.images[np.argsort(each.labels, kind="stable")])
+    n, height, width, _ = scenes.shape
+    pooled = scenes.reshape(n, height // 2, 2, width // 2, 2, 3).mean((2, 4)).round().astype(np.uint8)
+    quarters = pooled.reshape(n // 4, 2, 2, height // 2, width // 2, 3).transpose(0, 1, 3, 2, 4, 5)
+    return np.ascontiguousarray(quarters).reshape(n // 4, height, width, 3)
+
+
+def _unpacked(packed: NDArray[np.uint8], labels: NDArray[np.int64]) -> Labelled:
+    """The scenes of `_packed`, enlarged to the size that they had."""
+    n, height, width, _ = packed.shape
+    quarters = packed.reshape(n, 2, height // 2, 2, width // 2, 3).transpose(0, 1, 3, 2, 4, 5)
+    scenes = quarters.reshape(4 * n, height // 2, width // 2, 3)
+    return Labelled(np.stack([resize(scene, height) for scene in scenes]), np.sort(labels))
 
 
 def _png_bytes(image: NDArray[np.uint8]) -> int:
