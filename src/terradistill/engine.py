@@ -232,7 +232,13 @@ def _draw_pairs(
         orders.append(Order(settings.engine.prompt, maps={name: Shown(path, settings.engine.strength)}))
     seeds = [derive(settings.seed, "pair", i) for i in range(n)]
     images = draw(
-        drawing.to(hardware.device).frozen(), orders, seeds, [1] * n, settings.sampling, hardware, progress=progress
+        drawing.ready(hardware.device, low_memory=settings.sampling.low_memory),
+        orders,
+        seeds,
+        [1] * n,
+        settings.sampling,
+        hardware,
+        progress=progress,
     )
     rows = [{**order.row(), "seed": seed} for order, seed in zip(orders, seeds, strict=True)]
     target, info = out / "synthetic" / "scenes", {"name": f"{name}-drawn", "title": "Drawn after masks"}

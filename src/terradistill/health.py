@@ -12,6 +12,7 @@ EXTRAS = {
     "torchvision": "more downstream networks (torchvision:NAME)",
 }
 GIB = 1 << 30
+SMALL_GPU = 9  # GiB; in float32 Stable Diffusion's weights take 4, and a batch of its attention more [ours]
 
 
 def doctor() -> list[tuple[str, str]]:
@@ -34,6 +35,7 @@ def doctor() -> list[tuple[str, str]]:
             "bf16 natively, used by --set precision=auto" if hardware.bf16 else "fp32; bf16 would be emulated",
         ),
         ("threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors (set OMP_NUM_THREADS to change)"),
+        *_gpu(),
         ("memory", f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free"),
         ("disk here", f"{disk.free / GIB:.1f} GiB free{' — little' if disk.free < 5 * GIB else ''}"),
         ("hub", "offline by HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "asked only for hub ids"),
@@ -42,6 +44,16 @@ def doctor() -> list[tuple[str, str]]:
     ]
     missing = [f"{name}: {use}" for name, use in EXTRAS.items() if find_spec(name) is None]
     return [*findings, ("optional, absent", "; ".join(missing) or "nothing")]
+
+
+def _gpu() -> list[tuple[str, str]]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    total = torch.cuda.get_device_properties(0).total_memory / GIB
+    advice = "; for Stable Diffusion's size add --set sampling.low_memory=true" if total < SMALL_GPU else ""
+    return [("memory of the GPU", f"{total:.1f} GiB{advice}")]
 
 
 def _version(package: str) -> str:

@@ -263,6 +263,11 @@ class SamplingSettings(Section):
     )
     refine_leash: float = Field(1.0, ge=0, description="weight of staying near what was drawn [ours]")
     batch_size: int = Field(100, ge=1)
+    low_memory: bool = Field(
+        False,
+        description="for large generators on small GPUs: attention in slices, decoding image by image, and parts of "
+        "the generator wait on the CPU for their turn",
+    )
 
 
 class EvaluationSettings(Section):

@@ -3,10 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import terradistill as td
+from terradistill.data.images import decode
+from terradistill.generation.draw import generate
+from terradistill.generation.orders import Order
 from tests.conftest import tiny_settings
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -95,6 +99,19 @@ def tiny_pipeline(kind: str, folder: Path) -> Path:
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_little_memory_it_draws_the_same(kind: str, tmp_path: Path) -> None:
+    source = tiny_pipeline(kind, tmp_path / "pipeline")
+    orders, drawn = [Order("a satellite image of a river")], []
+    for low_memory in (False, True):
+        settings = td.Settings(precision="fp32", sampling={"steps": 2, "low_memory": low_memory})
+        generator = td.Generator.load(source)
+        scenes = generate(orders, tmp_path / str(low_memory), generator, n=2, settings=settings)
+        drawn.append(np.stack([decode(scenes.read(i)).astype(int) for i in range(2)]))
+        assert hasattr(generator.unet, "_hf_hook") == low_memory
+    assert abs(drawn[0] - drawn[1]).max() <= 1, "to the rounding of attention in slices"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -80,7 +80,7 @@ class Work:
         """The trained, adapted or given generator, ready to draw."""
         own = self.learned_in / "generator"
         source = self.settings.generator if self.settings.generator and not own.exists() else own
-        return Generator.load(source).to(self.hardware.device).frozen()
+        return Generator.load(source).ready(self.hardware.device, low_memory=self.settings.sampling.low_memory)
 
     @property
     def learned(self) -> frozenset[str]:

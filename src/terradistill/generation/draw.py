@@ -68,7 +68,7 @@ def generate(
     counts = [order.n or n for order in orders]
     hardware = find_hardware(settings.precision)
     images = draw(
-        generator.to(hardware.device).frozen(),
+        generator.ready(hardware.device, low_memory=settings.sampling.low_memory),
         orders,
         [derive(seed, "order", folder, i) for folder, count in zip(folders, counts, strict=True) for i in range(count)],
         counts,

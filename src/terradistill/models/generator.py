@@ -88,6 +88,31 @@ class Generator:
             part.eval().requires_grad_(False)
         return self
 
+    def ready(self, device: torch.device, *, low_memory: bool = False) -> "Generator":
+        """Itself on a device, frozen, for drawing only.
+
+        Args:
+            device: where it draws.
+            low_memory: attention in slices, decoding image by image, and the large parts wait on the CPU until needed.
+        """
+        self.frozen()
+        if not low_memory:
+            return self.to(device)
+        from accelerate import cpu_offload_with_hook
+
+        self.unet.set_attention_slice("auto")
+        self.vae.enable_slicing()
+        waiting = [self.text_encoder, self.unet, self.vae]
+        if self.map_adapter is not None:  # it asks parts of the UNet before the UNet itself has its turn
+            waiting.remove(self.unet)
+        hook = None
+        for part in self.networks:
+            if any(part is each for each in waiting):
+                hook = cpu_offload_with_hook(part, device, prev_module_hook=hook)[1]
+            else:
+                part.to(device)
+        return self
+
     @property
     def networks(self) -> list[Any]:
         """The parts that have weights."""

@@ -86,7 +86,9 @@ class Workshop:
         """`source`: the generator. `folder`: where results lie while the page is open."""
         self.source, self.folder, self.settings = source, folder, settings or Settings()
         self.hardware = find_hardware(self.settings.precision)
-        self.generator = Generator.load(source).to(self.hardware.device).frozen()
+        self.generator = Generator.load(source).ready(
+            self.hardware.device, low_memory=self.settings.sampling.low_memory
+        )
         self._busy, self._count = Lock(), 0
 
     def make(self, asked: Asked, progress: Progress | None = None) -> Made:
