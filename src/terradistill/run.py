@@ -23,7 +23,7 @@ from terradistill.settings import Settings
 Progress = Callable[[int, int], None]
 
 # Settings that change nothing that was made, only how it is shown or how fast it goes: they may differ next time.
-FREE = ("export.hide_real", "export.parquet", "checkpoint_seconds", "sampling.batch_size")
+FREE = ("export.hide_real", "export.parquet", "checkpoint_seconds", "sampling.batch_size", "sampling.low_memory")
 
 
 class Reporter(Protocol):
@@ -75,7 +75,9 @@ class Run:
         if resolved.exists():
             self._take()
             self.manifest = self.read_json("manifest.json", default=self.manifest)
-            before, now = flatten(json.loads(resolved.read_text())), flatten(asked)
+            # A setting that the run does not know yet is as it was when there was none: its default.
+            before = flatten(Settings().model_dump(mode="json")) | flatten(json.loads(resolved.read_text()))
+            now = flatten(asked)
             evaluated = any(stage["name"] == "evaluate" for stage in self.manifest["stages"])
             free = FREE if evaluated else (*FREE, "evaluation.")  # an exam that was not held may still be changed
             differ = [

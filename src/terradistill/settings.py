@@ -142,6 +142,9 @@ class FinetuneSettings(Section):
     """How a given generator is adapted to DATA; what is not here is as in `diffusion`."""
 
     steps: int = Field(1500, ge=0, description="0: the generator draws as it is")
+    passes: int | None = Field(
+        100, ge=1, description="fewer steps where they were more passes over the train scenes than this; none: no bound"
+    )
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
     warmup_steps: int = Field(100, ge=0)
@@ -156,9 +159,12 @@ class FinetuneSettings(Section):
     )
     rate: Literal["cosine", "constant"] = Field("cosine", description="of learning, after the warm-up; DPD: constant")
 
-    def of(self, diffusion: DiffusionSettings) -> DiffusionSettings:
-        """The settings of the loop that adapts."""
-        return diffusion.model_copy(update=self.model_dump(exclude={"text_encoder", "lora_rank", "lora_layers"}))
+    def of(self, diffusion: DiffusionSettings, n_train: int) -> DiffusionSettings:
+        """The settings of the loop that adapts to so many scenes."""
+        told = self.model_dump(exclude={"text_encoder", "lora_rank", "lora_layers", "passes"})
+        if self.passes is not None:
+            told["steps"] = min(self.steps, -(-self.passes * n_train // self.batch_size))
+        return diffusion.model_copy(update=told)
 
 
 class AdapterSettings(Section):

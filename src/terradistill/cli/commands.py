@@ -277,7 +277,10 @@ def main() -> None:
         if "No space left" in str(error):
             _give_up("No space left on the disk: free some, and run the same command again; finished stages are kept.")
         if type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "can't allocate memory" in str(error):
-            _give_up("The memory is full: lower sampling.batch_size or diffusion.batch_size with --set.")
+            _give_up(
+                "The memory is full: with --set, lower sampling.batch_size (the same run goes on), or in a new "
+                "--out finetune.batch_size or diffusion.batch_size."
+            )
         raise
 
 

@@ -68,7 +68,7 @@ def split_scenes(
         if not judges:
             raise DataError(
                 f"The generator has learned from every image of class {name!r} that could be tested on: "
-                "lower --train-fraction, add images, or choose another generator."
+                "raise or drop --limit, lower --train-fraction, add images, or learn from DATA alone (--from-scratch)."
             )
         test += judges
     return folder.subset(train), folder.subset(test)

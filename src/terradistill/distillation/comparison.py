@@ -32,13 +32,13 @@ from terradistill.distillation.scoreboard import coreset, labelled, pick
 from terradistill.distillation.teacher import SIDE as TAUGHT_AT
 from terradistill.distillation.teacher import teach, teacher_network
 from terradistill.distillation.work import Work, open_work
-from terradistill.errors import ConfigError, RunError
+from terradistill.errors import ConfigError, DataError, RunError
 from terradistill.evaluation.harness import Labelled, Row, score_method, with_references
 from terradistill.evaluation.recipe import probabilities
 from terradistill.models.downstream import named_network
 from terradistill.models.generator import LEARNED_FROM, learned_from
 from terradistill.report.table import write_table
-from terradistill.run import Reporter, Run, Silent, write_text
+from terradistill.run import FREE, Reporter, Run, Silent, write_text
 from terradistill.seeding import derive
 from terradistill.settings import EvaluationSettings, Settings
 
@@ -110,7 +110,6 @@ def compare(
     names = [open_scenes(source, captions=captions).info.name for source in data]
     if "full" in {plain(method) for method in methods if PACKED in method}:
         raise ConfigError(f"full{PACKED} is no method: all scenes leave no room for more of them.")
-    most = max(ipcs) * (4 if any(PACKED in method for method in methods) else 1)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(
@@ -123,7 +122,9 @@ def compare(
         given = [settings_of(method).generator for method in synthetic]
         seen = frozenset[str]().union(*(learned_from(each) for each in given if each is not None))
         least = common.model_copy(update={"ipc": 1})
-        with opened(room / "exam", least, seen=seen, spare=most - 1) as exam:
+        with opened(room / "exam", least, seen=seen, spare=max(ipcs) - 1) as exam:
+            if any(PACKED in method for method in methods):
+                _require_packable(exam, max(ipcs))
             for method in methods:
                 name_of = plain(method)
                 for ipc in ipcs if name_of != "full" else [None]:
@@ -162,6 +163,8 @@ def compare(
 def _digest(settings: Settings) -> str:
     """What a synthetic method is, beside data, exam and number of images."""
     told = settings.model_dump(mode="json", exclude={"data", "evaluation", "export", "engine", "adapter", "ipc"})
+    for section, key in (name.split(".") for name in FREE if name.startswith("sampling.")):
+        del told[section][key]
     return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -274,6 +277,17 @@ def _rded_sets(exam: Work, train: Labelled, ipc: int, n_sets: int) -> list[Label
         )
         for i in range(n_sets)
     ]
+
+
+def _require_packable(exam: Work, ipc: int) -> None:
+    least, side = min(exam.train.counts.values()), exam.settings.evaluation.resolution or exam.resolution
+    if least < 4 * ipc:
+        raise DataError(
+            f"A class of {exam.train.info.name} has {least} train scenes; {PACKED} at {ipc} images a class takes "
+            f"{4 * ipc}: lower --ipc, or leave those methods out."
+        )
+    if side % 2:
+        raise ConfigError(f"evaluation.resolution is {side}: with {PACKED} it should be even.")
 
 
 def _packed(each: Labelled) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from terradistill.data.maps import load_maps, parse_maps
 from terradistill.distillation.teacher import trained_network
-from terradistill.distillation.work import Work
+from terradistill.distillation.work import Work, metadata_fields, views_needed
 from terradistill.errors import RunError
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.content_encoder import ContentEncoder
@@ -72,7 +72,11 @@ def encode(work: Work) -> None:
         else:
             generator = work.generator()
         latents = encode_scenes(
-            generator, work.pixels(), n_views=settings.diffusion.views, hardware=work.hardware, watch=stage
+            generator,
+            work.pixels(),
+            n_views=views_needed(settings, len(work.train)),
+            hardware=work.hardware,
+            watch=stage,
         )
         with stage.writes("latents/train.safetensors") as path:
             latents.save(path)
@@ -96,7 +100,7 @@ def diffusion(work: Work) -> None:
             generator = build_generator(wanted, vae, work.resolution, texts, derive(settings.seed, "generator weights"))
         else:
             generator = Generator.load(given)
-            wanted = settings.finetune.of(wanted)
+            wanted = settings.finetune.of(wanted, len(work.train))
         generator.to(work.hardware.device)
         train_diffusion(
             generator,
@@ -216,7 +220,7 @@ def known_numbers(work: Work, generator: Generator) -> Tensor | None:
     numbers = generator.metadata_encoder
     if numbers is None:
         return None
-    return numbers.table([numbers.sayable(row) for row in work.metadata()])
+    return numbers.table([numbers.sayable(row, metadata_fields(work.settings, numbers)) for row in work.metadata()])
 
 
 def classifier(work: Work) -> None:

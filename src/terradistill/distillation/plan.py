@@ -15,7 +15,7 @@ from terradistill.distillation.audit import CALIBRATED_BY
 from terradistill.distillation.learning import ALL
 from terradistill.distillation.scoreboard import needs_teacher
 from terradistill.distillation.teacher import NETWORK, SIDE
-from terradistill.distillation.work import require_feasible
+from terradistill.distillation.work import require_feasible, views_needed
 from terradistill.evaluation.copies import likeness
 from terradistill.evaluation.recipe import PREDICT_BATCH, fit, predict, training_steps
 from terradistill.evaluation.similarity import most_similar
@@ -83,7 +83,7 @@ def plan(
         generator = Generator.load(settings.generator).to(hardware.device)
         latents = _probe_encoding(rows, settings, generator, _pixels(8, generator.resolution), n_train, hardware)
         if settings.finetune.steps:
-            wanted, how = settings.finetune.of(settings.diffusion), settings.finetune
+            wanted, how = settings.finetune.of(settings.diffusion, n_train), settings.finetune
             parts = ALL if how.text_encoder else ("unet", "metadata_encoder")
             adapting = {"parts": parts, "lora_rank": how.lora_rank, "lora_layers": how.lora_layers}
             title = "Adapting the generator"
@@ -152,7 +152,7 @@ def _probe_encoding(
 ) -> LatentCache:
     began = time.monotonic()
     latents = encode_scenes(generator, pixels, n_views=1, hardware=hardware)
-    each, views = (time.monotonic() - began) / len(pixels), settings.diffusion.views
+    each, views = (time.monotonic() - began) / len(pixels), views_needed(settings, n_train)
     rows.append(PlannedStage("Encoding the train scenes", f"{n_train:,} × {views}", n_train * views * each))
     return latents
 

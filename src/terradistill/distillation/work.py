@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from terradistill.config import flatten
 from terradistill.data.annotations import annotate, parse_notes
 from terradistill.data.captions import captions_of, class_prompt, shared_metadata
 from terradistill.data.check import check_scenes, require_enough
@@ -21,7 +22,7 @@ from terradistill.data.scenes import SceneFolder, require_folder_names, resized_
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import divide, limit_scenes, load_split, save_split
 from terradistill.distillation.coresets import CORESETS
-from terradistill.errors import ConfigError, GeneratorError, RunError, TerraDistillError
+from terradistill.errors import ConfigError, DataError, GeneratorError, RunError, TerraDistillError
 from terradistill.hardware import Hardware, describe, find_hardware
 from terradistill.models.autoencoder import require_fitting_crop
 from terradistill.models.downstream import require_network
@@ -29,8 +30,14 @@ from terradistill.models.generator import Generator, learned_from, locate_genera
 from terradistill.models.metadata_encoder import MetadataEncoder
 from terradistill.run import Reporter, Run, provenance, write_text
 from terradistill.sampling.guidance import PROTOTYPE_GUIDANCES
-from terradistill.settings import Settings
+from terradistill.settings import DiffusionSettings, FinetuneSettings, Settings
 from terradistill.training.latents import LatentCache
+
+# Settings of `diffusion` that shape a network, or its noise: a given generator brings its own.
+FROM_SCRATCH = {
+    *("block_channels", "attention_levels", "layers_per_block", "text_width", "text_layers", "text_heads"),
+    *("vocabulary", "max_tokens", "prediction", "gsd_max_m", "noise_shift"),
+}
 
 
 @dataclass
@@ -183,7 +190,7 @@ def _scenes(
         return train, test
     with run.stage("read", "Reading and checking scenes") as stage:
         scenes, report = check_scenes(scenes, on_corrupt=settings.on_corrupt, progress=stage.progress)
-        train, test = divide(scenes, settings, dropped=report.dropped, seen=seen | _seen(run.settings.generator))
+        train, test = divide(scenes, settings, dropped=report.dropped, seen=seen | seen_by(run.settings.generator))
         _require_usable(run.settings, train, test, **least)
         info = scenes.info
         run.describe(
@@ -214,7 +221,27 @@ def _scenes(
         aside = len(scenes) - len(train) - len(test)
         if aside and settings.split_file is None:
             run.say(f"{aside} images are on neither side: the generator has learned from them, so they cannot judge")
+        for line in _unused(run.settings):
+            run.say(line)
     return train, test
+
+
+def _unused(settings: Settings) -> list[str]:
+    """Settings that differ from their defaults and have no effect, with what would have one."""
+    if settings.generator is None:
+        return []
+    own, default = (flatten(each.model_dump(mode="json")) for each in (settings, Settings()))
+    adapting = set(FinetuneSettings.model_fields)
+    lines = []
+    for key in own:
+        section, _, name = key.rpartition(".")
+        if own[key] == default[key] or (section != "diffusion" and key != "data.resolution"):
+            continue
+        if section == "diffusion" and name in DiffusionSettings.model_fields and name not in FROM_SCRATCH | adapting:
+            continue
+        instead = f"finetune.{name} has" if name in adapting else "only --from-scratch has"
+        lines.append(f"{key} has no effect where a generator is adapted; {instead} one")
+    return lines
 
 
 def _require_usable(settings: Settings, train: SceneFolder, test: SceneFolder, **least: int) -> None:
@@ -246,22 +273,56 @@ def require_feasible(settings: Settings, train: SceneFolder) -> None:
     # What a late stage would refuse is refused now, before hours are spent on the early ones.
     require_folder_names(train.classes)
     known = shared_metadata(train, [resized_metadata(scene, train.info, 1) for scene in train.scenes])
-    for name, row in zip(train.classes, known, strict=True):
-        class_prompt(train, name, settings.data.caption_template, row)
+    template = settings.data.caption_template
+    prompts = [class_prompt(train, name, template, row) for name, row in zip(train.classes, known, strict=True)]
     require_known("sampling.prototype_guidance", [settings.sampling.prototype_guidance], PROTOTYPE_GUIDANCES)
     require_known("evaluation.methods", settings.evaluation.methods, ("distilled", "random", *CORESETS, "full"))
     for network in settings.evaluation.networks:
         require_network(network, pretrained=settings.evaluation.pretrained)
     if settings.generator is not None:
-        locate_generator(settings.generator)
+        _require_readable(settings, train, prompts)
     else:
         factor = 2 ** (len(settings.autoencoder.block_channels) - 1)
         require_fitting_levels(settings.diffusion, factor, settings.data.resolution)
         require_fitting_crop(settings.autoencoder, settings.data.resolution)
         if settings.diffusion.metadata:
-            encoder = MetadataEncoder(8, settings.diffusion.gsd_max_m)
-            side = settings.data.resolution
-            encoder.table([encoder.sayable(resized_metadata(scene, train.info, side)) for scene in train.scenes])
+            _require_in_range(MetadataEncoder(8, settings.diffusion.gsd_max_m), settings, train)
+
+
+def _require_readable(settings: Settings, train: SceneFolder, prompts: list[str]) -> None:
+    """Make sure that a given generator can be told of the classes and numbers of the scenes."""
+    generator = Generator.reader(str(settings.generator))
+    if generator.metadata_encoder is not None:
+        _require_in_range(generator.metadata_encoder, settings, train)
+    if generator.tokenizer is None:
+        return  # on the hub, or incomplete: found out when it is opened
+    read: dict[tuple[int, ...], str] = {}
+    for name, tokens in zip(train.classes, generator.tokens(prompts).tolist(), strict=True):
+        twin = read.setdefault(tuple(tokens), name)
+        if twin != name:
+            raise DataError(
+                f"To the generator {settings.generator} the classes {twin!r} and {name!r} read alike: give them names "
+                'of few English words ("readable" in dataset.json), or learn from DATA alone (--from-scratch).'
+            )
+
+
+def _require_in_range(encoder: MetadataEncoder, settings: Settings, train: SceneFolder) -> None:
+    fields, side = metadata_fields(settings, encoder), settings.data.resolution
+    encoder.table([encoder.sayable(resized_metadata(scene, train.info, side), fields) for scene in train.scenes])
+
+
+def metadata_fields(settings: Settings, encoder: MetadataEncoder) -> Collection[str]:
+    """The numbers that a generator is told of: all while it learns them, else those that it has learned."""
+    return encoder.ranges if settings.diffusion.metadata else encoder.learned
+
+
+def views_needed(settings: Settings, n_train: int) -> int:
+    """How many views of each scene are encoded: no more than are drawn once."""
+    if settings.generator is None:
+        return settings.diffusion.views
+    wanted = settings.finetune.of(settings.diffusion, n_train)
+    draws = max(wanted.steps * wanted.batch_size, settings.classifier.max_steps * settings.classifier.batch_size)
+    return min(settings.diffusion.views, max(1, -(-draws // n_train)))
 
 
 def require_known(setting: str, names: Iterable[str], known: Collection[str]) -> None:
@@ -275,13 +336,14 @@ def require_known(setting: str, names: Iterable[str], known: Collection[str]) ->
             raise ConfigError(f"The setting {setting} names {name!r}: expected {', '.join(known)}.")
 
 
-def _seen(generator: str | None) -> frozenset[str]:
+def seen_by(generator: str | None) -> frozenset[str]:
+    """Hashes of the scenes that a given generator has learned from, as far as they are known."""
     return frozenset() if generator is None else learned_from(generator)
 
 
 def _refuse_seen(generator: str | None, test: SceneFolder) -> None:
     # A generator that has learned from test scenes would make every number below worthless.
-    seen = _seen(generator)
+    seen = seen_by(generator)
     shared = sum(scene.sha256 in seen for scene in test.scenes)
     if shared:
         raise GeneratorError(

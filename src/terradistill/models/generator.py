@@ -102,15 +102,17 @@ class Generator:
 
         self.unet.set_attention_slice("auto")
         self.vae.enable_slicing()
-        waiting = [self.text_encoder, self.unet, self.vae]
-        if self.map_adapter is not None:  # it asks parts of the UNet before the UNet itself has its turn
-            waiting.remove(self.unet)
-        hook = None
-        for part in self.networks:
-            if any(part is each for each in waiting):
-                hook = cpu_offload_with_hook(part, device, prev_module_hook=hook)[1]
-            else:
-                part.to(device)
+        # In the order of their turns; each sends the one before it back to the CPU. An adapter asks parts of the UNet
+        # before the UNet itself has its turn, so with one the UNet stays.
+        waiting = ["text_encoder", "unet", "vae"] if self.map_adapter is None else ["text_encoder", "vae"]
+        for name in NETWORKS:
+            if name not in waiting and getattr(self, name) is not None:
+                getattr(self, name).to(device)
+        hooks: list[Any] = []
+        for name in waiting:
+            before = hooks[-1] if hooks else None
+            hooks.append(cpu_offload_with_hook(getattr(self, name), device, prev_module_hook=before)[1])
+        hooks[0].hook.prev_module_hook = hooks[-1]  # what is drawn again begins anew
         return self
 
     @property
@@ -174,6 +176,22 @@ class Generator:
                 getattr(self, name).save(folder / name)
         if self.learned_from:
             (folder / LEARNED_FROM).write_text(json.dumps({"sha256": sorted(self.learned_from)}))
+
+    @classmethod
+    def reader(cls, source: str | Path) -> "Generator":
+        """Only what reads captions and numbers, without the large parts; of a hub id nothing.
+
+        Raises:
+            GeneratorError: there is no such generator.
+        """
+        folder = Path(locate_generator(source))
+        tokenizer, numbers = None, folder / "metadata_encoder"
+        if (folder / "tokenizer").is_dir():
+            with _quietly():
+                from transformers import AutoTokenizer
+
+                tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        return cls(None, None, None, tokenizer, None, MetadataEncoder.load(numbers) if numbers.is_dir() else None)
 
     @classmethod
     def load(cls, source: str | Path) -> "Generator":
@@ -264,13 +282,21 @@ def _time_vector(unet: Any, z: Tensor, t: Tensor, text: Tensor, labels: Tensor |
     return torch.as_tensor(time if caption is None else time + caption)
 
 
+_PLACES = (".", "generator")  # of a generator in a folder that holds one
+
+
 def locate_generator(source: str | Path) -> str:
     """The diffusers folder that `source` names (itself, `generator/` in a run folder, a shipped one), or its hub id.
 
     Raises:
         GeneratorError: it is neither.
     """
-    if str(source) in GENERATORS and not Path(source).exists():
+    if str(source) in GENERATORS and not any((Path(source) / each / "model_index.json").exists() for each in _PLACES):
+        if not (GENERATORS[str(source)] / "model_index.json").exists():
+            raise GeneratorError(
+                f"This installation lacks the weights of {source}: reinstall TerraDistill, name another generator "
+                "(--generator), or learn from DATA alone (--from-scratch)."
+            )
         source = GENERATORS[str(source)]
     inside = Path(source) / "generator" / "model_index.json"
     folder = inside.parent if inside.exists() else Path(source)

@@ -1,7 +1,7 @@
 """What is known of a scene in numbers, as a vector beside the time embedding (DiffusionSat)."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,24 @@ class MetadataEncoder(nn.Module):
         }
         self.networks = nn.ModuleDict({name: _network(width) for name in self.ranges})
 
-    def sayable(self, row: Mapping[str, float]) -> dict[str, float]:
-        """The row without a ground sampling distance that is coarser than anything the encoder can be told."""
-        return {name: float(value) for name, value in row.items() if name != "gsd_m" or value <= self.gsd_max_m}
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """The fields that mean something: a fresh network contributes zero until it has learned."""
+        return tuple(name for name, network in self.networks.items() if bool(_last(network).weight.any()))
+
+    def sayable(self, row: Mapping[str, float], fields: Collection[str] | None = None) -> dict[str, float]:
+        """What the encoder can be told of a row.
+
+        Args:
+            row: what is known.
+            fields: those that it may be told; None: those that it has learned. A ground sampling distance that is
+                coarser than the largest one is left out.
+        """
+        fields = self.learned if fields is None else fields
+        coarse = row.get("gsd_m", 0) > self.gsd_max_m
+        return {
+            name: float(value) for name, value in row.items() if name in fields and not (name == "gsd_m" and coarse)
+        }
 
     def table(self, rows: Sequence[Mapping[str, float]]) -> Tensor:
         """Metadata of n scenes as numbers from 0 to 1000, NaN where unknown: float32 (n, fields).
@@ -102,10 +117,16 @@ class MetadataEncoder(nn.Module):
 
 
 def _network(width: int) -> nn.Module:
-    last = nn.Linear(width, width)
+    last = nn.Linear(width, width)  # see `_last`
     nn.init.zeros_(last.weight)  # a fresh encoder changes nothing
     nn.init.zeros_(last.bias)
     return nn.Sequential(nn.Linear(WAVES, width), nn.SiLU(), last)
+
+
+def _last(network: nn.Module) -> nn.Linear:
+    last = list(network.children())[-1]
+    assert isinstance(last, nn.Linear)
+    return last
 
 
 @contextmanager
