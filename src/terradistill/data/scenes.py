@@ -19,6 +19,7 @@ from PIL import Image
 from terradistill.errors import DataError
 
 # Letters meet digits, lower meets upper case, or an acronym ends: UCMerced -> UC Merced.
+_ORDINAL = re.compile(r"^\d+[\s_.\-]+(?=.*[^\W\d_])")  # that fixes an order of folders
 _WORD_BOUNDARY = re.compile(
     r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])|[\s_.\-]+"
 )
@@ -129,8 +130,12 @@ class SceneFolder:
         return replace(self, scenes=tuple(sorted(scenes, key=lambda scene: scene.name)))
 
     def readable(self, class_name: str) -> str:
-        """The class in words: as the dataset says, else as its name splits."""
-        return self.info.readable.get(class_name) or readable_name(class_name)
+        """The class in words: as the dataset says, else as its name splits; "01_Forest" is a forest."""
+        if said := self.info.readable.get(class_name):
+            return said
+        bare = [_ORDINAL.sub("", name) for name in self.classes]
+        numbered = len({readable_name(name) for name in bare}) < len(bare)  # the number tells classes apart
+        return readable_name(class_name if numbered else _ORDINAL.sub("", class_name))
 
 
 def resized_metadata(scene: Scene, info: DatasetInfo, resolution: int) -> dict[str, float]:

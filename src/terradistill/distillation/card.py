@@ -100,8 +100,8 @@ Classes: {", ".join(_md(name) for name in data["classes"])}.
 - Source: {source}
 - Licence of the source: {_md(data.get("licence") or "not stated; ask its owner before you share what derives from it")}
 - Please cite: {_md(data.get("citation") or "the source above")}
-
-What was learned from the source stays under its terms: check them before you use or share these images.
+{_before(manifest)}
+What was learned from any of them stays under their terms: check them before you use or share these images.
 
 ## How it was made
 
@@ -194,6 +194,12 @@ def write_parquet(folder: Path, out: Path) -> None:
     with replacing(out) as temporary:
         # The features' own schema carries the metadata that tells a struct of bytes from an image.
         pq.write_table(pa.table(columns, schema=features.arrow_schema), temporary)
+
+
+def _before(manifest: dict[str, Any]) -> str:
+    """What the generator had learned from before it saw the source."""
+    known = [f"{_md(title)} ({_md(licence)})" for title, licence in (manifest.get("generator_sources") or {}).items()]
+    return f"- The generator had learned before from {', '.join(known)}\n" if known else ""
 
 
 def _provenance(manifest: dict[str, Any]) -> str:

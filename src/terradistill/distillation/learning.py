@@ -113,11 +113,12 @@ def diffusion(work: Work) -> None:
             lora_rank=None if given is None else settings.finetune.lora_rank,
             lora_layers=settings.finetune.lora_layers,
             consistency=_consistency(work, wanted),
+            section="diffusion" if given is None else "finetune",
             seed=derive(settings.seed, "diffusion"),
             **_loop(work, stage),
         )
         with stage.writes("generator") as folder:
-            generator.learned_from |= work.learned
+            _remember(work, generator)
             generator.save(folder)
 
 
@@ -154,7 +155,7 @@ def decoder(work: Work) -> None:
             **_loop(work, stage),
         )
         with stage.writes("generator") as folder:
-            generator.learned_from |= work.learned
+            _remember(work, generator)
             generator.save(folder)
         stage.note = f"{reconstruction_psnr(generator.vae, pixels, work.hardware):.1f} dB on train scenes"
 
@@ -193,12 +194,20 @@ def adapter(work: Work) -> None:
             repeats=repeats(work.train.labels, work.settings.diffusion.balance),
             parts=parts,
             maps=table,
+            section="adapter",
             seed=derive(work.settings.seed, "adapter"),
             **_loop(work, stage),
         )
         with stage.writes("generator") as folder:
-            generator.learned_from |= work.learned
+            _remember(work, generator)
             generator.save(folder)
+
+
+def _remember(work: Work, generator: Generator) -> None:
+    """Have a generator say what it has learned from now."""
+    info = work.train.info
+    generator.learned_from |= work.learned
+    generator.sources = dict(generator.sources) | {info.title or info.name: info.licence or "not stated"}
 
 
 def _require_own(work: Work, stage: str) -> None:

@@ -103,7 +103,9 @@ def train(
     """
     settings = settings or Settings()
     if settings.generator is not None and until == "autoencoder":
-        raise ConfigError(f"The generator {settings.generator} brings its own autoencoder: leave it out.")
+        raise ConfigError(
+            f"The generator {settings.generator} brings its own autoencoder: train one with generator none."
+        )
     if settings.generator is None and until in ("decoder", "adapter"):
         raise ConfigError(f"There is no generator to train the {until} of: name one with --generator.")
     if until == "adapter" and not settings.adapter.maps and not settings.adapter.content:

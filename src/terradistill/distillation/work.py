@@ -26,7 +26,7 @@ from terradistill.errors import ConfigError, DataError, GeneratorError, RunError
 from terradistill.hardware import Hardware, describe, find_hardware
 from terradistill.models.autoencoder import require_fitting_crop
 from terradistill.models.downstream import require_network
-from terradistill.models.generator import Generator, learned_from, locate_generator, require_fitting_levels
+from terradistill.models.generator import Generator, learned_from, locate_generator, require_fitting_levels, sources_of
 from terradistill.models.metadata_encoder import MetadataEncoder
 from terradistill.run import Reporter, Run, provenance, write_text
 from terradistill.sampling.guidance import PROTOTYPE_GUIDANCES
@@ -197,6 +197,7 @@ def _scenes(
             **provenance(),
             device=describe(hardware),
             generator=_weights(run.settings.generator),
+            generator_sources={} if run.settings.generator is None else sources_of(run.settings.generator),
             data={
                 **asdict(info),
                 "source": data,

@@ -162,6 +162,11 @@ def _require_learned(orders: Sequence[Order], generator: Generator) -> None:
         if order.metadata and generator.metadata_encoder is None:
             name = next(iter(order.metadata))
             raise ConfigError(f"This generator has not learned metadata, so {name} would mean nothing: leave it out.")
+        learned = generator.metadata_encoder.learned if generator.metadata_encoder is not None else ()
+        if odd := [name for name in order.metadata if name not in learned]:
+            raise ConfigError(
+                f"This generator has not learned {odd[0]}: it knows {', '.join(learned) or 'no numbers'}; leave it out."
+            )
         for what, asked, part in (
             ("maps", order.maps, generator.map_adapter),
             ("content images", order.content, generator.content_encoder),

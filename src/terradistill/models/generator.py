@@ -6,9 +6,9 @@ A small one trained here and Stable Diffusion from a hub are the same thing to e
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class Generator:
         map_adapter: `MapAdapter`, or None; likewise.
         content_encoder: `ContentEncoder`, or None; likewise.
         learned_from: hashes of the scenes that it has learned from, as far as they are known; a file beside the others.
+        sources: titles of the datasets that they were of, and their licences; in the same file.
     """
 
     vae: Any
@@ -56,6 +57,7 @@ class Generator:
     map_adapter: MapAdapter | None = None
     content_encoder: ContentEncoder | None = None
     learned_from: frozenset[str] = frozenset()
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def factor(self) -> int:
@@ -175,7 +177,8 @@ class Generator:
             if getattr(self, name) is not None:
                 getattr(self, name).save(folder / name)
         if self.learned_from:
-            (folder / LEARNED_FROM).write_text(json.dumps({"sha256": sorted(self.learned_from)}))
+            told = {"sources": dict(self.sources), "sha256": sorted(self.learned_from)}
+            (folder / LEARNED_FROM).write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
     def reader(cls, source: str | Path) -> "Generator":
@@ -235,7 +238,7 @@ class Generator:
             "content_encoder": ContentEncoder.load,
         }
         extras = {name: opens(ours / name) for name, opens in opened.items() if (ours / name).is_dir()}
-        generator = cls(**parts, **extras, learned_from=learned_from(folder))
+        generator = cls(**parts, **extras, learned_from=learned_from(folder), sources=sources_of(folder))
         for part in generator.networks:
             part.float()  # whatever they are kept in
         return generator
@@ -319,11 +322,25 @@ def learned_from(source: str | Path) -> frozenset[str]:
     Raises:
         GeneratorError: there is no such generator, or the list is damaged.
     """
+    return frozenset(_said(source, "sha256", []))
+
+
+def sources_of(source: str | Path) -> dict[str, str]:
+    """Titles and licences of what a generator has learned from, as far as its folder says.
+
+    Raises:
+        GeneratorError: there is no such generator, or its list is damaged.
+    """
+    return {str(title): str(licence) for title, licence in dict(_said(source, "sources", {})).items()}
+
+
+def _said(source: str | Path, key: str, default: Any) -> Any:
     path = _ours(locate_generator(source)) / LEARNED_FROM
     if not path.exists():
-        return frozenset()
+        return default
     try:
-        return frozenset(json.loads(path.read_text(encoding="utf-8"))["sha256"])
+        said = json.loads(path.read_text(encoding="utf-8"))
+        return said["sha256"] if key == "sha256" else said.get(key, default)
     except (ValueError, KeyError, TypeError) as error:
         raise GeneratorError(
             f"{path} is not a list of the scenes that the generator has learned from: "

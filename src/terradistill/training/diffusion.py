@@ -115,6 +115,7 @@ def train_diffusion(
     lora_rank: int | None = None,
     lora_layers: str = "all",
     consistency: Consistency | None = None,
+    section: str = "diffusion",
     seed: int,
     hardware: Hardware,
     checkpoint: Path | None = None,
@@ -138,6 +139,7 @@ def train_diffusion(
         lora_rank: train low-rank adapters of the UNet, folded in at the end; None: all its weights.
         lora_layers: which of them have adapters; see `add_lora`.
         consistency: a classifier to please beside; None: none.
+        section: of the settings, for what is said of them.
         seed: of the order, the noise, the times and the dropout.
         hardware: device and precision.
         checkpoint: file to resume from and to write to.
@@ -219,7 +221,7 @@ def train_diffusion(
         ema.update(step)
 
         value = loss.item()
-        require_finite(value, "diffusion", settings.learning_rate)
+        require_finite(value, section, settings.learning_rate)
         mean_loss = value if step == start else 0.98 * mean_loss + 0.02 * value
         last = step + 1 == settings.steps
         if step % 20 == 0 or last:

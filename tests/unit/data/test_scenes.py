@@ -43,6 +43,20 @@ def test_a_folder_counts_reads_and_names_its_scenes() -> None:
     assert (folder.readable("a"), folder.readable("b")) == ("anything", "b")
 
 
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        (("01_Forest", "02_SeaLake"), ["forest", "sea lake"]),
+        (("1_river", "2_river"), ["1 river", "2 river"]),
+        (("1", "2"), ["1", "2"]),
+        (("3d-city", "forest"), ["3 d city", "forest"]),
+    ],
+)
+def test_a_number_that_only_orders_folders_is_not_read(classes: tuple[str, ...], words: list[str]) -> None:
+    folder = SceneFolder(classes, (), DatasetInfo(name="x"), bytes)  # type: ignore[arg-type]
+    assert [folder.readable(name) for name in classes] == words
+
+
 def test_a_subset_is_sorted_whatever_the_order_and_keeps_all_classes() -> None:
     folder = folder_of(["b/1.png", "a/2.png", "a/1.png"])
     part = folder.subset([1, 0, 1])

@@ -52,6 +52,12 @@ def test_other_licences_keep_their_name() -> None:
     assert metadata["license_link"] == "https://example.org/data"
 
 
+def test_what_the_generator_knew_before_is_said_with_its_terms() -> None:
+    manifest = {"command": "terradistill distill toy", "data": DATA, "generator_sources": {"AID": "research use"}}
+    assert "The generator had learned before from AID (research use)" in dataset_card(manifest, SETTINGS, [])
+    assert "had learned before" not in dataset_card({**manifest, "generator_sources": {}}, SETTINGS, [])
+
+
 def test_header_parses_whatever_the_title_holds() -> None:
     metadata = card([], title='Toy: "scenes" #1\n---\nlicense: mit', licence="CC-BY-4.0").data.to_dict()
     assert metadata["license"] == "cc-by-4.0"
