@@ -17,7 +17,8 @@ from terradistill.data.images import decode
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import load_split, save_split, split_scenes
-from terradistill.distillation.work import open_work
+from terradistill.distillation.work import open_work, views_needed
+from terradistill.run import Silent
 from tests.conftest import tiny_settings
 
 STAGES = ["read", "autoencoder", "encode", "classifier", "diffusion", "prototypes", "candidates", "export"]
@@ -324,7 +325,7 @@ def test_what_a_given_generator_cannot_read_is_refused_at_once(drawn: Path, tmp_
     assert adapted.metadata_encoder.learned == ("gsd_m",)
 
     classes = sorted(path.name for path in data.iterdir() if path.is_dir())
-    readable = {name: "the same word again and again and so on for ever" for name in classes}
+    readable = dict.fromkeys(classes, "the same word again and again and so on for ever")
     (data / "dataset.json").write_text(json.dumps({"readable": readable}))
     with pytest.raises(td.TerraDistillError, match="read alike"):
         td.train(data, tmp_path / "c", tiny_settings(**wanted))
