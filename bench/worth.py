@@ -15,6 +15,7 @@ import numpy as np
 from held_out import seen_and_unseen
 
 from terradistill.config import load_settings
+from terradistill.data.check import check_scenes
 from terradistill.data.images import load_pixels
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
@@ -63,7 +64,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
     asked = parser.parse_args()
 
-    settings, drawn = load_settings(None, None, asked.set), open_scenes(asked.scenes)
+    settings, (drawn, _) = load_settings(None, None, asked.set), check_scenes(open_scenes(asked.scenes))
     side = settings.evaluation.resolution or drawn.scenes[0].height
     most = max(*asked.per_class, asked.test_per_class)
     seen, unseen = seen_and_unseen(learned_by(Path(asked.scenes)), asked.data, most)
