@@ -25,7 +25,8 @@ from terradistill.data.maps import ANNOTATORS
 from terradistill.generation.draw import draw
 from terradistill.generation.orders import Order, Shown
 from terradistill.hardware import find_hardware
-from terradistill.models.generator import Generator, learned_from
+from terradistill.models.generator import Generator
+from terradistill.models.places import learned_from
 from terradistill.report.gallery import contact_sheet
 from terradistill.seeding import derive
 

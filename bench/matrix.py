@@ -21,7 +21,8 @@ from terradistill.data.images import load_pixels
 from terradistill.evaluation.harness import Labelled
 from terradistill.generation.draw import generate
 from terradistill.generation.orders import orders_like
-from terradistill.models.generator import Generator, learned_from
+from terradistill.models.generator import Generator
+from terradistill.models.places import learned_from
 
 
 def joined(a: Labelled, b: Labelled) -> Labelled:

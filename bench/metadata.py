@@ -18,7 +18,8 @@ from terradistill.data.captions import class_prompt
 from terradistill.data.images import decode, resize
 from terradistill.data.scenes import resized_metadata
 from terradistill.hardware import find_hardware
-from terradistill.models.generator import Generator, learned_from
+from terradistill.models.generator import Generator
+from terradistill.models.places import learned_from
 from terradistill.settings import Settings
 from terradistill.training.diffusion import Told, denoising_loss
 from terradistill.training.latents import encode_scenes

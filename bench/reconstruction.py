@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from terradistill.data.images import decode, resize, to_float
 from terradistill.evaluation.fidelity import Lpips
 from terradistill.hardware import find_hardware
-from terradistill.models.generator import Generator, learned_from
+from terradistill.models.generator import Generator
+from terradistill.models.places import learned_from
 
 
 def psnr(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -28,7 +28,8 @@ from terradistill.evaluation.segmentation import Pairs, fit_segmenter, iou, segm
 from terradistill.generation.draw import draw
 from terradistill.generation.orders import Order, Shown
 from terradistill.hardware import Hardware, find_hardware
-from terradistill.models.generator import Generator, learned_from
+from terradistill.models.generator import Generator
+from terradistill.models.places import learned_from
 from terradistill.report.gallery import contact_sheet
 from terradistill.run import Reporter, Run, replacing, write_text
 from terradistill.seeding import derive, generator

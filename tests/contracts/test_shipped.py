@@ -5,7 +5,8 @@ import torch
 
 from terradistill.data.check import check_scenes
 from terradistill.data.sources import open_scenes
-from terradistill.models.generator import Generator, learned_from, locate_generator, sources_of
+from terradistill.models.generator import Generator
+from terradistill.models.places import learned_from, locate_generator, sources_of
 from terradistill.shipped import GENERATORS, SCENES
 
 

@@ -312,17 +312,17 @@ def test_what_a_given_generator_cannot_read_is_refused_at_once(drawn: Path, tmp_
     given = td.train(drawn, tmp_path / "given", tiny_settings(diffusion__metadata=True))
     data = Path(shutil.copytree(drawn, tmp_path / "data"))
     (data / "dataset.json").write_text(json.dumps({"gsd_m": 5}))
-    rows = [{"file_name": path.relative_to(data).as_posix(), "month": 13} for path in data.rglob("*.png")]
+    rows = [{"file_name": path.relative_to(data).as_posix(), "cloud_fraction": 35} for path in data.rglob("*.png")]
     (data / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     split = tmp_path / "given" / "split.json"
     wanted = {"generator": str(given), "data__split_file": split, "finetune__steps": 2}
-    with pytest.raises(td.TerraDistillError, match="month is 13"):
+    with pytest.raises(td.TerraDistillError, match="cloud_fraction is 35"):
         td.train(data, tmp_path / "a", tiny_settings(**wanted, diffusion__metadata=True))
     assert not (tmp_path / "a").exists()
-    # A month means nothing to it, and is not learned unless that is asked for.
+    # A share of clouds means nothing to it, and is not learned unless that is asked for.
     adapted = td.Generator.load(td.train(data, tmp_path / "b", tiny_settings(**wanted)))
     assert adapted.metadata_encoder is not None
-    assert adapted.metadata_encoder.learned == ("gsd_m",)
+    assert adapted.metadata_encoder.learned == ("gsd_m", "month")
 
     classes = sorted(path.name for path in data.iterdir() if path.is_dir())
     readable = dict.fromkeys(classes, "the same word again and again and so on for ever")
@@ -346,7 +346,7 @@ def test_an_adaptation_is_as_long_as_its_data_bear_and_says_what_it_passes_over(
     given = td.train(drawn, tmp_path / "given", tiny_settings())
     split = tmp_path / "given" / "split.json"
     wanted = tiny_settings(
-        generator=str(given), data__split_file=split, finetune__steps=1, data__resolution=64, diffusion__noise_shift=3.0
+        generator=str(given), data__split_file=split, finetune__steps=1, data__resolution=48, diffusion__noise_shift=3.0
     )
     td.train(drawn, tmp_path / "run", wanted, reporter=Told())
     said = " ".join(Told.lines)

@@ -10,7 +10,7 @@ from PIL import Image
 import terradistill as td
 from terradistill.engine import verdict
 from terradistill.evaluation.segmentation import iou
-from terradistill.models.generator import learned_from
+from terradistill.models.places import learned_from
 from tests.conftest import terradistill, tiny_settings
 
 SETTINGS = [

@@ -42,7 +42,7 @@ def tiny_pipeline(kind: str, folder: Path) -> Path:
 
     what = KINDS[kind]
     torch.manual_seed(0)
-    tokenizer = build_tokenizer(["a satellite image of a river"], 600, 16)
+    tokenizer = build_tokenizer([f"a satellite image of {name}" for name in ("farmland", "forest", "river")], 600, 16)
     schedule, more = what["schedule"]
     pipeline: Any = StableDiffusionPipeline(
         vae=AutoencoderKL(

@@ -36,7 +36,7 @@ from terradistill.errors import ConfigError, DataError, RunError
 from terradistill.evaluation.harness import Labelled, Row, score_method, with_references
 from terradistill.evaluation.recipe import probabilities
 from terradistill.models.downstream import named_network
-from terradistill.models.generator import LEARNED_FROM, learned_from
+from terradistill.models.places import LEARNED_FROM, learned_from
 from terradistill.report.table import write_table
 from terradistill.run import FREE, Reporter, Run, Silent, write_text
 from terradistill.seeding import derive

@@ -21,7 +21,7 @@ from terradistill.distillation.work import Work, open_work
 from terradistill.errors import DataError, EvaluationError, RunError
 from terradistill.evaluation.harness import Labelled, Row, score_method, with_references
 from terradistill.models.downstream import named_network
-from terradistill.models.generator import LEARNED_FROM, learned_from
+from terradistill.models.places import LEARNED_FROM, learned_from
 from terradistill.run import Reporter, Stage, write_text
 from terradistill.seeding import derive
 from terradistill.settings import Settings

@@ -26,8 +26,9 @@ from terradistill.errors import ConfigError, DataError, GeneratorError, RunError
 from terradistill.hardware import Hardware, describe, find_hardware
 from terradistill.models.autoencoder import require_fitting_crop
 from terradistill.models.downstream import require_network
-from terradistill.models.generator import Generator, learned_from, locate_generator, require_fitting_levels, sources_of
+from terradistill.models.generator import Generator, require_fitting_levels
 from terradistill.models.metadata_encoder import MetadataEncoder
+from terradistill.models.places import learned_from, locate_generator, sources_of
 from terradistill.run import Reporter, Run, provenance, write_text
 from terradistill.sampling.guidance import PROTOTYPE_GUIDANCES
 from terradistill.settings import DiffusionSettings, FinetuneSettings, Settings

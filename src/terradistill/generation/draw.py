@@ -17,7 +17,8 @@ from terradistill.data.sources import open_scenes
 from terradistill.errors import ConfigError, RunError
 from terradistill.generation.orders import Order
 from terradistill.hardware import Hardware, find_hardware
-from terradistill.models.generator import LEARNED_FROM, Generator
+from terradistill.models.generator import Generator
+from terradistill.models.places import LEARNED_FROM
 from terradistill.report.gallery import write_gallery
 from terradistill.run import Progress
 from terradistill.sampling.guidance import classifier_free, reporting

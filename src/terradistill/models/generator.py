@@ -22,12 +22,10 @@ from terradistill.models.content_encoder import ContentEncoder
 from terradistill.models.map_adapter import Control, MapAdapter
 from terradistill.models.metadata_encoder import MetadataEncoder, beside_time
 from terradistill.models.parameterisation import Parameterisation
+from terradistill.models.places import EXTRAS, LEARNED_FROM, learned_from, locate_generator, own_parts, sources_of
 from terradistill.models.tokenizer import build_tokenizer
 from terradistill.settings import DiffusionSettings
-from terradistill.shipped import GENERATORS
 
-LEARNED_FROM = "learned_from.json"
-EXTRAS = ("metadata_encoder", "map_adapter", "content_encoder")
 NETWORKS = ("vae", "unet", "text_encoder", *EXTRAS)
 
 
@@ -231,7 +229,7 @@ class Generator:
                 f"The generator {source} needs more inputs than a prompt (SDXL, flow matching): "
                 "expected one built like Stable Diffusion 1 or 2."
             )
-        ours = _ours(folder)
+        ours = own_parts(folder)
         opened: dict[str, Callable[[Path], Any]] = {
             "metadata_encoder": MetadataEncoder.load,
             "map_adapter": partial(MapAdapter.load, unet=unet),
@@ -285,69 +283,6 @@ def _time_vector(unet: Any, z: Tensor, t: Tensor, text: Tensor, labels: Tensor |
     return torch.as_tensor(time if caption is None else time + caption)
 
 
-_PLACES = (".", "generator")  # of a generator in a folder that holds one
-
-
-def locate_generator(source: str | Path) -> str:
-    """The diffusers folder that `source` names (itself, `generator/` in a run folder, a shipped one), or its hub id.
-
-    Raises:
-        GeneratorError: it is neither.
-    """
-    if str(source) in GENERATORS and not any((Path(source) / each / "model_index.json").exists() for each in _PLACES):
-        if not (GENERATORS[str(source)] / "model_index.json").exists():
-            raise GeneratorError(
-                f"This installation lacks the weights of {source}: reinstall TerraDistill, name another generator "
-                "(--generator), or learn from DATA alone (--from-scratch)."
-            )
-        source = GENERATORS[str(source)]
-    inside = Path(source) / "generator" / "model_index.json"
-    folder = inside.parent if inside.exists() else Path(source)
-    if folder.is_dir() and not (folder / "model_index.json").exists():
-        raise GeneratorError(
-            f"{source} holds no generator: expected a diffusers folder with model_index.json, "
-            "or a run folder with generator/ in it."
-        )
-    if not folder.is_dir() and (str(source).count("/") != 1 or Path(source).parent.is_dir()):
-        raise GeneratorError(
-            f"There is no generator at {source}: give a folder, a hub id such as owner/name, "
-            f"or {' or '.join(GENERATORS)}."
-        )
-    return str(folder)
-
-
-def learned_from(source: str | Path) -> frozenset[str]:
-    """Hashes of the scenes that a generator has learned from, as far as its folder says.
-
-    Raises:
-        GeneratorError: there is no such generator, or the list is damaged.
-    """
-    return frozenset(_said(source, "sha256", []))
-
-
-def sources_of(source: str | Path) -> dict[str, str]:
-    """Titles and licences of what a generator has learned from, as far as its folder says.
-
-    Raises:
-        GeneratorError: there is no such generator, or its list is damaged.
-    """
-    return {str(title): str(licence) for title, licence in dict(_said(source, "sources", {})).items()}
-
-
-def _said(source: str | Path, key: str, default: Any) -> Any:
-    path = _ours(locate_generator(source)) / LEARNED_FROM
-    if not path.exists():
-        return default
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        return said["sha256"] if key == "sha256" else said.get(key, default)
-    except (ValueError, KeyError, TypeError) as error:
-        raise GeneratorError(
-            f"{path} is not a list of the scenes that the generator has learned from: "
-            "mend it, or remove it if you know that no test scene is among them."
-        ) from error
-
-
 @contextmanager
 def _quietly() -> Iterator[None]:
     """No bars and no advice of the libraries: one progress bar at a time is ours, and the advice is for programmers."""
@@ -366,22 +301,6 @@ def _quietly() -> Iterator[None]:
             library.set_verbosity(verbosity)
             if bars:
                 library.enable_progress_bar()
-
-
-def _ours(source: str) -> Path:
-    """The folder with what stock pipelines do not know; fetched, for a hub id."""
-    if Path(source).is_dir():
-        return Path(source)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(source, allow_patterns=[LEARNED_FROM, *(f"{name}/*" for name in EXTRAS)]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise GeneratorError(
-            f"The generator {source} cannot be fetched ({str(error).splitlines()[0][:200]}): "
-            "give a folder, or check the hub id and the network."
-        ) from error
 
 
 def build_generator(

@@ -1,0 +1,88 @@
+"""Where a generator is, and what its folder says that it has learned from."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from terradistill.errors import GeneratorError
+from terradistill.shipped import GENERATORS
+
+LEARNED_FROM = "learned_from.json"
+EXTRAS = ("metadata_encoder", "map_adapter", "content_encoder")
+_PLACES = (".", "generator")  # of a generator in a folder that holds one
+
+
+def locate_generator(source: str | Path) -> str:
+    """The diffusers folder that `source` names (itself, `generator/` in a run folder, a shipped one), or its hub id.
+
+    Raises:
+        GeneratorError: it is neither.
+    """
+    if str(source) in GENERATORS and not any((Path(source) / each / "model_index.json").exists() for each in _PLACES):
+        if not (GENERATORS[str(source)] / "model_index.json").exists():
+            raise GeneratorError(
+                f"This installation lacks the weights of {source}: reinstall TerraDistill, name another generator "
+                "(--generator), or learn from DATA alone (--from-scratch)."
+            )
+        source = GENERATORS[str(source)]
+    inside = Path(source) / "generator" / "model_index.json"
+    folder = inside.parent if inside.exists() else Path(source)
+    if folder.is_dir() and not (folder / "model_index.json").exists():
+        raise GeneratorError(
+            f"{source} holds no generator: expected a diffusers folder with model_index.json, "
+            "or a run folder with generator/ in it."
+        )
+    if not folder.is_dir() and (str(source).count("/") != 1 or Path(source).parent.is_dir()):
+        raise GeneratorError(
+            f"There is no generator at {source}: give a folder, a hub id such as owner/name, "
+            f"or {' or '.join(GENERATORS)}."
+        )
+    return str(folder)
+
+
+def learned_from(source: str | Path) -> frozenset[str]:
+    """Hashes of the scenes that a generator has learned from, as far as its folder says.
+
+    Raises:
+        GeneratorError: there is no such generator, or the list is damaged.
+    """
+    return frozenset(_said(source, "sha256", []))
+
+
+def sources_of(source: str | Path) -> dict[str, str]:
+    """Titles and licences of what a generator has learned from, as far as its folder says.
+
+    Raises:
+        GeneratorError: there is no such generator, or its list is damaged.
+    """
+    return {str(title): str(licence) for title, licence in dict(_said(source, "sources", {})).items()}
+
+
+def _said(source: str | Path, key: str, default: Any) -> Any:
+    path = own_parts(locate_generator(source)) / LEARNED_FROM
+    if not path.exists():
+        return default
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        return said["sha256"] if key == "sha256" else said.get(key, default)
+    except (ValueError, KeyError, TypeError) as error:
+        raise GeneratorError(
+            f"{path} is not a list of the scenes that the generator has learned from: "
+            "mend it, or remove it if you know that no test scene is among them."
+        ) from error
+
+
+def own_parts(source: str) -> Path:
+    """The folder with what stock pipelines do not know; fetched, for a hub id."""
+    if Path(source).is_dir():
+        return Path(source)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=[LEARNED_FROM, *(f"{name}/*" for name in EXTRAS)]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise GeneratorError(
+            f"The generator {source} cannot be fetched ({str(error).splitlines()[0][:200]}): "
+            "give a folder, or check the hub id and the network."
+        ) from error
