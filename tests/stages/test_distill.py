@@ -325,7 +325,7 @@ def test_what_a_given_generator_cannot_read_is_refused_at_once(drawn: Path, tmp_
     assert adapted.metadata_encoder.learned == ("gsd_m", "month")
 
     classes = sorted(path.name for path in data.iterdir() if path.is_dir())
-    readable = dict.fromkeys(classes, "the same word again and again and so on for ever")
+    readable = {name: f"the same words again and again and so on for ever, {name}" for name in classes}
     (data / "dataset.json").write_text(json.dumps({"readable": readable}))
     with pytest.raises(td.TerraDistillError, match="read alike"):
         td.train(data, tmp_path / "c", tiny_settings(**wanted))

@@ -298,12 +298,13 @@ def _require_readable(settings: Settings, train: SceneFolder, prompts: list[str]
         _require_in_range(generator.metadata_encoder, settings, train)
     if generator.tokenizer is None:
         return  # on the hub, or incomplete: found out when it is opened
+    # Classes of pooled datasets may well have the same words; different ones should not look the same.
     read: dict[tuple[int, ...], str] = {}
-    for name, tokens in zip(train.classes, generator.tokens(prompts).tolist(), strict=True):
-        twin = read.setdefault(tuple(tokens), name)
-        if twin != name:
+    for prompt, tokens in zip(prompts, generator.tokens(prompts).tolist(), strict=True):
+        twin = read.setdefault(tuple(tokens), prompt)
+        if twin != prompt:
             raise DataError(
-                f"To the generator {settings.generator} the classes {twin!r} and {name!r} read alike: give them names "
+                f"To the generator {settings.generator} {twin!r} and {prompt!r} read alike: give the classes names "
                 'of few English words ("readable" in dataset.json), or learn from DATA alone (--from-scratch).'
             )
 
