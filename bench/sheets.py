@@ -1,9 +1,9 @@
 """A sheet of a scene folder, a row a class, small enough for a page.
 
     terradistill generate --like DATA --n 30 --out drawn
-    python bench/sheets.py drawn SHEET.jpg [--side 64]
+    python bench/sheets.py drawn SHEET.jpg [--n 30] [--side 64]
 
-Scenes stand in the order of their names: nobody has chosen. How near they come to real ones is what
+The first of each class by name: nobody has chosen. How near they come to real ones is what
 `terradistill audit drawn --against DATA` says.
 """
 
@@ -23,13 +23,16 @@ def main() -> None:
     parser.add_argument("scenes")
     parser.add_argument("sheet", type=Path)
     parser.add_argument("--side", type=int, default=64, help="pixels of a scene")
+    parser.add_argument("--n", type=int, default=30, help="scenes of each class")
     asked = parser.parse_args()
 
     scenes = open_scenes(asked.scenes)
+    rows = [np.flatnonzero(scenes.labels == label)[: asked.n] for label in range(len(scenes.classes))]
+    scenes = scenes.subset(np.concatenate(rows).tolist())
     with TemporaryDirectory() as made:
         pixels = np.array(load_pixels(scenes, asked.side, Path(made) / "pixels.npy"))
     names = [scenes.readable(name) for name in scenes.classes]
-    contact_sheet(pixels, len(scenes) // len(names), labels=names).save(asked.sheet, quality=88)
+    contact_sheet(pixels, asked.n, labels=names).save(asked.sheet, quality=88)
 
 
 if __name__ == "__main__":
