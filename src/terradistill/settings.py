@@ -123,6 +123,9 @@ class DiffusionSettings(Section):
     caption_dropout: float = Field(
         0.1, ge=0, lt=1, description="share of captions emptied, with the metadata, for classifier-free guidance"
     )
+    class_share: float = Field(
+        0.5, ge=0, lt=1, description="how often a scene that has captions is known by the prompt of its class [ours]"
+    )
     consistency_weight: float = Field(
         0.0, ge=0, description="λ: the clean latent that a prediction implies should be judged as its class (DPD v1)"
     )

@@ -331,6 +331,39 @@ def test_what_a_given_generator_cannot_read_is_refused_at_once(drawn: Path, tmp_
         td.train(data, tmp_path / "c", tiny_settings(**wanted))
 
 
+def test_scenes_that_only_the_generator_has_learned_from_are_looked_at_for_copies(drawn: Path, tmp_path: Path) -> None:
+    given = td.train(drawn, tmp_path / "given", tiny_settings(data__train_fraction=0.75))
+    for _ in range(2):  # and when the run is taken up again
+        work = open_work(drawn, tmp_path / "run", tiny_settings(generator=str(given)))
+        assert (len(work.train), len(work.test), len(work.aside)) == (18, 9, 9)
+        known, _ = work.known_at(64)
+        assert {scene.name for scene in known.scenes} == {
+            scene.name for side in (work.train, work.aside) for scene in side.scenes
+        }
+        hashes = td.Generator.load(given).learned_from
+        assert {scene.sha256 for scene in known.scenes} == hashes
+        work.run.close()
+
+
+def test_a_scene_is_known_by_its_class_as_often_as_by_its_captions(drawn: Path, tmp_path: Path) -> None:
+    for share, times in ((0.5, 3), (0.0, 0), (0.75, 9)):
+        captions = tmp_path / "captions.jsonl"
+        names = [scene.name for scene in open_scenes(drawn).scenes]
+        rows = [
+            {"file_name": name, "captions": ["one", "two", "two", "three"] * (i > 0)} for i, name in enumerate(names)
+        ]
+        captions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        settings = tiny_settings(diffusion__class_share=share, data__train_fraction=0.9)
+        work = open_work(drawn, tmp_path / str(share), settings, captions=captions)
+        prompts = work.prompts()
+        found = dict(zip((scene.name for scene in work.train.scenes), work.captions(), strict=True))
+        labels = {scene.name: scene.label for scene in work.train.scenes}
+        for name, texts in found.items():
+            prompt = prompts[labels[name]]
+            assert texts == ([prompt] if name == names[0] else [prompt] * times + ["one", "two", "three"])
+        work.run.close()
+
+
 def test_an_adaptation_is_as_long_as_its_data_bear_and_says_what_it_passes_over(drawn: Path, tmp_path: Path) -> None:
     settings = td.Settings(generator="base-128")
     assert [settings.finetune.of(settings.diffusion, n).steps for n in (40, 120, 100_000)] == [125, 375, 1500]

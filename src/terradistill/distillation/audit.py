@@ -101,7 +101,7 @@ def audit_stage(work: Work) -> None:
     with run.stage("audit", TITLE) as stage:
         found = _examined(
             _Side.of(open_scenes(run / "distilled"), run / "cache" / f"distilled-{SIDE}.npy"),
-            _Side.of(work.train, work.learned_in / "cache" / f"train-{SIDE}.npy"),
+            _Side.of(*work.known_at(SIDE)),
             _Side.of(work.test, run / "cache" / f"test-{SIDE}.npy"),
             run.root,
             work.settings,

@@ -13,11 +13,11 @@ CALIBRATED_BY = 200  # scenes of a class, spread evenly
 
 
 class Originality:
-    """How like to each other the train scenes of each class are, and whether an image is more like one than that."""
+    """How like to each other the known scenes of each class are, and whether an image is more like one than that."""
 
     def __init__(self, work: Work) -> None:
-        self.pixels = load_pixels(work.train, SIDE, work.learned_in / "cache" / f"train-{SIDE}.npy")
-        self.labels = work.train.labels
+        known, cache = work.known_at(SIDE)
+        self.pixels, self.labels = load_pixels(known, SIDE, cache), known.labels
         self.limits: dict[int, Tensor] = {}
 
     def copies(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Tensor:

@@ -50,6 +50,7 @@ class Work:
         hardware: device and precision.
         train: the scenes that may be learned from.
         test: the scenes that only the evaluation opens.
+        aside: the scenes that are on neither side because the given generator has learned from them.
         base: the folder of another run on the same scenes, whose latents, classifier and generator are used; None: its
             own.
     """
@@ -58,6 +59,7 @@ class Work:
     hardware: Hardware
     train: SceneFolder
     test: SceneFolder
+    aside: SceneFolder
     base: Path | None = None
 
     @property
@@ -80,6 +82,11 @@ class Work:
     def pixels(self) -> NDArray[np.uint8]:
         """Train scenes at working size, uint8 (N, H, W, 3), memory-mapped."""
         return load_pixels(self.train, self.resolution, self.learned_in / "cache" / f"train-{self.resolution}.npy")
+
+    def known_at(self, side: int) -> tuple[SceneFolder, Path]:
+        """All scenes that an image may be a copy of, and where their pixels at a size are kept."""
+        known = self.train.with_scenes([*self.train.scenes, *self.aside.scenes]) if len(self.aside) else self.train
+        return known, self.learned_in / "cache" / f"{'known' if len(self.aside) else 'train'}-{side}.npy"
 
     def latents(self) -> LatentCache:
         return LatentCache.load(self.learned_in / "latents" / "train.safetensors")
@@ -105,13 +112,17 @@ class Work:
         ]
 
     def captions(self) -> list[list[str]]:
-        """The human captions of each train scene, after the prompt of its class; or the template in its variants."""
-        prompts = self.prompts()
+        """Captions of each train scene, to draw from: its own ones, and as often as `diffusion.class_share` says the
+        prompt of its class, which is what will be asked for; or the template in its variants."""
+        prompts, share = self.prompts(), self.settings.diffusion.class_share
+        found = []
         own = captions_of(self.train, self.settings.data.caption_template, self.metadata())
-        return [
-            list(dict.fromkeys([prompts[scene.label], *texts])) if scene.captions else texts
-            for scene, texts in zip(self.train.scenes, own, strict=True)
-        ]
+        for scene, texts in zip(self.train.scenes, own, strict=True):
+            prompt = prompts[scene.label]
+            others = [text for text in dict.fromkeys(texts) if text != prompt] if scene.captions else []
+            times = round(share / (1 - share) * len(others))
+            found.append([prompt] * times + others if others else list(dict.fromkeys(texts)))
+        return found
 
     def metadata(self) -> list[dict[str, float]]:
         """What is known of each train scene; its ground sampling distance is that of the resized square."""
@@ -155,12 +166,12 @@ def open_work(
     run = Run(out, settings, reporter)
     try:
         hardware = find_hardware(settings.precision)
-        train, test = _scenes(run, sources, captions, hardware, seen, spare=spare, least_classes=least_classes)
+        train, test, aside = _scenes(run, sources, captions, hardware, seen, spare=spare, least_classes=least_classes)
     except BaseException as error:
         # A folder that holds nothing but wrong settings would only be in the way of the mended command.
         run.discard() if fresh and isinstance(error, TerraDistillError) else run.close()
         raise
-    return Work(run, hardware, train, test)
+    return Work(run, hardware, train, test, aside)
 
 
 def _scenes(
@@ -170,7 +181,7 @@ def _scenes(
     hardware: Hardware,
     seen: frozenset[str],
     **least: int,
-) -> tuple[SceneFolder, SceneFolder]:
+) -> tuple[SceneFolder, SceneFolder, SceneFolder]:
     settings = run.settings.data
     data = " + ".join(str(source) for source in sources)
     scenes = pool_scenes([limit_scenes(open_scenes(source, captions=captions), settings) for source in sources])
@@ -188,10 +199,17 @@ def _scenes(
                 "another --out."
             )
         _require_usable(run.settings, train, test, **least)  # what was asked of the folder before may have been less
-        return train, test
+        found = {row.pop("name"): row for row in run.read_json("aside.json", default=[])}
+        kept = [replace(scene, **found[scene.name]) for scene in scenes.scenes if scene.name in found]
+        return train, test, scenes.with_scenes(kept)
     with run.stage("read", "Reading and checking scenes") as stage:
         scenes, report = check_scenes(scenes, on_corrupt=settings.on_corrupt, progress=stage.progress)
-        train, test = divide(scenes, settings, dropped=report.dropped, seen=seen | seen_by(run.settings.generator))
+        seen = seen | seen_by(run.settings.generator)
+        train, test = divide(scenes, settings, dropped=report.dropped, seen=seen)
+        sides = {scene.name for part in (train, test) for scene in part.scenes}
+        aside = scenes.subset(
+            i for i, scene in enumerate(scenes.scenes) if scene.sha256 in seen and scene.name not in sides
+        )
         _require_usable(run.settings, train, test, **least)
         info = scenes.info
         run.describe(
@@ -220,12 +238,15 @@ def _scenes(
         stage.note = f"{len(train)} train, {len(test)} test, {len(scenes.classes)} classes"
         for line in report.summary():
             run.say(line)
-        aside = len(scenes) - len(train) - len(test)
-        if aside and settings.split_file is None:
-            run.say(f"{aside} images are on neither side: the generator has learned from them, so they cannot judge")
+        if len(aside):
+            told = ("name", "sha256", "width", "height")
+            run.write_json("aside.json", [{key: getattr(scene, key) for key in told} for scene in aside.scenes])
+            run.say(
+                f"{len(aside)} images are on neither side: the generator has learned from them, so they cannot judge"
+            )
         for line in _unused(run.settings):
             run.say(line)
-    return train, test
+    return train, test, aside
 
 
 def _unused(settings: Settings) -> list[str]:
