@@ -23,6 +23,7 @@ def test_a_shipped_generator_is_complete_small_and_in_half_precision(name: str) 
             kinds = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118 - not a dict
         assert kinds == {"F16"}, path
     assert not [path for path in folder.rglob("*") if path.suffix in {".bin", ".pt", ".ckpt", ".pkl"}]
+    assert not [path for path in folder.rglob("*.json") if "_name_or_path" in path.read_text()], "paths of a machine"
     assert len(learned_from(name)) > 1000, "its learning scenes are known, so that they never judge"
     assert sources_of(name), "and whose they are"
 
