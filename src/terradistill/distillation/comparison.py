@@ -144,9 +144,10 @@ def compare(
                     else:
                         wanted = settings_of(name_of).model_copy(update={"data": exam.settings.data, "ipc": n})
                         sets = _drawn_sets(exam, partial(opened, seen=seen), room, name_of, wanted, n_sets)
-                    n_bytes = sum(map(_png_bytes, _packed(sets[0]) if PACKED in method else sets[0].images))
+                    stored = [_packed(each) if PACKED in method else each.images for each in sets]
+                    n_bytes = sum(map(_png_bytes, stored[0]))
                     if PACKED in method:
-                        sets = [_unpacked(_packed(each), each.labels) for each in sets]
+                        sets = [_unpacked(images, each.labels) for images, each in zip(stored, sets, strict=True)]
                     if method.endswith(SOFT):
                         sets = [_taught(exam, each) for each in sets]
                         n_bytes += sum(each.soft.nbytes for each in sets[:1] if each.soft is not None)

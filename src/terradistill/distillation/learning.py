@@ -229,7 +229,8 @@ def known_numbers(work: Work, generator: Generator) -> Tensor | None:
     numbers = generator.metadata_encoder
     if numbers is None:
         return None
-    return numbers.table([numbers.sayable(row, metadata_fields(work.settings, numbers)) for row in work.metadata()])
+    fields = metadata_fields(work.settings, numbers)
+    return numbers.table([numbers.sayable(row, fields) for row in work.metadata()])
 
 
 def classifier(work: Work) -> None:

@@ -46,7 +46,7 @@ def learned_from(source: str | Path) -> frozenset[str]:
     Raises:
         GeneratorError: there is no such generator, or the list is damaged.
     """
-    return frozenset(_said(source, "sha256", []))
+    return frozenset(_said(source)["sha256"])
 
 
 def sources_of(source: str | Path) -> dict[str, str]:
@@ -55,16 +55,16 @@ def sources_of(source: str | Path) -> dict[str, str]:
     Raises:
         GeneratorError: there is no such generator, or its list is damaged.
     """
-    return {str(title): str(licence) for title, licence in dict(_said(source, "sources", {})).items()}
+    return {str(title): str(licence) for title, licence in _said(source)["sources"].items()}
 
 
-def _said(source: str | Path, key: str, default: Any) -> Any:
+def _said(source: str | Path) -> dict[str, Any]:
     path = own_parts(locate_generator(source)) / LEARNED_FROM
     if not path.exists():
-        return default
+        return {"sha256": [], "sources": {}}
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
-        return said["sha256"] if key == "sha256" else said.get(key, default)
+        return {"sha256": list(said["sha256"]), "sources": dict(said.get("sources", {}))}
     except (ValueError, KeyError, TypeError) as error:
         raise GeneratorError(
             f"{path} is not a list of the scenes that the generator has learned from: "
