@@ -262,10 +262,12 @@ class SamplingSettings(Section):
         False, description="add unit noise / sqrt(latent size) to the prototype (DPD, revised release)"
     )
     candidates: int = Field(5, ge=1, le=1000, description="R: images drawn for each prototype")
-    selection: Literal["margin", "herding"] = Field(
+    selection: Literal["margin", "herding", "coverage"] = Field(
         "margin",
-        description="margin: DPD's best of R; herding: a set with the class's mean, to the latent classifier [ours]",
+        description="margin: DPD's best of R; herding: a set with the class's mean, to the latent classifier [ours]; "
+        "coverage: a set that is like all of the class, to the latent classifier, and surely of it [ours]",
     )
+    sureness: float = Field(0.1, ge=0, description="selection = coverage: weight of being surely of the class [ours]")
     avoid_copies: bool = Field(True, description="pass over candidates that are near-copies of train scenes [ours]")
     refine_steps: int = Field(
         0, ge=0, description="of moving the chosen latents until their mean features are the class's; 0: not [ours]"

@@ -101,7 +101,7 @@ def test_membership_is_chance_for_scenes_that_were_never_learned_from(world: tup
 def test_a_run_is_audited_against_what_it_learned_from(finished: td.Distilled, drawn: Path, tmp_path: Path) -> None:
     found = td.audit(finished.run / "distilled", drawn, tmp_path / "audit", _briefly())
     assert found["scenes"] == len(finished.scenes)
-    assert found["calibrated_by"] == "unseen scenes"
+    assert found["calibrated_by"] == "learned scenes, each without itself, and unseen ones"
     train = {scene["name"] for scene in json.loads((finished.run / "split.json").read_text())["train"]}
     assert {row["neighbour"] for row in found["images"]} <= train
 

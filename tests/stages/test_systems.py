@@ -63,7 +63,7 @@ def test_prompts_of_prototypes_are_written_and_drawn_from(
             assert all(text.startswith(f"a satellite image of {made.scenes.readable(name)}") for text in prompts)
 
 
-def test_a_herded_set_follows_the_class_more_closely_than_the_best_alone(
+def test_sets_chosen_together_do_better_at_it_than_the_best_alone(
     finished: td.Distilled, drawn: Path, tmp_path: Path
 ) -> None:
     from safetensors.torch import load_file
@@ -73,10 +73,14 @@ def test_a_herded_set_follows_the_class_more_closely_than_the_best_alone(
     from terradistill.training.classifier import embed
     from terradistill.training.latents import LatentCache
 
-    off = {}
-    for rule in ("herding", "margin"):
+    off, covered = {}, {}
+    for rule in ("herding", "coverage", "margin"):
         settings = tiny_settings(
-            generator=str(finished.run), finetune__steps=0, sampling__selection=rule, sampling__candidates=6
+            generator=str(finished.run),
+            finetune__steps=0,
+            sampling__selection=rule,
+            sampling__candidates=6,
+            sampling__sureness=0.0,
         )
         run = td.distill(drawn, tmp_path / rule, settings, evaluate=False).run
         model, hardware = LatentClassifier.load(run / "classifier"), find_hardware()
@@ -88,7 +92,11 @@ def test_a_herded_set_follows_the_class_more_closely_than_the_best_alone(
         off[rule] = sum(
             float((kept[names == name].mean(0) - real[of_class == name].mean(0)).norm()) for name in set(of_class)
         )
+        covered[rule] = sum(
+            float((real[of_class == name] @ kept[names == name].T).max(1).values.mean()) for name in set(of_class)
+        )
     assert off["herding"] < off["margin"]
+    assert covered["coverage"] > covered["margin"]
 
 
 def test_near_copies_of_train_scenes_are_passed_over(

@@ -28,7 +28,7 @@ from terradistill.distillation.teacher import teacher_network, trained_network
 from terradistill.distillation.work import Work
 from terradistill.errors import DataError
 from terradistill.evaluation.copies import BANDS, SIDE, likeness
-from terradistill.evaluation.neighbours import Neighbours, neighbours_of
+from terradistill.evaluation.neighbours import CALIBRATED_BY, Neighbours, neighbours_of
 from terradistill.evaluation.recipe import embed
 from terradistill.evaluation.similarity import most_similar
 from terradistill.hardware import Hardware, find_hardware
@@ -39,7 +39,6 @@ from terradistill.settings import Settings
 
 SHOWN = 24  # pairs in the picture
 DRAWS = 200  # of the bootstrap
-CALIBRATED_BY = 500  # unseen scenes of a class, at most
 TITLE = "Looking for near-copies"
 
 
@@ -179,7 +178,7 @@ def _examined(
     result: dict[str, Any] = {
         "scenes": len(rows),
         "flagged": [row["file_name"] for row in rows if row["flagged"]],
-        "calibrated_by": "unseen scenes" if told else "the learned scenes, each without itself",
+        "calibrated_by": "learned scenes, each without itself" + (", and unseen ones" if told else ""),
         "limits": limits,
         "nn_ssim": {side: round(float(np.mean(values)), 4) for side, values in published.items() if values},
         "membership": _membership(told),

@@ -159,7 +159,11 @@ def _how(settings: dict[str, Any]) -> str:
         drawn = f"is led towards {prototype}, one a cluster"
     else:
         drawn = "draws from the prompt alone"
-    kept = {"margin": "the surest of each are kept", "herding": "those are kept that together follow the class"}
+    kept = {
+        "margin": "the surest of each are kept",
+        "herding": "those are kept that together follow the class",
+        "coverage": "those are kept that together are like all of the class, and surely of it",
+    }
     several = sampling["candidates"] > 1
     return f"A latent diffusion model {drawn}." + (
         f" Of {sampling['candidates']} candidates an image, judged by a classifier, {kept[sampling['selection']]}."

@@ -25,7 +25,7 @@ from terradistill.run import Progress
 from terradistill.sampling.guidance import PROTOTYPE_GUIDANCES, classifier_free
 from terradistill.sampling.refinement import refine
 from terradistill.sampling.sampler import Guidance, Request, decoded, sample
-from terradistill.sampling.selection import best_of, herding, margins
+from terradistill.sampling.selection import best_of, covering, herding, margins
 from terradistill.seeding import derive, noise
 from terradistill.training.classifier import embed, predict
 
@@ -214,13 +214,14 @@ def _chosen(
     drawn again from other seeds, a few times. What is a near-copy even so stays, and is counted.
     """
     wanted, groups, model = work.settings.sampling, torch.as_tensor(labels), judge(work)
-    means, original = _class_means(work, model), Originality(work)
+    real, original = _class_features(work, model), Originality(work)
+    means = torch.stack([each.mean(0) for each in real])
     barred = torch.zeros(len(drawn), dtype=torch.bool)
     for redrawn in range(REDRAWS + 1):
         scores = margins(predict(model, drawn, work.hardware), groups.repeat_interleave(wanted.candidates))
-        features = embed(model, drawn, work.hardware).unflatten(0, (len(means), -1))
+        features = embed(model, drawn, work.hardware).unflatten(0, (len(real), -1))
         while True:
-            kept = _picked(work, scores, features, means, barred)
+            kept = _picked(work, scores, features, real, barred)
             latents = _refined(work, drawn[kept], groups, means)
             if not wanted.avoid_copies:
                 return kept, latents, 0
@@ -239,20 +240,25 @@ def _chosen(
     return kept, latents, int(copies.sum())
 
 
-def _picked(work: Work, scores: Tensor, features: Tensor, means: Tensor, barred: Tensor) -> Tensor:
+def _picked(work: Work, scores: Tensor, features: Tensor, real: Sequence[Tensor], barred: Tensor) -> Tensor:
     """Places of the kept candidates, class after class: int64 (n_classes * ipc,)."""
-    wanted, classes = work.settings.sampling, len(means)
+    wanted, classes, ipc = work.settings.sampling, len(real), work.settings.ipc
     if wanted.selection == "margin":
         return best_of(scores - barred * 1e6, wanted.candidates)
-    places = herding(features, means, work.settings.ipc, barred.unflatten(0, (classes, -1))).sort(1).values
+    barred = barred.unflatten(0, (classes, -1))
+    if wanted.selection == "herding":
+        places = herding(features, torch.stack([each.mean(0) for each in real]), ipc, barred)
+    else:
+        sure = scores.sigmoid().unflatten(0, (classes, -1))
+        places = covering(features, real, sure, ipc, weight=wanted.sureness, barred=barred)
+    places = places.sort(1).values
     return (places + torch.arange(classes)[:, None] * features.shape[1]).flatten()
 
 
-def _class_means(work: Work, model: LatentClassifier) -> Tensor:
-    """Mean features of the train scenes of each class, to the latent classifier: float32 (n_classes, D)."""
-    real = embed(model, work.latents().means(), work.hardware)
-    labels = work.train.labels
-    return torch.stack([real[np.flatnonzero(labels == label)].mean(0) for label in range(len(work.train.classes))])
+def _class_features(work: Work, model: LatentClassifier) -> list[Tensor]:
+    """Features of the train scenes of each class, to the latent classifier: float32 (n, D) each."""
+    real, labels = embed(model, work.latents().means(), work.hardware), work.train.labels
+    return [real[np.flatnonzero(labels == label)] for label in range(len(work.train.classes))]
 
 
 def _refined(work: Work, latents: Tensor, groups: Tensor, means: Tensor) -> Tensor:

@@ -11,12 +11,12 @@ import torch
 from terradistill.data.check import check_scenes, require_enough
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import divide, limit_scenes
-from terradistill.distillation.audit import CALIBRATED_BY
 from terradistill.distillation.learning import ALL
 from terradistill.distillation.scoreboard import needs_teacher
 from terradistill.distillation.teacher import NETWORK, SIDE
 from terradistill.distillation.work import require_feasible, views_needed
 from terradistill.evaluation.copies import likeness
+from terradistill.evaluation.neighbours import CALIBRATED_BY
 from terradistill.evaluation.recipe import PREDICT_BATCH, fit, predict, training_steps
 from terradistill.evaluation.similarity import most_similar
 from terradistill.hardware import Hardware, find_hardware
@@ -252,7 +252,7 @@ def _probe_audit(
     likeness(few, few)
     alike = (time.monotonic() - began) / len(few) ** 2
     seconds = 0.0 if needs_teacher(settings) else training_steps(n_train, settings.evaluation) * step
-    # Distilled images and about as many unseen scenes by SSIM; unseen scenes and learned ones by bands.
-    seconds += 2 * images * of_class * each + n_classes * min(of_class, CALIBRATED_BY) * of_class * alike
+    # Distilled images and about as many unseen scenes by SSIM; both and learned ones by bands.
+    seconds += 2 * images * of_class * each + 2 * n_classes * min(of_class, CALIBRATED_BY) * of_class * alike
     work = f"{images:,} images beside {of_class:,} scenes of their class"
     rows.append(PlannedStage("Looking for near-copies", work, seconds))

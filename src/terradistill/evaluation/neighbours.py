@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from terradistill.evaluation.copies import Likeness, flagged, likeness, thresholds, twins
 from terradistill.evaluation.similarity import most_similar
 
+CALIBRATED_BY = 500  # scenes of a class and side, at most
+_NONE = torch.tensor(-1.0)  # a cosine that is never the highest
 Features = Callable[[NDArray[np.uint8]], Tensor]
 
 
@@ -60,25 +62,31 @@ def neighbours_of(
     Args:
         images: uint8 (n, 64, 64, 3).
         real: scenes that were learned from, uint8 (m, 64, 64, 3), m at least 1.
-        others: scenes that were not, uint8 (k, 64, 64, 3), which say how like scenes are without being copies. Without
-            any, those of `real` say so to each other, and there are at least two of them.
+        others: scenes that were not, uint8 (k, 64, 64, 3); m + k at least 2. How like scenes are without being copies
+            is read off them and off those of `real`, each beside the others.
         features: of uint8 images, float32 (n, D).
     """
     f_real = F.normalize(features(real), dim=1)
+    # Real scenes of either side say it, those learned from without themselves: few of one side know no rare likeness.
+    alike: list[Likeness] = []
+    near: list[Tensor] = []
+    if len(real) > 1:
+        some = np.unique(np.linspace(0, len(real) - 1, CALIBRATED_BY).astype(int))
+        alike.append(likeness(real[some], real, itself=some))
+        near.append((f_real[some] @ f_real.T).index_put((torch.arange(len(some)), torch.as_tensor(some)), _NONE))
     if len(others):
-        alike, near = likeness(others, real), F.normalize(features(others), dim=1) @ f_real.T
-    else:
-        alike = likeness(real, real, itself=np.arange(len(real)))
-        near = (f_real @ f_real.T).fill_diagonal_(-1)
+        alike.append(likeness(others, real))
+        near.append(F.normalize(features(others), dim=1) @ f_real.T)
+    usual = Likeness(torch.cat([each.value for each in alike]), torch.cat([each.nearest for each in alike]))
     ssim, which = most_similar(images, real)
     cosine = (F.normalize(features(images), dim=1) @ f_real.T).max(1)
     return Neighbours(
         found=likeness(images, real),
-        limits=thresholds(alike),
+        limits=thresholds(usual),
         ssim=ssim,
         similar=which[:, 0],
         cosine=cosine.values,
         near=cosine.indices,
-        cosine_limit=float(torch.quantile(near.max(1).values, 0.99)),
-        n_twins=int(twins(alike).sum()),
+        cosine_limit=float(torch.quantile(torch.cat(near).max(1).values, 0.99)),
+        n_twins=int(twins(usual).sum()),
     )

@@ -1,5 +1,7 @@
 """Choosing among candidates."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -34,6 +36,48 @@ def herding(features: Tensor, target: Tensor, count: int, barred: Tensor | None 
         total = total + features[groups, pick]
         taken[groups, pick] = True
         chosen[:, i] = pick
+    return chosen
+
+
+def covering(
+    features: Tensor,
+    real: Sequence[Tensor],
+    sureness: Tensor,
+    count: int,
+    *,
+    weight: float,
+    barred: Tensor | None = None,
+) -> Tensor:
+    """Greedy choice of images that are like all of the real ones, and surely of their class [ours].
+
+        F(S) = mean over real x of max_{i in S} cos(f_x, f_i)  +  weight / count · Σ_{i in S} sureness_i
+
+    The first term is the intra-class coverage of DPD; two images that are alike cover little more than one. F is
+    monotone and submodular, so the greedy choice has at least 1 − 1/e of what is possible (Nemhauser et al. 1978).
+
+    Args:
+        features: (G, N, D), rows of length 1, the candidates of G groups.
+        real: G tensors (M_g, D), rows of length 1, what each group should cover.
+        sureness: (G, N), in [0, 1].
+        count: how many to choose in each group, at most N.
+        weight: of being sure, beside covering.
+        barred: bool (G, N), candidates that are chosen only where no others are left.
+
+    Returns:
+        Places in 0 … N − 1, in the order chosen: int64 (G, count).
+    """
+    chosen = torch.empty(len(features), count, dtype=torch.long)
+    for group, scenes in enumerate(real):
+        alike = scenes @ features[group].T  # (M, N)
+        bonus = weight / count * sureness[group]
+        if barred is not None:
+            bonus = bonus - 1e3 * barred[group]
+        covered = alike.new_full((len(scenes), 1), -1.0)
+        for i in range(count):
+            gain = (alike - covered).clamp_min(0).mean(0) + bonus
+            pick = int(gain.argmax())
+            covered, bonus[pick] = torch.maximum(covered, alike[:, pick, None]), -torch.inf
+            chosen[group, i] = pick
     return chosen
 
 
