@@ -3,6 +3,7 @@
 OUT/tiles/       real pairs in tiles: train/<map>, test/<map>, masks/<map>
 OUT/adapter/     the run that learned to draw after masks, from the train tiles alone
 OUT/synthetic/   drawn scenes, and masks/ that they were drawn after
+OUT/followed/    likewise, after the masks of the test tiles: do scenes follow masks that are new to the adapter?
 OUT/engine.json  the table; engine.md and engine.png show it
 """
 
@@ -10,6 +11,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -53,8 +55,9 @@ def data_engine(
         reporter: told of progress.
 
     Returns:
-        `rows` (one for each set that networks were trained on: `pairs`, `iou` of each seed, mean and deviation) and a
-        `verdict`; also in `engine.json`.
+        `rows` (one for each set that networks were trained on: `pairs`, `iou` of each seed, mean and deviation), a
+        `verdict`, and `adherence`: IoU of unseen masks with what the networks that learned from real pairs find in
+        scenes drawn after them, beside that with the masks of other scenes. Also in `engine.json`.
 
     Raises:
         ConfigError: no generator is named.
@@ -84,10 +87,13 @@ def data_engine(
         real, test = (_tiles(out / "tiles", part, name) for part in ("train", "test"))
         if not run.done("draw"):
             with run.stage("draw", "Drawing pairs") as stage:
-                n = round(len(real) * wanted.drawn_per_real)
-                _draw_pairs(real, n, out, name, Generator.load(adapted), settings, hardware, stage.progress)
-                stage.note = f"{n} pairs"
-        drawn = _synthetic(out, name)
+                drawing = Generator.load(adapted).ready(hardware.device, low_memory=settings.sampling.low_memory)
+                masks = _turned(real.masks, round(len(real) * wanted.drawn_per_real), settings.seed)
+                draw_after = partial(_draw_after, drawing, name, settings, hardware)
+                draw_after(masks, out / "synthetic", stage.progress)
+                draw_after(test.masks, out / "followed", stage.progress)
+                stage.note = f"{len(masks)} pairs, {len(test)} after test masks"
+        drawn, followed = _drawn(out / "synthetic", name), _drawn(out / "followed", name)
         both = Pairs(np.concatenate([real.images, drawn.images]), np.concatenate([real.masks, drawn.masks]))
         result: dict[str, Any] = run.read_json("engine.json", default={"rows": []})
         for kind, part in (("real", real), ("drawn", drawn), ("real and drawn", both)):
@@ -95,10 +101,15 @@ def data_engine(
                 continue
             title = f"Segmenting, learned from {kind}"
             run.reporter.start(title)
-            scores = [
-                _score(part, test, settings, derive(settings.seed, "engine", i), hardware, run.reporter.progress)
-                for i in range(wanted.n_seeds)
-            ]
+            scores, follows = [], []
+            for i in range(wanted.n_seeds):
+                seed = derive(settings.seed, "engine", i)
+                network = fit_segmenter(part, wanted, seed=seed, hardware=hardware, progress=run.reporter.progress)
+                scores.append(iou(segmented(network, test.images, hardware), test.masks))
+                if kind == "real":
+                    follows.append(segmented(network, followed.images, hardware))
+            if follows:
+                result["adherence"] = _adherence(follows, followed.masks)
             spread = statistics.stdev(scores) if len(scores) > 1 else None
             row: dict[str, Any] = {
                 "learned_from": kind,
@@ -127,11 +138,11 @@ def verdict(rows: list[dict[str, Any]]) -> str:
     return f"Drawn pairs beside the real ones {'help' if gain.mean() > 0 else 'harm'}: {told}."
 
 
-def _score(
-    part: Pairs, test: Pairs, settings: Settings, seed: int, hardware: Hardware, progress: Callable[[int, int], None]
-) -> float:
-    network = fit_segmenter(part, settings.engine, seed=seed, hardware=hardware, progress=progress)
-    return iou(segmented(network, test.images, hardware), test.masks)
+def _adherence(found: Sequence[NDArray[np.bool_]], masks: NDArray[np.bool_]) -> dict[str, Any]:
+    """What several networks find in drawn scenes, beside the masks of the scenes and those of others."""
+    own = [iou(each, masks) for each in found]
+    other = [iou(each, np.roll(masks, max(1, len(masks) // 2), axis=0)) for each in found]
+    return {"scenes": len(masks), "iou": own, "shuffled": other}
 
 
 @dataclass(frozen=True)
@@ -208,22 +219,25 @@ def _tiles(root: Path, part: str, name: str) -> Pairs:
     return Pairs(images, masks)
 
 
-def _draw_pairs(
-    real: Pairs,
-    n: int,
-    out: Path,
-    name: str,
+def _turned(masks: NDArray[np.bool_], n: int, seed: int) -> NDArray[np.bool_]:
+    """n of the masks, all of them equally often, turned and flipped."""
+    rng = generator(seed, "masks")
+    which = torch.cat([torch.randperm(len(masks), generator=rng) for _ in range(-(-n // len(masks)))])[:n]
+    views = torch.randint(0, N_VIEWS, (n,), generator=rng)
+    return viewed(torch.from_numpy(masks[which.numpy()])[:, None], views)[:, 0].numpy()
+
+
+def _draw_after(
     drawing: Generator,
+    name: str,
     settings: Settings,
     hardware: Hardware,
+    masks: NDArray[np.bool_],
+    out: Path,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Masks of the train tiles, turned and flipped, and a scene after each."""
-    rng = generator(settings.seed, "masks")
-    which = torch.cat([torch.randperm(len(real), generator=rng) for _ in range(-(-n // len(real)))])[:n]
-    views = torch.randint(0, N_VIEWS, (n,), generator=rng)
-    masks = viewed(torch.from_numpy(real.masks[which.numpy()])[:, None], views)[:, 0].numpy()
-    folder = out / "synthetic" / MASKS / name
+    """A scene after each mask."""
+    folder = out / MASKS / name
     folder.mkdir(parents=True, exist_ok=True)
     orders = []
     for i, mask in enumerate(masks):
@@ -231,26 +245,18 @@ def _draw_pairs(
         with replacing(path) as temporary:
             Image.fromarray(mask.astype(np.uint8) * 255).save(temporary, "PNG")
         orders.append(Order(settings.engine.prompt, maps={name: Shown(path, settings.engine.strength)}))
-    seeds = [derive(settings.seed, "pair", i) for i in range(n)]
-    images = draw(
-        drawing.ready(hardware.device, low_memory=settings.sampling.low_memory),
-        orders,
-        seeds,
-        [1] * n,
-        settings.sampling,
-        hardware,
-        progress=progress,
-    )
+    seeds = [derive(settings.seed, "pair", i) for i in range(len(masks))]
+    images = draw(drawing, orders, seeds, [1] * len(masks), settings.sampling, hardware, progress=progress)
     rows = [{**order.row(), "seed": seed} for order, seed in zip(orders, seeds, strict=True)]
-    target, info = out / "synthetic" / "scenes", {"name": f"{name}-drawn", "title": "Drawn after masks"}
+    target, info = out / "scenes", {"name": f"{name}-drawn", "title": "Drawn after masks"}
     if not target.exists():
-        write_scene_folder(target, (name,), images, [0] * n, rows, info)
+        write_scene_folder(target, (name,), images, [0] * len(masks), rows, info)
 
 
-def _synthetic(out: Path, name: str) -> Pairs:
-    files = sorted((out / "synthetic" / "scenes" / name).glob("*.png"))
+def _drawn(out: Path, name: str) -> Pairs:
+    files = sorted((out / "scenes" / name).glob("*.png"))
     images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in files])
-    folder = out / "synthetic" / MASKS / name
+    folder = out / MASKS / name
     return Pairs(images, np.stack([np.asarray(Image.open(folder / path.name)) >= WHITE for path in files]))
 
 
@@ -259,7 +265,12 @@ def _markdown(result: dict[str, Any]) -> str:
     for row in result["rows"]:
         spread = "" if row["iou_std"] is None else f" ± {100 * row['iou_std']:.1f}"
         lines.append(f"| {row['learned_from']} | {row['pairs']:,} | {100 * row['iou_mean']:.1f}{spread} |")
-    return "\n".join([*lines, "", f"{result['n_test']} real test pairs. {result['verdict']}", ""])
+    told, own, other = result["adherence"], *(statistics.fmean(result["adherence"][k]) for k in ("iou", "shuffled"))
+    follows = (
+        f"In {told['scenes']} scenes drawn after the masks of the test pairs, networks that learned from real pairs "
+        f"find what the mask shows: IoU {100 * own:.1f} %; with the masks of other scenes, {100 * other:.1f} %."
+    )
+    return "\n".join([*lines, "", f"{result['n_test']} real test pairs. {result['verdict']}", "", follows, ""])
 
 
 def _picture(drawn: Pairs, test: Pairs, path: Path) -> None:

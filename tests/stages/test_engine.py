@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import terradistill as td
-from terradistill.engine import verdict
+from terradistill.engine import _adherence, verdict
 from terradistill.evaluation.segmentation import iou
 from terradistill.models.places import learned_from
 from tests.conftest import terradistill, tiny_settings
@@ -63,6 +63,10 @@ def test_the_engine_says_what_its_pairs_are_worth(
     assert result["n_test"] == 6
     assert all(len(row["iou"]) == 2 and 0 <= row["iou_mean"] <= 1 for row in result["rows"])
     assert "points of IoU" in (out / "engine.md").read_text()
+    told = result["adherence"]
+    assert told["scenes"] == 6
+    assert len(told["iou"]) == len(told["shuffled"]) == 2
+    assert all(0 <= value <= 1 for value in [*told["iou"], *told["shuffled"]])
     # What judges was learned from by nobody.
     tests = {path.name for path in (out / "tiles" / "test" / "road").iterdir()}
     assert all(name.startswith("scene4-") for name in tests)
@@ -105,6 +109,14 @@ def test_pairs_that_do_not_fit_are_one_sentence(
     with pytest.raises(td.TerraDistillError, match=says):
         data_engine(tmp_path / "p", tmp_path / "out", tiny_settings(generator=str(finished.run)))
     assert not (tmp_path / "out").exists()
+
+
+def test_adherence_is_high_where_scenes_show_their_masks_and_not_those_of_others() -> None:
+    masks = np.zeros((4, 8, 8), bool)
+    for i in range(4):
+        masks[i, :, 2 * i] = True
+    told = _adherence([masks, np.zeros_like(masks)], masks)
+    assert told == {"scenes": 4, "iou": [1.0, 0.0], "shuffled": [0.0, 0.0]}
 
 
 def test_the_verdict_needs_more_than_the_spread() -> None:

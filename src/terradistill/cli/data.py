@@ -98,15 +98,20 @@ def data_caption(
 def data_annotate(
     data: Data,
     out: Annotated[Path, typer.Option("--out", help="Folder; a folder a map is made in it.", show_default=False)],
-    maps: Annotated[str, typer.Option("--maps", help="Such as edges,lines,sketch,segmentation.")] = "edges",
+    maps: Annotated[str, typer.Option("--maps", help="Such as edges,lines,road=ROADS.geojson.")] = "edges",
+    road_width_m: Annotated[
+        float, typer.Option("--road-width", min=0, help="Of the roads of a GeoJSON file, metres.")
+    ] = 8.0,
 ) -> None:
-    """Draw maps of every scene of DATA by filters: edges, lines, sketches, regions."""
+    """Draw maps of every scene of DATA: edges, lines, sketches, regions by filters, roads from a GeoJSON file."""
     from terradistill import console
     from terradistill.data.maps import annotate
 
     with console.Rich() as reporter:
         reporter.start("Drawing maps")
-        made = annotate(data, [name for name in maps.split(",") if name.strip()], out, reporter.progress)
+        made = annotate(
+            data, [name for name in maps.split(",") if name.strip()], out, reporter.progress, road_width_m=road_width_m
+        )
     console.print_made(made)
 
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from terradistill.data.detectors import DETECTORS, load_detector
-from terradistill.data.images import n_threads
+from terradistill.data.images import decode, n_threads
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
+from terradistill.data.vectors import VECTOR_FILES, WIDTH_M, road_rasters
 from terradistill.errors import ConfigError, DataError
 from terradistill.run import Progress, replacing
 from terradistill.settings import MAPS
@@ -82,7 +83,7 @@ ANNOTATORS: dict[str, Callable[[Array], Array]] = {
     "sketch": sketch,
     "segmentation": segmentation,
 }
-"""What a filter can draw; roads and depths have to be given, or come from a model."""
+"""What a filter can draw; roads have to be given, or come from a vector file; depths from a model."""
 
 
 Source = Path | str | None
@@ -236,46 +237,62 @@ def _files(name: str, folder: Path, scenes: SceneFolder) -> list[Path]:
     return found
 
 
-def annotate(data: str | Path, names: Sequence[str], out: Path, progress: Progress | None = None) -> dict[str, Path]:
+def annotate(
+    data: str | Path,
+    names: Sequence[str],
+    out: Path,
+    progress: Progress | None = None,
+    *,
+    road_width_m: float = WIDTH_M,
+) -> dict[str, Path]:
     """Draw maps of every scene of DATA at its own size: `OUT/<map>/<class>/<file>.png`.
 
     Args:
         data: as everywhere.
-        names: of the maps, as for `parse_maps`.
+        names: of the maps, as for `parse_maps`; ``road=FILE`` draws the lines of a GeoJSON file onto GeoTIFF scenes.
         out: a folder; files that are there already are left, so that an interrupted call goes on.
         progress: called with scenes done and scenes in all.
+        road_width_m: of the lines of such a file, metres.
 
     Returns:
         Map -> its folder.
 
     Raises:
-        ConfigError: a map that no filter draws, or scikit-image is not installed.
+        ConfigError: a map that nothing draws, or what draws it is not installed.
+        DataError: a scene cannot be read, or says no place for the roads.
     """
-    from terradistill.data.images import decode
-
     wanted = parse_maps(names)
-    if given := [name for name, source in wanted.items() if isinstance(source, Path)]:
-        raise ConfigError(f"The map {given[0]!r} is given, so there is nothing to draw: leave it out.")
-    drawn_by = {name: _drawing(name, source) for name, source in wanted.items() if not isinstance(source, Path)}
+    drawn_by: dict[str, Callable[[bytes], Array]] = {}
+    for name, source in wanted.items():
+        if not isinstance(source, Path):
+            drawn_by[name] = _of_bytes(_drawing(name, source))
+        elif name == "road" and source.suffix in VECTOR_FILES:
+            drawn_by[name] = road_rasters(source, road_width_m)
+        else:
+            raise ConfigError(f"The map {name!r} is given, so there is nothing to draw: leave it out.")
     scenes = open_scenes(data)
 
     def draw(index: int) -> None:
         stem = PurePosixPath(scenes.scenes[index].name).with_suffix(".png")
         left = [name for name in wanted if not (out / name / stem).exists()]
-        try:
-            image = decode(scenes.read(index)) if left else None
-        except DataError as error:
-            raise DataError(f"{scenes.scenes[index].name}: {error}") from error
+        data = scenes.read(index) if left else b""
         for name in left:
-            path = out / name / stem
-            with replacing(path) as part:
-                Image.fromarray(drawn_by[name](np.asarray(image))).save(part, "PNG")
+            try:
+                drawn = drawn_by[name](data)
+            except DataError as error:
+                raise DataError(f"{scenes.scenes[index].name}: {error}") from error
+            with replacing(out / name / stem) as part:
+                Image.fromarray(drawn).save(part, "PNG")
 
     with ThreadPoolExecutor(n_threads()) as pool:
         for done, _ in enumerate(pool.map(draw, range(len(scenes)))):
             if progress:
                 progress(done + 1, len(scenes))
     return {name: out / name for name in wanted}
+
+
+def _of_bytes(draw: Callable[[Array], Array]) -> Callable[[bytes], Array]:
+    return lambda data: draw(decode(data))
 
 
 def _grey(image: Array) -> NDArray[np.float64]:
