@@ -176,8 +176,15 @@ class AdapterSettings(Section):
     maps: tuple[str, ...] = Field(
         (), description="what is learned, such as edges, lines, or road=FOLDER for maps that are given as files"
     )
+    kind: Literal["modulation", "controlnet"] = Field(
+        "modulation",
+        description="modulation: one copy of the denoiser's encoder for all maps (CRS-Diff); controlnet: a ControlNet "
+        "for each map, to compare with",
+    )
     content: bool = Field(False, description="learn from a content image too")
-    widths: tuple[Width, ...] = Field((192, 256, 384, 512), min_length=1, description="of the features at each depth")
+    widths: tuple[Width, ...] = Field(
+        (192, 256, 384, 512), min_length=1, description="kind = modulation: of the features at each depth"
+    )
     steps: int = Field(3000, ge=1)
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
@@ -197,7 +204,7 @@ class AdapterSettings(Section):
 
     def of(self, diffusion: DiffusionSettings) -> DiffusionSettings:
         """The settings of the loop that trains."""
-        own = {"maps", "content", "widths", "map_dropout", "keep_all", "drop_all"}
+        own = {"maps", "kind", "content", "widths", "map_dropout", "keep_all", "drop_all"}
         return diffusion.model_copy(update={**self.model_dump(exclude=own), "consistency_weight": 0.0})
 
 

@@ -39,6 +39,26 @@ def test_the_generator_itself_stays_as_it_is(adapted: Path, finished: td.Distill
     assert any(layer.weight.any() for layer in fresh.map_adapter.skips), "something was learned"
 
 
+def test_controlnets_are_trained_and_drawn_with_like_the_adapter(
+    finished: td.Distilled, drawn: Path, files: Path, tmp_path: Path
+) -> None:
+    settings = tiny_settings(
+        generator=str(finished.run), adapter__maps=["edges", "sketch"], adapter__kind="controlnet", adapter__steps=6
+    )
+    made = td.train(drawn, tmp_path / "run", settings, until="adapter")
+    assert digest(made / "unet") == digest(finished.run / "generator" / "unet")
+    generator = td.Generator.load(made)
+    assert generator.map_adapter is not None
+    assert generator.map_adapter.learned == ("edges", "sketch")
+    assert all(net.controlnet_mid_block.weight.any() for net in generator.map_adapter.nets), "something was learned"
+    images = []
+    for strength in (0.0, 5.0):
+        order = Order("a river", "river", maps={"edges": Shown(files / "mask.png", strength)})
+        scenes = td.generate([order], tmp_path / f"{strength}", generator, n=1, settings=tiny_settings())
+        images.append(decode(scenes.read(0)))
+    assert not np.array_equal(*images)
+
+
 def test_strength_zero_draws_what_the_prompt_alone_draws(adapted: Path, files: Path, tmp_path: Path) -> None:
     generator, tiny = td.Generator.load(adapted), tiny_settings()
 

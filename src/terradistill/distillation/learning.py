@@ -11,6 +11,7 @@ from terradistill.distillation.work import Work, metadata_fields, views_needed
 from terradistill.errors import RunError
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.content_encoder import ContentEncoder
+from terradistill.models.control_nets import ControlNets
 from terradistill.models.generator import Generator, build_generator
 from terradistill.models.latent_classifier import LatentClassifier
 from terradistill.models.map_adapter import MapAdapter
@@ -178,7 +179,12 @@ def adapter(work: Work) -> None:
                     run.say(f"the given generator's adapter (for {before}) is replaced by a new one")
                 planes = load_maps(work.train, maps, work.pixels(), run / "cache" / "maps.npy", stage.progress)
                 table = MapTable(planes, tuple(maps), wanted.map_dropout, wanted.keep_all, wanted.drop_all)
-                generator.map_adapter = MapAdapter(generator.unet, generator.factor, wanted.widths, tuple(maps))
+                around, names = (generator.unet, generator.factor), tuple(maps)
+                generator.map_adapter = (
+                    MapAdapter(*around, wanted.widths, names)
+                    if wanted.kind == "modulation"
+                    else ControlNets(*around, names)
+                )
                 parts.append("map_adapter")
             if wanted.content:
                 width = int(generator.text_encoder.config.hidden_size)

@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from terradistill.errors import ConfigError, GeneratorError
 from terradistill.models.autoencoder import norm_groups
 from terradistill.models.content_encoder import ContentEncoder
+from terradistill.models.control_nets import ControlNets
 from terradistill.models.map_adapter import Control, MapAdapter
 from terradistill.models.metadata_encoder import MetadataEncoder, beside_time
 from terradistill.models.parameterisation import Parameterisation
+from terradistill.models.parts import part_config
 from terradistill.models.places import EXTRAS, LEARNED_FROM, learned_from, locate_generator, own_parts, sources_of
 from terradistill.models.tokenizer import build_tokenizer
 from terradistill.settings import DiffusionSettings
@@ -40,7 +42,7 @@ class Generator:
         tokenizer: transformers `CLIPTokenizer`.
         scheduler: the diffusers scheduler that stock pipelines use; holds the noise schedule.
         metadata_encoder: `MetadataEncoder`, or None; a folder beside the others, which stock pipelines pass over.
-        map_adapter: `MapAdapter`, or None; likewise.
+        map_adapter: `MapAdapter` or `ControlNets`, or None; likewise.
         content_encoder: `ContentEncoder`, or None; likewise.
         learned_from: hashes of the scenes that it has learned from, as far as they are known; a file beside the others.
         sources: titles of the datasets that they were of, and their licences; in the same file.
@@ -52,7 +54,7 @@ class Generator:
     tokenizer: Any
     scheduler: Any
     metadata_encoder: MetadataEncoder | None = None
-    map_adapter: MapAdapter | None = None
+    map_adapter: MapAdapter | ControlNets | None = None
     content_encoder: ContentEncoder | None = None
     learned_from: frozenset[str] = frozenset()
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -236,7 +238,7 @@ class Generator:
         ours = own_parts(folder)
         opened: dict[str, Callable[[Path], Any]] = {
             "metadata_encoder": MetadataEncoder.load,
-            "map_adapter": partial(MapAdapter.load, unet=unet),
+            "map_adapter": partial(_load_map_adapter, unet=unet),
             "content_encoder": ContentEncoder.load,
         }
         extras = {name: opens(ours / name) for name, opens in opened.items() if (ours / name).is_dir()}
@@ -244,6 +246,10 @@ class Generator:
         for part in generator.networks:
             part.float()  # whatever they are kept in
         return generator
+
+
+def _load_map_adapter(folder: Path, unet: Any) -> MapAdapter | ControlNets:
+    return (ControlNets if part_config(folder).get("kind") == "controlnet" else MapAdapter).load(folder, unet)
 
 
 def denoise(

@@ -26,8 +26,8 @@ class Control:
     """What an adapter has read off the maps of B images.
 
     Attributes:
-        features: one tensor a depth, (B, width, h_l, w_l).
-        strength: float (B,), what the adapter's say is multiplied by; 0 is none at all.
+        features: one tensor a depth (of ControlNets: a map), (B, width, h_l, w_l).
+        strength: float (B,), what the adapter's say is multiplied by; 0 is none at all. Of several, (B, maps).
     """
 
     features: tuple[Tensor, ...]
@@ -102,7 +102,7 @@ class MapAdapter(nn.Module):
         x = self.conv_in(z)
         skips = [x]
         for block, modulation, features in zip(self.down_blocks, self.modulations, control.features, strict=True):
-            x, more = _through(block, modulation(x, features), time, text)
+            x, more = through(block, modulation(x, features), time, text)
             skips += more
         x = self.mid_block(x, time, encoder_hidden_states=text)
         strength = control.strength.view(-1, 1, 1, 1)
@@ -169,7 +169,8 @@ class _Modulation(nn.Module):
         return torch.as_tensor(self.norm(x) * (1 + gamma) + beta).to(x)
 
 
-def _through(block: Any, x: Tensor, time: Tensor, text: Tensor) -> tuple[Tensor, list[Tensor]]:
+def through(block: Any, x: Tensor, time: Tensor, text: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """One block of an encoder: what goes on, and the skips that it leaves."""
     more = {"encoder_hidden_states": text} if getattr(block, "has_cross_attention", False) else {}
     x, skips = block(hidden_states=x, temb=time, **more)
     return x, list(skips)

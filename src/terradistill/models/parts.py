@@ -21,6 +21,15 @@ def save_part(part: nn.Module, config: dict[str, Any], folder: Path) -> None:
     save_file({key: value.contiguous() for key, value in part.state_dict().items()}, folder / "model.safetensors")
 
 
+def part_config(folder: Path) -> dict[str, Any]:
+    """What a part was built from; empty where that cannot be read, which `load_part` will say."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
 def load_part(build: Callable[..., Part], folder: Path, name: str) -> Part:
     """Open what `save_part` wrote; `build` takes what stands in the configuration.
 

@@ -10,6 +10,7 @@ import torch
 from terradistill.config import load_settings
 from terradistill.errors import GeneratorError
 from terradistill.models.autoencoder import build_vae
+from terradistill.models.control_nets import ControlNets
 from terradistill.models.generator import Generator, build_generator, denoise
 from terradistill.models.map_adapter import MapAdapter
 from terradistill.settings import MAPS
@@ -19,13 +20,17 @@ SETTINGS = load_settings(["tiny"])
 SIDE = 32
 
 
-@pytest.fixture
-def generator() -> Generator:
+@pytest.fixture(params=["modulation", "controlnet"])
+def generator(request: pytest.FixtureRequest) -> Generator:
     """A denoiser that says something, with a fresh adapter."""
     vae = build_vae(SETTINGS.autoencoder, SIDE, 0)
     made = build_generator(SETTINGS.diffusion, vae, SIDE, ["a river"], 0)
     awake(made.unet)
-    made.map_adapter = MapAdapter(made.unet, made.factor, (16, 16))
+    made.map_adapter = (
+        MapAdapter(made.unet, made.factor, (16, 16))
+        if request.param == "modulation"
+        else ControlNets(made.unet, made.factor, MAPS)
+    )
     return made.frozen()
 
 
@@ -122,5 +127,36 @@ def test_features_are_read_once_and_given_by_row(generator: Generator) -> None:
     picked = control.rows(torch.tensor([1, 1, 0]))
     assert torch.equal(picked.features[0][2], control.features[0][0])
     both = control.doubled(free=False)
-    assert both.strength.tolist() == [0, 0, 1, 1]
-    assert control.doubled(free=True).strength.tolist() == [1, 1, 1, 1]
+    assert not both.strength[:2].any()
+    assert (both.strength[2:] == 1).all()
+    assert (control.doubled(free=True).strength == 1).all()
+
+
+def test_controlnets_add_up_as_those_of_diffusers(generator: Generator) -> None:
+    from diffusers import MultiControlNetModel
+
+    generator.map_adapter = ControlNets(generator.unet, generator.factor, ("edges", "road"))
+    awake(generator.map_adapter)
+    for net in generator.map_adapter.nets:  # theirs have time embeddings of their own
+        net.time_embedding, net.add_embedding = generator.unet.time_embedding, generator.unet.add_embedding
+    maps, strengths = some_maps(2), torch.rand(2, 6, generator=torch.Generator().manual_seed(5))
+    side = SIDE // generator.factor
+    z = torch.randn(2, 4, side, side, generator=torch.Generator().manual_seed(0))
+    text, t = generator.embed(["a river"]).expand(2, -1, -1), torch.tensor([400, 400])
+    places = [MAPS.index(name) for name in ("edges", "road")]
+    with torch.no_grad():
+        skips, middle = MultiControlNetModel(list(generator.map_adapter.nets))(
+            z,
+            t,
+            text,
+            [maps[:, 3 * k : 3 * k + 3].float() / 255 for k in places],
+            [strengths[:, k].view(-1, 1, 1, 1) for k in places],
+            return_dict=False,
+        )
+        theirs = generator.unet(
+            z, t, text, down_block_additional_residuals=skips, mid_block_additional_residual=middle
+        ).sample
+        ours = denoise(generator, z, t, text, control=generator.map_adapter.control(maps, strengths))
+        plain = denoise(generator, z, t, text)
+    torch.testing.assert_close(ours, theirs)
+    assert not torch.equal(ours, plain)
