@@ -114,6 +114,9 @@ def _disk_reader(root: Path) -> Callable[[str], bytes]:
     return read
 
 
+OURS = ("dataset.json", "README.md", "learned_from.json")  # beside the class folders of a scene folder
+
+
 def _from_files(path: Path, names: Sequence[str], read: Callable[[str], bytes]) -> SceneFolder:
     visible = [name for name in names if not any(_is_hidden(step) for step in name.split("/"))]
     images = [tuple(name.split("/")) for name in visible if is_scene_file(name)]
@@ -128,7 +131,8 @@ def _from_files(path: Path, names: Sequence[str], read: Callable[[str], bytes]) 
     prefix = "".join(f"{step}/" for step in root)
     scenes = [Scene("/".join(steps[len(root) :]), label_of[steps[class_step]]) for steps in placed]
     annotation_files = [name for name in visible if name.endswith(".jsonl")]
-    n_ignored = len(visible) - len(placed) - len(annotation_files) - (f"{prefix}dataset.json" in visible)
+    n_ours = sum(f"{prefix}{name}" in visible for name in OURS)
+    n_ignored = len(visible) - len(placed) - len(annotation_files) - n_ours
     folder = SceneFolder(
         classes,
         tuple(sorted(scenes, key=lambda scene: scene.name)),

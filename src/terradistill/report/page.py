@@ -125,7 +125,7 @@ def _key_figures(manifest: Row, settings: Row, files: Mapping[str, list[Path]]) 
     figures = []
     if n_images and data.get("n_train"):
         figures.append((f"{data['n_train'] / n_images:,.0f} : 1", f"{data['n_train']:,} images became {n_images:,}"))
-    if n_bytes and data.get("bytes_train"):
+    if 0 < n_bytes <= data.get("bytes_train", 0):
         figures.append(
             (
                 f"{data['bytes_train'] / n_bytes:,.0f} : 1",

@@ -61,7 +61,8 @@ def test_system_files_are_passed_over_and_others_counted(make_folder: Any, as_zi
     (root / "river" / "._00.png").write_bytes(b"resource fork")
     (root / "river" / "Thumbs.db").write_bytes(b"thumbs")
     (root / "river" / "notes.txt").write_text("two")
-    (root / "README.md").write_text("one")
+    (root / "places.csv").write_text("one")
+    (root / "README.md").write_text("of scene folders, as a dataset card")
     folder = open_scenes(zipped(root) if as_zip else root)
     assert len(folder) == 4
     assert folder.classes == ("forest", "river")
