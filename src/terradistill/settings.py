@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 MAPS = ("lines", "edges", "sketch", "road", "depth", "segmentation")
 """The maps that scenes can be drawn after, in their order (CRS-Diff)."""
 
+Share = Annotated[float, Field(ge=0, le=1)]
 Width = Annotated[int, Field(ge=8, multiple_of=8)]  # channels of a level: group normalisation wants a divisor
 
 # All of them take an exact denoiser of Gaussian data to its mean and variance (tests/unit/sampling). The DDIM and DDPM
@@ -251,6 +252,9 @@ class SamplingSettings(Section):
     scheduler: Scheduler = "dpm++"
     steps: int = Field(20, ge=1, le=1000)
     cfg_scale: float = Field(2.0, ge=0, description="classifier-free guidance; 1 means none")
+    cfg_between: tuple[Share, Share] = Field(
+        (0.0, 1.0), description="shares of the steps between which it acts; the others cost half"
+    )
     guide_maps: bool = Field(
         False,
         description="classifier-free guidance strengthens the maps too, and not words and numbers alone [ours]",
@@ -286,6 +290,12 @@ class SamplingSettings(Section):
         description="for large generators on small GPUs: attention in slices, decoding image by image, and parts of "
         "the generator wait on the CPU for their turn",
     )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "SamplingSettings":
+        if self.cfg_between[0] > self.cfg_between[1]:
+            raise ValueError("cfg_between should be two ordered shares of the steps, such as 0.2,0.8")
+        return self
 
 
 class EvaluationSettings(Section):

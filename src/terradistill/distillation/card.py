@@ -26,6 +26,7 @@ SETTINGS_THAT_MATTER = (
     ("sampling.scheduler", "sampler"),
     ("sampling.steps", "sampling steps"),
     ("sampling.cfg_scale", "classifier-free guidance"),
+    ("sampling.cfg_between", "steps that it guides, from share to share"),
     ("sampling.start", "start"),
     ("sampling.prototype_guidance", "kind of prototype guidance"),
     ("sampling.prototype_scale", "prototype guidance"),

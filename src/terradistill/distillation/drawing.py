@@ -185,7 +185,7 @@ def _drawn(
     )
     guide = PROTOTYPE_GUIDANCES[wanted.prototype_guidance]
     guidances: list[Guidance] = [
-        classifier_free(wanted.cfg_scale, text[-1:]),
+        classifier_free(wanted.cfg_scale, text[-1:], between=wanted.cfg_between),
         guide(targets[rows], generator.parameterisation, wanted.prototype_scale, wanted.prototype_until),
     ]
     return sample(

@@ -151,7 +151,10 @@ def draw(
         steps=wanted.steps,
         hardware=hardware,
         scheduler=wanted.scheduler,
-        guidances=[classifier_free(wanted.cfg_scale, text[-1:], free_maps=not wanted.guide_maps), *guidances],
+        guidances=[
+            classifier_free(wanted.cfg_scale, text[-1:], between=wanted.cfg_between, free_maps=not wanted.guide_maps),
+            *guidances,
+        ],
         batch_size=wanted.batch_size,
         progress=progress,
     )

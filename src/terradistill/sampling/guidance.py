@@ -11,7 +11,14 @@ from terradistill.run import Progress
 from terradistill.sampling.sampler import Guidance, Predict, Step
 
 
-def classifier_free(scale: float, empty: Tensor, *, free_maps: bool = True) -> Guidance:
+def share_of_steps(step: Step) -> float:
+    """How far a step is on the way: 0 at the first, 1 at the last."""
+    return step.index / max(1, step.count - 1)
+
+
+def classifier_free(
+    scale: float, empty: Tensor, *, between: tuple[float, float] = (0.0, 1.0), free_maps: bool = True
+) -> Guidance:
     """Classifier-free guidance: ``free + scale · (told − free)`` as one doubled batch (Ho & Salimans 2022).
 
     The free half is told neither the prompt (with its content image) nor the metadata, so both are guided; it sees the
@@ -20,6 +27,8 @@ def classifier_free(scale: float, empty: Tensor, *, free_maps: bool = True) -> G
     Args:
         scale: 1 is the prompted prediction itself, and costs no second evaluation; 0 ignores the prompt.
         empty: float (1, L, D), embedding of the empty caption (and of no content image, where prompts have one).
+        between: shares of the steps between which it acts; in the others the prompt alone is asked, which costs half.
+            Guiding amid the steps alone keeps a class varied (Kynkäänniemi et al. 2024).
         free_maps: false hides the maps from the free half, so that they are guided too.
     """
 
@@ -28,6 +37,8 @@ def classifier_free(scale: float, empty: Tensor, *, free_maps: bool = True) -> G
             return predict
 
         def guided(step: Step) -> tuple[Tensor, Tensor]:
+            if not between[0] <= share_of_steps(step) <= between[1]:
+                return predict(step)
             text = torch.cat([empty.to(step.text).expand_as(step.text), step.text])
             metadata = step.metadata
             if metadata is not None:
@@ -119,7 +130,7 @@ def _towards(prototypes: Tensor, schedule: Parameterisation, scale: float, until
 
         def guided(step: Step) -> tuple[Tensor, Tensor]:
             z, output = predict(step)
-            if step.index / max(1, step.count - 1) > until:
+            if share_of_steps(step) > until:
                 return z, output
             t = step.t.round().long()
             z0 = schedule.z0(z, output, t)

@@ -40,6 +40,18 @@ def test_classifier_free_guidance_extrapolates_between_two_predictions(cpu: Hard
     torch.testing.assert_close(ignored, free)
 
 
+def test_classifier_free_guidance_acts_between_the_steps_that_it_is_told(cpu: Hardware) -> None:
+    generator, text = gaussian_generator(), torch.full((1, 1, 1), 2.0)
+    plain = unguided(generator, cpu)
+    guided = compose(plain, [classifier_free(3.0, EMPTY, between=(0.2, 0.6))])
+    z = torch.randn(1, *SHAPE)
+    steps = [Step(torch.tensor([0]), index, 11, torch.tensor(500), z, text) for index in range(11)]
+    differs = [not torch.equal(guided(step)[1], plain(step)[1]) for step in steps]
+    assert differs == [2 <= index <= 6 for index in range(11)]
+    always = compose(plain, [classifier_free(3.0, EMPTY)])
+    assert torch.equal(guided(steps[4])[1], always(steps[4])[1])
+
+
 def test_prototype_push_is_the_published_formula(cpu: Hardware) -> None:
     generator = gaussian_generator("epsilon")
     schedule = generator.parameterisation
