@@ -199,7 +199,7 @@ def adapter(work: Work) -> None:
             metadata=known_numbers(work, generator),
             repeats=repeats(work.train.labels, work.settings.diffusion.balance),
             parts=parts,
-            maps=table,
+            conditions=table,
             section="adapter",
             seed=derive(work.settings.seed, "adapter"),
             **_loop(work, stage),

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from terradistill.data.sources import open_scenes
 from terradistill.errors import ConfigError, RunError
 from terradistill.generation.orders import Order
 from terradistill.hardware import Hardware, find_hardware
+from terradistill.models.control import Control
 from terradistill.models.generator import Generator
 from terradistill.models.places import LEARNED_FROM
 from terradistill.report.gallery import write_gallery
@@ -135,14 +136,12 @@ def draw(
     text = generator.embed([*(order.prompt for order in orders), ""])
     if any(_counts(order) for order in orders):
         text = torch.cat([text, _pictures(generator, orders)], 1)
-    maps = _maps(orders, side) if any(order.maps for order in orders) else (None, None)
     request = Request(
         text=text[:-1],
         prompt_of=of,
         seeds=seeds,
         metadata=numbers.table([order.metadata for order in orders])[of] if numbers and told else None,
-        maps=maps[0],
-        strengths=maps[1],
+        control=_after_maps(generator, orders, side, of, hardware) if any(order.maps for order in orders) else None,
         side=side // generator.factor,
     )
     latents = sample(
@@ -204,6 +203,22 @@ def _pictures(generator: Generator, orders: Sequence[Order]) -> Tensor:
             latents = generator.encode(to_float(image[None]).to(device))[0]
             tokens[i] = encoder(latents, order.content.strength)[0]
     return torch.stack(tokens).float()
+
+
+def _after_maps(
+    generator: Generator, orders: Sequence[Order], side: int, of: Tensor, hardware: Hardware
+) -> Callable[[Tensor], Control]:
+    """What the map adapter reads for images by number; `of` says which order each is of."""
+    adapter, (maps, strengths) = generator.map_adapter, _maps(orders, side)
+    assert adapter is not None  # or the order was refused
+
+    def control(rows: Tensor) -> Control:
+        # Of each order of the batch once, however many images it has.
+        several, place = of[rows].unique(return_inverse=True)
+        read = adapter.control(maps[several].to(hardware.device), strengths[several].to(hardware.device))
+        return read.rows(place.to(hardware.device))
+
+    return control
 
 
 def _maps(orders: Sequence[Order], side: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from terradistill.models.map_adapter import Control, through
+from terradistill.models.control import Control, through
 from terradistill.models.parts import load_part, save_part
 from terradistill.settings import MAPS
 
@@ -47,7 +47,7 @@ class ControlNets(nn.Module):
         planes = [maps[:, 3 * k : 3 * k + 3].float() / 255 for k in places]
         nets: list[Any] = list(self.nets)
         features = tuple(net.controlnet_cond_embedding(plane) for net, plane in zip(nets, planes, strict=True))
-        return Control(features, strengths[:, places])
+        return Control(self, features, strengths[:, places])
 
     def forward(self, z: Tensor, time: Tensor, text: Tensor, control: Control) -> tuple[list[Tensor], Tensor]:
         """What to add to the denoiser's skips, in their order, and to its middle; see `MapAdapter.forward`."""

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from terradistill.errors import ConfigError, GeneratorError
 from terradistill.models.autoencoder import norm_groups
 from terradistill.models.content_encoder import ContentEncoder
+from terradistill.models.control import Control
 from terradistill.models.control_nets import ControlNets
-from terradistill.models.map_adapter import Control, MapAdapter
+from terradistill.models.frame_adapter import FrameAdapter
+from terradistill.models.map_adapter import MapAdapter
 from terradistill.models.metadata_encoder import MetadataEncoder, beside_time
 from terradistill.models.parameterisation import Parameterisation
 from terradistill.models.parts import part_config
@@ -43,6 +45,7 @@ class Generator:
         scheduler: the diffusers scheduler that stock pipelines use; holds the noise schedule.
         metadata_encoder: `MetadataEncoder`, or None; a folder beside the others, which stock pipelines pass over.
         map_adapter: `MapAdapter` or `ControlNets`, or None; likewise.
+        frame_adapter: `FrameAdapter`, or None; likewise.
         content_encoder: `ContentEncoder`, or None; likewise.
         learned_from: hashes of the scenes that it has learned from, as far as they are known; a file beside the others.
         sources: titles of the datasets that they were of, and their licences; in the same file.
@@ -55,6 +58,7 @@ class Generator:
     scheduler: Any
     metadata_encoder: MetadataEncoder | None = None
     map_adapter: MapAdapter | ControlNets | None = None
+    frame_adapter: FrameAdapter | None = None
     content_encoder: ContentEncoder | None = None
     learned_from: frozenset[str] = frozenset()
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -106,7 +110,8 @@ class Generator:
         self.vae.enable_slicing()
         # In the order of their turns; each sends the one before it back to the CPU. An adapter asks parts of the UNet
         # before the UNet itself has its turn, so with one the UNet stays.
-        waiting = ["text_encoder", "unet", "vae"] if self.map_adapter is None else ["text_encoder", "vae"]
+        alone = self.map_adapter is None and self.frame_adapter is None
+        waiting = ["text_encoder", "unet", "vae"] if alone else ["text_encoder", "vae"]
         for name in NETWORKS:
             if name not in waiting and getattr(self, name) is not None:
                 getattr(self, name).to(device)
@@ -239,6 +244,7 @@ class Generator:
         opened: dict[str, Callable[[Path], Any]] = {
             "metadata_encoder": MetadataEncoder.load,
             "map_adapter": partial(_load_map_adapter, unet=unet),
+            "frame_adapter": partial(FrameAdapter.load, unet=unet),
             "content_encoder": ContentEncoder.load,
         }
         extras = {name: opens(ours / name) for name, opens in opened.items() if (ours / name).is_dir()}
@@ -268,7 +274,7 @@ def denoise(
         t: timesteps, () or (B,).
         text: text embeddings (B, L, D).
         metadata: rows of `MetadataEncoder.table`, (B, fields); None: unknown.
-        control: what `generator.map_adapter` has read off maps; None: there are none.
+        control: what an adapter beside the UNet has read off its conditions; None: there are none.
     """
     unet = generator.unet
     # Text2Earth's UNet wants a resolution level; 0 is what DPD gives it.
@@ -277,9 +283,9 @@ def denoise(
     vectors = None if metadata is None or generator.metadata_encoder is None else generator.metadata_encoder(metadata)
     with beside_time(unet, vectors):
         added: dict[str, Any] = {}
-        if control is not None and generator.map_adapter is not None:
+        if control is not None:
             time = _time_vector(unet, z, t, text, labels)
-            skips, middle = generator.map_adapter(z, time, text, control)
+            skips, middle = control.adapter(z, time, text, control)
             added = {"down_block_additional_residuals": skips, "mid_block_additional_residual": middle}
         return torch.as_tensor(unet(z, t, text, class_labels=labels, **added).sample)
 

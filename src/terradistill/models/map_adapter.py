@@ -6,7 +6,6 @@ latent, H W pixels, C_l channels of the denoiser at depth l.
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,32 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from terradistill.models.autoencoder import norm_groups
+from terradistill.models.control import Control, skip_widths, through, zeroed
 from terradistill.models.parts import load_part, save_part
 from terradistill.settings import MAPS
 
 WIDTHS = (192, 256, 384, 512)  # channels of the features at each depth, as released
-
-
-@dataclass(frozen=True)
-class Control:
-    """What an adapter has read off the maps of B images.
-
-    Attributes:
-        features: one tensor a depth (of ControlNets: a map), (B, width, h_l, w_l).
-        strength: float (B,), what the adapter's say is multiplied by; 0 is none at all. Of several, (B, maps).
-    """
-
-    features: tuple[Tensor, ...]
-    strength: Tensor
-
-    def rows(self, index: Tensor) -> "Control":
-        """Those of some images, in this order."""
-        return Control(tuple(f[index] for f in self.features), self.strength[index])
-
-    def doubled(self, *, free: bool) -> "Control":
-        """For guidance: a half that is told no prompt beside one that is; `free` says whether it sees the maps."""
-        strength = torch.cat([self.strength * float(free), self.strength])
-        return Control(tuple(f.repeat(2, 1, 1, 1) for f in self.features), strength)
 
 
 class MapAdapter(nn.Module):
@@ -69,8 +47,8 @@ class MapAdapter(nn.Module):
         self.conv_in = deepcopy(unet.conv_in)
         self.down_blocks = deepcopy(unet.down_blocks)
         self.mid_block = deepcopy(unet.mid_block)
-        self.skips = nn.ModuleList(_zero(nn.Conv2d(width, width, 1)) for width in _skip_widths(unet))
-        self.middle = _zero(nn.Conv2d(channels[-1], channels[-1], 1))
+        self.skips = nn.ModuleList(zeroed(nn.Conv2d(width, width, 1)) for width in skip_widths(unet))
+        self.middle = zeroed(nn.Conv2d(channels[-1], channels[-1], 1))
         self.requires_grad_(True)
 
     def control(self, maps: Tensor, strengths: Tensor) -> Control:
@@ -88,7 +66,7 @@ class MapAdapter(nn.Module):
         planes = maps.float() / 255 * share.repeat_interleave(3, 1)[:, :, None, None]
         # That a map is there, beside what it shows: a road map without roads is not the same as none. [ours]
         present = share[:, :, None, None].expand(-1, -1, *maps.shape[2:])
-        return Control(self.extractor(torch.cat([planes, present], 1)), most)
+        return Control(self, self.extractor(torch.cat([planes, present], 1)), most)
 
     def forward(self, z: Tensor, time: Tensor, text: Tensor, control: Control) -> tuple[list[Tensor], Tensor]:
         """What to add to the denoiser's skips, in their order, and to its middle.
@@ -134,7 +112,7 @@ class _Extractor(nn.Module):
         strides = [factor // stem, *[2] * (len(widths) - 1)]
         inputs = [widths[0], *widths[:-1]]
         self.stages = nn.ModuleList(map(_stage, inputs, widths, strides))
-        self.outputs = nn.ModuleList(_zero(nn.Conv2d(width, width, 1)) for width in widths)
+        self.outputs = nn.ModuleList(zeroed(nn.Conv2d(width, width, 1)) for width in widths)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x, found = self.stem(x), []
@@ -167,25 +145,3 @@ class _Modulation(nn.Module):
     def forward(self, x: Tensor, f: Tensor) -> Tensor:
         gamma, beta = self.shift(f).chunk(2, dim=1)
         return torch.as_tensor(self.norm(x) * (1 + gamma) + beta).to(x)
-
-
-def through(block: Any, x: Tensor, time: Tensor, text: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """One block of an encoder: what goes on, and the skips that it leaves."""
-    more = {"encoder_hidden_states": text} if getattr(block, "has_cross_attention", False) else {}
-    x, skips = block(hidden_states=x, temb=time, **more)
-    return x, list(skips)
-
-
-def _skip_widths(unet: Any) -> list[int]:
-    """Channels of the skips that a denoiser's encoder leaves, in their order."""
-    widths = [int(unet.config.block_out_channels[0])]
-    for block in unet.down_blocks:
-        channels = int(block.resnets[-1].out_channels)
-        widths += [channels] * (len(block.resnets) + len(block.downsamplers or ()))
-    return widths
-
-
-def _zero(layer: nn.Module) -> nn.Module:
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer

@@ -25,10 +25,16 @@ class MetadataEncoder(nn.Module):
         ranges: field -> (lowest, highest) value, which become 0 and 1000.
     """
 
-    def __init__(self, width: int, gsd_max_m: float = 10.0) -> None:
-        """`width` is that of the time embedding; `gsd_max_m` is 10 in DiffusionSat's paper and 1 in its release."""
+    def __init__(self, width: int, gsd_max_m: float = 10.0, days: float | None = None) -> None:
+        """One network a field.
+
+        Args:
+            width: of the time embedding.
+            gsd_max_m: 10 in DiffusionSat's paper and 1 in its release.
+            days: how far frames may be from the date that is drawn, before and after; None: there are no frames.
+        """
         super().__init__()
-        self.width, self.gsd_max_m = width, gsd_max_m
+        self.width, self.gsd_max_m, self.days = width, gsd_max_m, days
         self.ranges: dict[str, tuple[float, float]] = {
             "lon": (-180, 180),
             "lat": (-90, 90),
@@ -37,6 +43,7 @@ class MetadataEncoder(nn.Module):
             "year": (1980, 2100),
             "month": (0, 12),
             "day": (0, 31),
+            **({} if days is None else {"days": (-days, days)}),
         }
         self.networks = nn.ModuleDict({name: _network(width) for name in self.ranges})
 
@@ -104,7 +111,7 @@ class MetadataEncoder(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write the part's folder."""
-        save_part(self, {"width": self.width, "gsd_max_m": self.gsd_max_m}, folder)
+        save_part(self, {"width": self.width, "gsd_max_m": self.gsd_max_m, "days": self.days}, folder)
 
     @classmethod
     def load(cls, folder: Path) -> "MetadataEncoder":

@@ -8,7 +8,7 @@ from terradistill.errors import GeneratorError
 from terradistill.shipped import GENERATORS
 
 LEARNED_FROM = "learned_from.json"
-EXTRAS = ("metadata_encoder", "map_adapter", "content_encoder")
+EXTRAS = ("metadata_encoder", "map_adapter", "frame_adapter", "content_encoder")
 _PLACES = (".", "generator")  # of a generator in a folder that holds one
 
 

@@ -11,11 +11,6 @@ from terradistill.run import Progress
 from terradistill.sampling.sampler import Guidance, Predict, Step
 
 
-def share_of_steps(step: Step) -> float:
-    """How far a step is on the way: 0 at the first, 1 at the last."""
-    return step.index / max(1, step.count - 1)
-
-
 def classifier_free(
     scale: float, empty: Tensor, *, between: tuple[float, float] = (0.0, 1.0), free_maps: bool = True
 ) -> Guidance:
@@ -37,7 +32,7 @@ def classifier_free(
             return predict
 
         def guided(step: Step) -> tuple[Tensor, Tensor]:
-            if not between[0] <= share_of_steps(step) <= between[1]:
+            if not between[0] <= step.share <= between[1]:
                 return predict(step)
             text = torch.cat([empty.to(step.text).expand_as(step.text), step.text])
             metadata = step.metadata
@@ -130,7 +125,7 @@ def _towards(prototypes: Tensor, schedule: Parameterisation, scale: float, until
 
         def guided(step: Step) -> tuple[Tensor, Tensor]:
             z, output = predict(step)
-            if share_of_steps(step) > until:
+            if step.share > until:
                 return z, output
             t = step.t.round().long()
             z0 = schedule.z0(z, output, t)

@@ -5,7 +5,7 @@ innermost, and the sampler knows none of them by name. Legend: B batch, N images
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from terradistill.data.images import to_uint8
 from terradistill.hardware import Hardware
+from terradistill.models.control import Control
 from terradistill.models.generator import Generator, denoise
-from terradistill.models.map_adapter import Control
 from terradistill.run import Progress
 from terradistill.sampling.schedulers import make_scheduler, takes_generators
 from terradistill.seeding import generator as seeded
@@ -35,7 +35,7 @@ class Step:
         z: float32 (B, C, h, w), noisy latents.
         text: float32 (B, L, D), text embeddings.
         metadata: float32 (B, fields), rows of `MetadataEncoder.table`, or None.
-        control: what a map adapter has read off the images' maps, or None.
+        control: what an adapter has read off the images' conditions, or None.
     """
 
     rows: Tensor
@@ -46,6 +46,22 @@ class Step:
     text: Tensor
     metadata: Tensor | None = None
     control: Control | None = None
+
+    @property
+    def share(self) -> float:
+        """How far on the way: 0 at the first step, 1 at the last."""
+        return self.index / max(1, self.count - 1)
+
+    def some(self, index: Tensor) -> "Step":
+        """The same step of some of its images, by their places in the batch."""
+        return replace(
+            self,
+            rows=self.rows[index.cpu()],
+            z=self.z[index],
+            text=self.text[index],
+            metadata=None if self.metadata is None else self.metadata[index],
+            control=None if self.control is None else self.control.rows(index),
+        )
 
 
 # A step in, (latents to step from, model output in the generator's own parameterisation) out.
@@ -62,8 +78,7 @@ class Request:
         prompt_of: int64 (N,), the prompt of each image.
         seeds: N seeds; image i's noise comes from seeds[i] alone.
         metadata: float32 (N, fields), rows of `MetadataEncoder.table`, or None.
-        maps: uint8 (P, 18, H, W), those of each prompt, or None; see `MapAdapter.control`. H and W are the image's.
-        strengths: float (P, 6), of the maps.
+        control: from image numbers, int64 (B,), to what an adapter reads off their conditions; None: it is not used.
         side: of the latents; None: the generator's own, or that of `start`.
         start: float32 (N, C, h, w), scaled latents to begin from instead of pure noise, noised as far as `strength`.
         strength: in (0, 1], share of the steps that are done from `start` (SDEdit, Meng et al. 2022).
@@ -73,8 +88,7 @@ class Request:
     prompt_of: Tensor
     seeds: Sequence[int]
     metadata: Tensor | None = None
-    maps: Tensor | None = None
-    strengths: Tensor | None = None
+    control: Callable[[Tensor], Control] | None = None
     side: int | None = None
     start: Tensor | None = None
     strength: float = 1.0
@@ -120,7 +134,7 @@ def _sample_batch(
     text = request.text[request.prompt_of[rows]].to(device)
     metadata = None if request.metadata is None else request.metadata[rows].to(device)
     seeds = [request.seeds[int(row)] for row in rows]
-    control, shape = _control(generator, request, rows, device), generator.latent_shape
+    control, shape = request.control(rows) if request.control else None, generator.latent_shape
     if request.side is not None:
         shape = (shape[0], request.side, request.side)
     z, first = noise(seeds, shape).to(device), 0
@@ -138,16 +152,6 @@ def _sample_batch(
         moved, output = predict(Step(rows, index, len(solver.timesteps), t, z * scale, text, metadata, control))
         z = solver.step(output, t, moved / scale, **own).prev_sample
     return torch.as_tensor(z).float().cpu()
-
-
-def _control(generator: Generator, request: Request, rows: Tensor, device: torch.device) -> Control | None:
-    """What the maps of some images say, read once for all steps."""
-    if request.maps is None or request.strengths is None or generator.map_adapter is None:
-        return None
-    # Of each prompt of the batch once, however many images it has.
-    prompts, of = request.prompt_of[rows].unique(return_inverse=True)
-    control = generator.map_adapter.control(request.maps[prompts].to(device), request.strengths[prompts].to(device))
-    return control.rows(of.to(device))
 
 
 def decoded(generator: Generator, latents: Tensor, hardware: Hardware, batch_size: int = 64) -> NDArray[np.uint8]:

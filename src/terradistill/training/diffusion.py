@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,7 +20,6 @@ from terradistill.seeding import batch_indices, derive
 from terradistill.seeding import generator as seeded
 from terradistill.settings import DiffusionSettings
 from terradistill.training.latents import LatentCache
-from terradistill.training.maps import MapTable
 from terradistill.training.progress import (
     Checkpoint,
     Ema,
@@ -68,16 +68,30 @@ class Told:
     Attributes:
         tokens: int64 (B, L), of the captions.
         metadata: rows of `MetadataEncoder.table`, float32 (B, fields); None: nothing.
-        maps: uint8 (B, 18, H, W) and strengths, float32 (B, 6), for the map adapter; None: it is not used.
+        condition: what the adapter that is trained reads; None: there is none.
         content: scaled latents of content images (B, C, h, w), for the content encoder; None: it is not used.
         picture: bool (B,), whether a scene's content image is shown.
     """
 
     tokens: Tensor
     metadata: Tensor | None = None
-    maps: tuple[Tensor, Tensor] | None = None
+    condition: tuple[Tensor, ...] | None = None
     content: Tensor | None = None
     picture: Tensor | None = None
+
+
+class Conditions(Protocol):
+    """What an adapter of N scenes is shown, scene by scene."""
+
+    @property
+    def adapter(self) -> str:
+        """Which one, by the generator's name for it: its `control` takes what follows."""
+
+    def draw(self, index: NDArray[np.int64], views: Tensor, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """For a step of training: of scenes in views, with whatever is left to chance."""
+
+    def whole(self, index: NDArray[np.int64], views: Tensor) -> tuple[Tensor, ...]:
+        """For the held-out loss: the same, with all that there is, and the same each time."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +125,7 @@ def train_diffusion(
     metadata: Tensor | None = None,
     repeats: NDArray[np.int64] | None = None,
     parts: Sequence[str] = ("unet", "text_encoder", "metadata_encoder"),
-    maps: MapTable | None = None,
+    conditions: Conditions | None = None,
     lora_rank: int | None = None,
     lora_layers: str = "all",
     consistency: Consistency | None = None,
@@ -135,7 +149,7 @@ def train_diffusion(
         metadata: rows of `MetadataEncoder.table`, float32 (N, fields); None: nothing is known.
         repeats: how often each scene is seen in an epoch, int64 (N,); None: once.
         parts: what is trained, by the generator's names; those that it has not are passed over.
-        maps: what the map adapter is given; None: it is not used.
+        conditions: what an adapter is shown; None: there is none.
         lora_rank: train low-rank adapters of the UNet, folded in at the end; None: all its weights.
         lora_layers: which of them have adapters; see `add_lora`.
         consistency: a classifier to please beside; None: none.
@@ -186,8 +200,8 @@ def train_diffusion(
         views = latents.draw_views(len(index), rng)
         told = Told(tokens, numbers)
         z0 = latents.draw(index, rng, views)
-        if maps is not None:
-            told = replace(told, maps=maps.draw(index, views, rng))
+        if conditions is not None:
+            told = replace(told, condition=conditions.draw(index, views, rng))
         if content is not None:
             # The scene itself in another view: what it looks like, not where things are.
             turned = views + torch.randint(1, max(2, latents.n_views), views.shape, generator=rng)
@@ -201,6 +215,7 @@ def train_diffusion(
             rng,
             hardware,
             settings.min_snr_gamma,
+            conditions.adapter if conditions is not None else None,
             partial(consistency.loss, labels=consistency.labels[index], schedule=schedule) if consistency else None,
         )
 
@@ -235,7 +250,7 @@ def train_diffusion(
                 latents,
                 table,
                 metadata,
-                maps,
+                conditions,
                 content is not None,
                 kept_back,
                 seed,
@@ -262,12 +277,13 @@ def denoising_loss(
     rng: torch.Generator,
     hardware: Hardware,
     gamma: float | None,
+    adapter: str | None = None,
     also: Callable[..., Tensor] | None = None,
 ) -> Tensor:
     """Squared error at random times, min-SNR weighted if `gamma` is given: a scalar.
 
-    z0 (B, C, h, w) is on the CPU. `also` is a loss of the clean latents that the predictions imply, given as `z0` and
-    `t`.
+    z0 (B, C, h, w) is on the CPU. `adapter` reads the condition, by the generator's name for it. `also` is a loss of
+    the clean latents that the predictions imply, given as `z0` and `t`.
     """
     device = hardware.device
     t = torch.randint(0, schedule.n_timesteps, (len(z0),), generator=rng)
@@ -281,8 +297,8 @@ def denoising_loss(
             text = torch.cat([text, torch.where(shown, tokens, generator.content_encoder.none).to(text)], 1)
         numbers = None if told.metadata is None else told.metadata.to(device)
         control = None
-        if told.maps is not None and generator.map_adapter is not None:
-            control = generator.map_adapter.control(*(part.to(device) for part in told.maps))
+        if adapter is not None and told.condition is not None:
+            control = getattr(generator, adapter).control(*(part.to(device) for part in told.condition))
         output = denoise(generator, z_t.to(device), t.to(device), text, numbers, control)
     error = (output.float() - target.to(device)).square().mean((1, 2, 3))
     loss = (schedule.loss_weight(t, gamma).to(device) * error).mean()
@@ -318,7 +334,7 @@ def _held_out_loss(
     latents: LatentCache,
     table: CaptionTable,
     metadata: Tensor | None,
-    maps: MapTable | None,
+    conditions: Conditions | None,
     content: bool,
     index: NDArray[np.int64],
     seed: int,
@@ -332,8 +348,9 @@ def _held_out_loss(
     told = Told(
         tokens,
         None if metadata is None else metadata[index],
-        None if maps is None else (maps.of(index, views), maps.all(len(index))),
+        None if conditions is None else conditions.whole(index, views),
     )
     if content:
         told = replace(told, content=latents.draw(index, rng), picture=torch.ones(len(index), dtype=torch.bool))
-    return float(denoising_loss(generator, schedule, z0, told, rng, hardware, None))
+    adapter = None if conditions is None else conditions.adapter
+    return float(denoising_loss(generator, schedule, z0, told, rng, hardware, None, adapter))

@@ -21,6 +21,7 @@ class MapTable:
         dropout: share of the maps that a step is not given (CRS-Diff: 0.5 to 0.6), each drawn by itself.
         keep_all: share of the scenes that are given all of their maps (CRS-Diff: 0.1).
         drop_all: share of the scenes that are given none (CRS-Diff: 0.1).
+        adapter: who is shown them, by the generator's name for it.
     """
 
     planes: NDArray[np.uint8]
@@ -28,6 +29,7 @@ class MapTable:
     dropout: float = 0.5
     keep_all: float = 0.1
     drop_all: float = 0.1
+    adapter: str = "map_adapter"
 
     def draw(self, index: NDArray[np.int64], views: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Maps of scenes in the given views, uint8 (B, 18, H, W), and which of them are given, float (B, 6)."""
@@ -38,9 +40,9 @@ class MapTable:
         """All maps of scenes in the given views: uint8 (B, 18, H, W)."""
         return expanded(viewed(torch.from_numpy(np.array(self.planes[index])), views), self.names)
 
-    def all(self, n: int) -> Tensor:
-        """That all maps of n scenes are given: float (n, 6)."""
-        return self._placed(torch.ones(n, len(self.names)))
+    def whole(self, index: NDArray[np.int64], views: Tensor) -> tuple[Tensor, Tensor]:
+        """As `draw`, with all of them given."""
+        return self.of(index, views), self._placed(torch.ones(len(index), len(self.names)))
 
     def _placed(self, given: Tensor) -> Tensor:
         strengths = torch.zeros(len(given), len(MAPS))

@@ -1,0 +1,175 @@
+"""Frames beside the prompt: a 3-D ControlNet (DiffusionSat, section 3.2).
+
+One to a few frames of a place (other dates, other bands, a coarser sensor) are read by a copy of the denoiser's
+encoder, and what it finds is added up over the frames. One frame makes it a ControlNet. Legend: B batch, T frames, C bands, H W
+pixels of a frame, h w latent.
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from terradistill.models.control import Control, skip_widths, through, zeroed
+from terradistill.models.metadata_encoder import MetadataEncoder
+from terradistill.models.parts import load_part, save_part
+
+EMBEDDING = (32, 64, 128, 128)  # channels on the way from pixels to latents, one halving after each but the last [ours]
+HEADS = 4
+
+
+class FrameAdapter(nn.Module):
+    """A fresh one changes nothing, exactly: what it adds goes through convolutions that start at zero."""
+
+    def __init__(
+        self,
+        unet: Any,
+        factor: int,
+        *,
+        bands: Sequence[str],
+        scale: int = 1,
+        middle: bool = True,
+        gsd_max_m: float = 100.0,
+        days: float = 3650.0,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Around a denoiser.
+
+        Args:
+            unet: the diffusers `UNet2DConditionModel` to adapt.
+            factor: pixels of what is drawn per latent, along a side: a power of two.
+            bands: names of the frames' channels, in their order.
+            scale: pixels of what is drawn per pixel of a frame, along a side: a power of two, at most `factor`.
+            middle: copy the denoiser's middle too. Without it nearly half of the weights are saved, and what is added
+                to the middle is read off the last skip [ours].
+            gsd_max_m: see `MetadataEncoder`.
+            days: likewise.
+            about: what else it should remember, such as how bands are scaled.
+        """
+        super().__init__()
+        self.config = {
+            "factor": factor,
+            "bands": list(bands),
+            "scale": scale,
+            "middle": middle,
+            "gsd_max_m": gsd_max_m,
+            "days": days,
+            "about": dict(about or {}),
+        }
+        self.bands, self.scale, self.about = tuple(bands), scale, dict(about or {})
+        widths, channels = skip_widths(unet), int(unet.config.block_out_channels[-1])
+        self.embedding = _Embedding(len(bands), (factor // scale).bit_length() - 1, widths[0])
+        self.conv_in = deepcopy(unet.conv_in)
+        self.down_blocks = deepcopy(unet.down_blocks)
+        self.mid_block = deepcopy(unet.mid_block) if middle else None
+        time = int(unet.time_embedding.linear_2.out_features)
+        self.of_frame = MetadataEncoder(time, gsd_max_m, days)
+        self.of_target = MetadataEncoder(time, gsd_max_m)
+        self.temporal = nn.ModuleList(map(_Temporal, widths))
+        self.mixing = nn.Parameter(torch.zeros(len(widths)))  # α of each skip, 0 … 1
+        self.skips = nn.ModuleList(zeroed(nn.Conv3d(width, width, 1)) for width in widths)
+        self.middle = zeroed(nn.Conv3d(channels, channels, 1))
+        self.requires_grad_(True)
+
+    def control(self, frames: Tensor, known: Tensor, target: Tensor, strength: Tensor | None = None) -> Control:
+        """Read the frames, once for all steps.
+
+        Args:
+            frames: float (B, T, C, H, W), bands scaled to about -1 … 1.
+            known: rows of `of_frame.table`, (B, T, fields): date, resolution, days from what is drawn; NaN is unknown.
+            target: rows of `of_target.table`, (B, fields): of what is drawn.
+            strength: float (B,), what is added is multiplied by it; None: 1.
+        """
+        read = self.embedding(frames.transpose(1, 2)).transpose(1, 2)
+        of_frames = self.of_frame(known.flatten(0, 1)).unflatten(0, known.shape[:2])
+        vectors = of_frames + self.of_target(target)[:, None]
+        return Control(self, (read, vectors), torch.ones(len(frames)).to(frames) if strength is None else strength)
+
+    def forward(self, z: Tensor, time: Tensor, text: Tensor, control: Control) -> tuple[list[Tensor], Tensor]:
+        """What to add to the denoiser's skips, in their order, and to its middle.
+
+        Args:
+            z: noisy latents (B, C, h, w).
+            time: the denoiser's time embedding with all that joins it, (B, D).
+            text: (B, L, D).
+            control: of the same B images.
+        """
+        read, vectors = control.features
+        n = read.shape[1]
+
+        def of_each(x: Tensor) -> Tensor:
+            return x.repeat_interleave(n, 0)
+
+        x = self.conv_in(of_each(z))
+        x = x + read.flatten(0, 1).to(x)
+        times = of_each(time) + vectors.flatten(0, 1).to(time)
+        texts, skips = of_each(text), [x]
+        for block in self.down_blocks:
+            x, more = through(block, x, times, texts)
+            skips += more
+        strength = control.strength.view(-1, 1, 1, 1)
+        added = []
+        for k, (skip, temporal, out) in enumerate(zip(skips, self.temporal, self.skips, strict=True)):
+            frames = skip.unflatten(0, (-1, n))
+            mixing = self.mixing[k].clamp(0, 1)
+            mixed = mixing * temporal(frames) + (1 - mixing) * frames
+            added.append((strength * _summed(out, mixed)).to(skip))
+        if self.mid_block is not None:
+            x = self.mid_block(x, times, encoder_hidden_states=texts)
+        return added, (strength * _summed(self.middle, x.unflatten(0, (-1, n)))).to(x)
+
+    def save(self, folder: Path) -> None:
+        """Write the part's folder."""
+        save_part(self, self.config, folder)
+
+    @classmethod
+    def load(cls, folder: Path, unet: Any) -> "FrameAdapter":
+        """Open what `save` wrote, for the denoiser that it was trained with.
+
+        Raises:
+            GeneratorError: it is damaged, or of another denoiser.
+        """
+        return load_part(partial(cls, unet), folder, "frame adapter")
+
+
+def _summed(out: nn.Module, frames: Tensor) -> Tensor:
+    """(B, T, C, h, w) through a 1x1x1 convolution, added up over the frames: (B, C, h, w)."""
+    return torch.as_tensor(out(frames.transpose(1, 2)).sum(2))
+
+
+class _Embedding(nn.Module):
+    """Frames (B, C, T, H, W) to (B, width, T, h, w): strides in space alone."""
+
+    def __init__(self, bands: int, halvings: int, width: int) -> None:
+        super().__init__()
+        widths = [*EMBEDDING, *[EMBEDDING[-1]] * halvings][: halvings + 1]
+        layers: list[nn.Module] = [nn.Conv3d(bands, widths[0], 3, padding=1), nn.SiLU()]
+        for c_in, c_out in pairwise(widths):
+            layers += [nn.Conv3d(c_in, c_in, 3, padding=1), nn.SiLU()]
+            layers += [nn.Conv3d(c_in, c_out, 3, stride=(1, 2, 2), padding=1), nn.SiLU()]
+        self.layers = nn.Sequential(*layers, zeroed(nn.Conv3d(widths[-1], width, 3, padding=1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.as_tensor(self.layers(x))
+
+
+class _Temporal(nn.Module):
+    """Attention between the frames, place by place: (B, T, C, h, w) likewise."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, HEADS, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, _, _, h, w = x.shape
+        tokens = x.permute(0, 3, 4, 1, 2).flatten(0, 2)  # (B h w, T, C)
+        normed = self.norm(tokens)
+        said = self.attention(normed, normed, normed, need_weights=False)[0]
+        mixed: Tensor = tokens + said
+        return mixed.unflatten(0, (b, h, w)).permute(0, 3, 4, 1, 2)

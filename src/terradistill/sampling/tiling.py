@@ -1,0 +1,80 @@
+"""Scenes larger than the denoiser knows: predicted in tiles that overlap, feathered into one prediction in every step.
+
+So tiles agree while they are drawn, instead of being blended when they no longer do (MultiDiffusion, Bar-Tal et al.
+2023).
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from terradistill.models.control import Control
+from terradistill.sampling.sampler import Guidance, Predict, Step
+
+Corner = tuple[int, int]
+
+
+def corners(height: int, width: int, side: int, overlap: int) -> list[Corner]:
+    """Upper left corners of square tiles that cover a rectangle, spread evenly, overlapping by `overlap` or more."""
+
+    def along(length: int) -> list[int]:
+        if length <= side:
+            return [0]
+        n = 1 + -(-(length - side) // (side - overlap))
+        return [round(k * (length - side) / (n - 1)) for k in range(n)]
+
+    return list(product(along(height), along(width)))
+
+
+def feather(height: int, width: int, overlap: int) -> Tensor:
+    """Weights of a tile, float32 (height, width): 1 inside, falling off towards its edges, never 0."""
+
+    def along(length: int) -> Tensor:
+        steps = torch.arange(length, dtype=torch.float32)
+        edge = torch.minimum(steps, length - 1 - steps) + 1
+        return (edge / (overlap + 1)).clamp(max=1)
+
+    return along(height)[:, None] * along(width)[None]
+
+
+def tiled(
+    places: list[Corner],
+    side: int,
+    overlap: int,
+    *,
+    control: Callable[[Tensor], Control] | None = None,
+    batch_size: int = 16,
+) -> Guidance:
+    """Predict one large image tile by tile. Put it last in the list: guidances before it see tiles.
+
+    Args:
+        places: of the tiles, as `corners` gives them, in latents.
+        side: of a tile, latents; a smaller image is one tile.
+        overlap: latents over which tiles are feathered.
+        control: from tile numbers to what an adapter has read off their conditions; None: it is not used.
+        batch_size: tiles at a time, which bounds the memory.
+    """
+
+    def guide(predict: Predict) -> Predict:
+        def guided(step: Step) -> tuple[Tensor, Tensor]:
+            height, width = step.z.shape[2:]
+            total, weights = torch.zeros_like(step.z), torch.zeros(height, width, device=step.z.device)
+            soft = feather(min(side, height), min(side, width), overlap).to(step.z)
+            for numbers in torch.arange(len(places)).split(batch_size):
+                some = [places[int(k)] for k in numbers]
+                several = torch.zeros(len(some), dtype=torch.long)
+                tiles = torch.cat([step.z[:, :, y : y + side, x : x + side] for y, x in some])
+                part = replace(
+                    step.some(several.to(step.z.device)), z=tiles, control=control(numbers) if control else None
+                )
+                for (y, x), output in zip(some, predict(part)[1], strict=True):
+                    total[0, :, y : y + side, x : x + side] += soft * output
+                    weights[y : y + side, x : x + side] += soft
+            return step.z, total / weights
+
+        return guided
+
+    return guide

@@ -1,0 +1,119 @@
+"""Guidances of in-painting, fusion and tiling, on denoisers whose answers are known."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from terradistill.hardware import Hardware
+from terradistill.sampling.fusion import constant, fuse, rising
+from terradistill.sampling.masking import keep_known
+from terradistill.sampling.sampler import Guidance, Predict, Request, Step, sample
+from terradistill.sampling.tiling import corners, feather, tiled
+
+from .conftest import SHAPE, gaussian_generator
+from .test_sampler import request
+
+
+def draw(cpu: Hardware, n: int, *guidances: Guidance, steps: int = 10, batch_size: int = 100) -> Tensor:
+    means = [1.0 - 0.1 * i for i in range(n)]
+    return sample(
+        gaussian_generator(), request(n, means), steps=steps, hardware=cpu, scheduler="ddim", guidances=guidances,
+        batch_size=batch_size,
+    )  # fmt: skip
+
+
+def test_what_is_known_stays_and_the_rest_is_drawn(cpu: Hardware) -> None:
+    schedule = gaussian_generator().parameterisation
+    known = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(1))
+    drawn = torch.zeros(4, 1, *SHAPE[1:])
+    drawn[:, :, : SHAPE[1] // 2] = 1
+    made, plain = draw(cpu, 4, keep_known(known, drawn, schedule)), draw(cpu, 4)
+    half = SHAPE[1] // 2
+    torch.testing.assert_close(made[:, :, half:], known[:, :, half:], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(made[:, :, :half], plain[:, :, :half], msg="pixels of this denoiser are independent")
+
+
+def counting(calls: list[int]) -> Guidance:
+    def guide(predict: Predict) -> Predict:
+        def guided(step: Step) -> tuple[Tensor, Tensor]:
+            calls.append(len(step.rows))
+            return predict(step)
+
+        return guided
+
+    return guide
+
+
+def test_one_trajectory_and_no_weight_are_plain_sampling(cpu: Hardware) -> None:
+    schedule, plain = gaussian_generator().parameterisation, draw(cpu, 6)
+    assert torch.equal(draw(cpu, 6, fuse(torch.arange(6), schedule, constant(0.7))), plain)
+    assert torch.equal(draw(cpu, 6, fuse(torch.tensor([0, 0, 0, 1, 1, 1]), schedule, constant(0.0))), plain)
+
+
+@pytest.mark.parametrize("distance", ["l2", "l1"])
+def test_trajectories_come_together_as_the_weight_grows(distance: str, cpu: Hardware) -> None:
+    schedule, groups = gaussian_generator().parameterisation, torch.tensor([0, 0, 0, 1, 1, 1])
+    spread = []
+    for weight in (0.0, 0.3, 0.6, 1.0):
+        made = draw(cpu, 6, fuse(groups, schedule, constant(weight), distance=distance))  # type: ignore[arg-type]
+        spread.append(float(made.unflatten(0, (2, 3)).var(1).mean()))
+    assert spread[0] > spread[1] > spread[2] > spread[3]
+    assert spread[3] < 0.01 * spread[0]
+
+
+def test_the_order_of_the_images_does_not_matter(cpu: Hardware) -> None:
+    generator = gaussian_generator()
+    order = torch.tensor([2, 0, 1])
+    asked = request(3, (1.0, 0.5, -1.0))
+    turned = Request(asked.text, asked.prompt_of[order], [asked.seeds[k] for k in order.tolist()])
+    guidance = fuse(torch.zeros(3, dtype=torch.long), generator.parameterisation, rising(0.8))
+    one, other = (
+        sample(generator, each, steps=10, hardware=cpu, scheduler="ddim", guidances=[guidance])
+        for each in (asked, turned)
+    )
+    torch.testing.assert_close(one[order], other)
+
+
+def test_a_subset_costs_less_and_the_others_follow(cpu: Hardware) -> None:
+    schedule, groups = gaussian_generator().parameterisation, torch.tensor([0] * 4 + [1] * 4)
+    calls: list[int] = []
+    made = draw(cpu, 8, counting(calls), fuse(groups, schedule, constant(0.5), subset=1), steps=7)
+    assert calls == [2] * 7
+    assert made.isfinite().all()
+    calls.clear()
+    draw(cpu, 8, counting(calls), fuse(groups, schedule, constant(0.5)), steps=7)
+    assert sum(calls) == 7 * 8, "steps × trajectories"
+
+
+@pytest.mark.parametrize(("length", "side", "overlap"), [(150, 16, 4), (17, 16, 4), (16, 16, 4), (9, 16, 4)])
+def test_tiles_cover_everything_and_overlap(length: int, side: int, overlap: int) -> None:
+    places = sorted({y for y, _ in corners(length, 16, side, overlap)})
+    assert places[0] == 0
+    assert places[-1] + side >= length
+    assert all(place + side <= max(length, side) for place in places)
+    assert all(before + side - after >= overlap for before, after in pairwise(places))
+
+
+def test_feathered_weights_are_never_zero() -> None:
+    weights = feather(8, 16, 3)
+    assert weights.shape == (8, 16)
+    assert weights.min() > 0
+    assert weights[4, 8] == 1
+    assert torch.equal(weights, weights.flip(0, 1))
+
+
+def test_a_large_image_in_tiles_is_what_it_is_at_once_where_places_do_not_matter(cpu: Hardware) -> None:
+    generator = gaussian_generator()
+    asked = request(1, (0.5,))
+    large = Request(asked.text, asked.prompt_of, asked.seeds, side=13)
+    calls: list[int] = []
+    places = corners(13, 13, 4, 2)
+    whole = sample(generator, large, steps=8, hardware=cpu)
+    parts = sample(
+        generator, large, steps=8, hardware=cpu, guidances=[counting(calls), tiled(places, 4, 2, batch_size=5)]
+    )
+    torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-5)
+    assert max(calls) == 5, "memory is bounded by the batch"
+    assert sum(calls) == 8 * len(places)
