@@ -284,6 +284,11 @@ class SamplingSettings(Section):
         0, ge=0, description="of moving the chosen latents until their mean features are the class's; 0: not [ours]"
     )
     refine_leash: float = Field(1.0, ge=0, description="weight of staying near what was drawn [ours]")
+    repeats: int = Field(
+        4,
+        ge=1,
+        description="in-painting: how often a step is taken, so that what is drawn fits what is around it [ours]",
+    )
     batch_size: int = Field(100, ge=1)
     low_memory: bool = Field(
         False,

@@ -142,7 +142,7 @@ def draw(
         seeds=seeds,
         metadata=numbers.table([order.metadata for order in orders])[of] if numbers and told else None,
         control=_after_maps(generator, orders, side, of, hardware) if any(order.maps for order in orders) else None,
-        side=side // generator.factor,
+        size=(side // generator.factor, side // generator.factor),
     )
     latents = sample(
         generator,

@@ -1,8 +1,8 @@
 """Frames beside the prompt: a 3-D ControlNet (DiffusionSat, section 3.2).
 
 One to a few frames of a place (other dates, other bands, a coarser sensor) are read by a copy of the denoiser's
-encoder, and what it finds is added up over the frames. One frame makes it a ControlNet. Legend: B batch, T frames, C bands, H W
-pixels of a frame, h w latent.
+encoder, and what it finds is added up over the frames. One frame makes it a ControlNet. Legend: B batch, T frames, C
+bands, H W pixels of a frame, h w latent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -171,5 +171,4 @@ class _Temporal(nn.Module):
         tokens = x.permute(0, 3, 4, 1, 2).flatten(0, 2)  # (B h w, T, C)
         normed = self.norm(tokens)
         said = self.attention(normed, normed, normed, need_weights=False)[0]
-        mixed: Tensor = tokens + said
-        return mixed.unflatten(0, (b, h, w)).permute(0, 3, 4, 1, 2)
+        return torch.as_tensor((tokens + said).unflatten(0, (b, h, w)).permute(0, 3, 4, 1, 2))

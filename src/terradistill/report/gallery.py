@@ -95,6 +95,26 @@ def write_gallery(files: Mapping[str, Sequence[Path]], out: Path) -> None:
         sheet.save(temporary, "PNG")
 
 
+def side_by_side(rows: Mapping[str, Sequence[NDArray[np.uint8]]], out: Path, most: int = 256) -> None:
+    """Saves images of any size in rows with a name each, column by column the same place; as PNG.
+
+    Args:
+        rows: name to images, as many in each row.
+        out: the file.
+        most: no image is shown larger than this, pixels.
+    """
+    every = [image for images in rows.values() for image in images]
+    side = min(most, max(max(image.shape[:2]) for image in every))
+    tiles = np.full((len(every), side, side, 3), PAPER, np.uint8)
+    for tile, image in zip(tiles, every, strict=True):
+        ratio = side / max(image.shape[:2])
+        height, width = (max(1, round(length * ratio)) for length in image.shape[:2])
+        tile[:height, :width] = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+    sheet = contact_sheet(tiles, len(every) // len(rows), labels=list(rows))
+    with replacing(out) as temporary:
+        sheet.save(temporary, "PNG")
+
+
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which travels with matplotlib: the same letters on every machine, accents and Greek included."""
     import matplotlib

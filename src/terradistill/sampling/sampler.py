@@ -79,7 +79,7 @@ class Request:
         seeds: N seeds; image i's noise comes from seeds[i] alone.
         metadata: float32 (N, fields), rows of `MetadataEncoder.table`, or None.
         control: from image numbers, int64 (B,), to what an adapter reads off their conditions; None: it is not used.
-        side: of the latents; None: the generator's own, or that of `start`.
+        size: height and width of the latents; None: the generator's own, or those of `start`.
         start: float32 (N, C, h, w), scaled latents to begin from instead of pure noise, noised as far as `strength`.
         strength: in (0, 1], share of the steps that are done from `start` (SDEdit, Meng et al. 2022).
     """
@@ -89,7 +89,7 @@ class Request:
     seeds: Sequence[int]
     metadata: Tensor | None = None
     control: Callable[[Tensor], Control] | None = None
-    side: int | None = None
+    size: tuple[int, int] | None = None
     start: Tensor | None = None
     strength: float = 1.0
 
@@ -135,8 +135,8 @@ def _sample_batch(
     metadata = None if request.metadata is None else request.metadata[rows].to(device)
     seeds = [request.seeds[int(row)] for row in rows]
     control, shape = request.control(rows) if request.control else None, generator.latent_shape
-    if request.side is not None:
-        shape = (shape[0], request.side, request.side)
+    if request.size is not None:
+        shape = (shape[0], *request.size)
     z, first = noise(seeds, shape).to(device), 0
     if request.start is None:
         z = z * solver.init_noise_sigma

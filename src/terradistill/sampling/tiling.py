@@ -40,6 +40,36 @@ def feather(height: int, width: int, overlap: int) -> Tensor:
     return along(height)[:, None] * along(width)[None]
 
 
+def in_tiles(
+    work: Callable[[Tensor], Tensor], x: Tensor, side: int, overlap: int, *, ratio: float = 1.0, batch_size: int = 8
+) -> Tensor:
+    """What a local function makes of a large image, tile by tile, feathered together: float32 (C', H', W') on the CPU.
+
+    Args:
+        work: tiles (B, C, h, w) to (B, C', h * ratio, w * ratio).
+        x: (C, H, W).
+        side: of a tile; a smaller image is one tile.
+        overlap: pixels over which tiles are feathered; with `ratio` whole numbers.
+        ratio: size of what comes out by that of what goes in.
+        batch_size: tiles at a time, which bounds the memory.
+    """
+    height, width = x.shape[1:]
+    places = corners(height, width, side, overlap)
+    soft = feather(round(min(side, height) * ratio), round(min(side, width) * ratio), round(overlap * ratio))
+    total, weights = torch.empty(0), torch.zeros(round(height * ratio), round(width * ratio))
+    for first in range(0, len(places), batch_size):
+        some = places[first : first + batch_size]
+        made = work(torch.stack([x[:, v : v + side, u : u + side] for v, u in some])).float().cpu()
+        if not len(total):
+            total = torch.zeros(made.shape[1], *weights.shape)
+        for (v, u), tile in zip(some, made, strict=True):
+            there = (slice(round(v * ratio), round(v * ratio) + soft.shape[0]),
+                     slice(round(u * ratio), round(u * ratio) + soft.shape[1]))  # fmt: skip
+            total[:, *there] += soft * tile
+            weights[there] += soft
+    return total / weights
+
+
 def tiled(
     places: list[Corner],
     side: int,

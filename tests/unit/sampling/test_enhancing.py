@@ -107,7 +107,7 @@ def test_feathered_weights_are_never_zero() -> None:
 def test_a_large_image_in_tiles_is_what_it_is_at_once_where_places_do_not_matter(cpu: Hardware) -> None:
     generator = gaussian_generator()
     asked = request(1, (0.5,))
-    large = Request(asked.text, asked.prompt_of, asked.seeds, side=13)
+    large = Request(asked.text, asked.prompt_of, asked.seeds, size=(13, 13))
     calls: list[int] = []
     places = corners(13, 13, 4, 2)
     whole = sample(generator, large, steps=8, hardware=cpu)

@@ -1,0 +1,123 @@
+"""Images of any size through a generator that draws small ones: in tiles that agree while they are drawn."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from terradistill.data.images import to_float, to_uint8
+from terradistill.hardware import Hardware
+from terradistill.models.control import Control
+from terradistill.models.generator import Generator
+from terradistill.run import Progress
+from terradistill.sampling.guidance import classifier_free, reporting
+from terradistill.sampling.sampler import Guidance, Request, sample
+from terradistill.sampling.tiling import Corner, corners, in_tiles, tiled
+from terradistill.settings import SamplingSettings
+
+Kind = TypeVar("Kind", bound=np.generic)
+OVERLAP = 4  # latents that neighbouring tiles share, at least [ours]
+
+
+def padded(image: NDArray[Kind], multiple: int) -> NDArray[Kind]:
+    """An image (H, W, ...) mirrored beyond its lower and right edges until both sides are multiples."""
+    more = [(0, -side % multiple) for side in image.shape[:2]]
+    # "symmetric" repeats itself where an image is smaller than what is added.
+    return np.pad(image, [*more, *[(0, 0)] * (image.ndim - 2)], mode="symmetric")
+
+
+def tiles_of(generator: Generator, size: tuple[int, int]) -> list[Corner]:
+    """Corners of the tiles that latents of a size are drawn in; one where it is no larger than the generator's own."""
+    return corners(*size, generator.latent_shape[1], OVERLAP)
+
+
+@torch.no_grad()
+def encoded(generator: Generator, image: NDArray[np.uint8], hardware: Hardware) -> Tensor:
+    """Scaled latents (1, C, h, w) of an image (H, W, 3) whose sides are multiples of the generator's factor."""
+    factor, side = generator.factor, generator.resolution
+
+    def work(tiles: Tensor) -> Tensor:
+        with hardware.autocast():
+            return generator.encode(tiles.to(hardware.device))[0]
+
+    return in_tiles(work, to_float(image[None])[0], side, OVERLAP * factor, ratio=1 / factor)[None]
+
+
+@torch.no_grad()
+def shown(generator: Generator, latents: Tensor, hardware: Hardware) -> NDArray[np.uint8]:
+    """The image uint8 (H, W, 3) of scaled latents (C, h, w)."""
+
+    def work(tiles: Tensor) -> Tensor:
+        with hardware.autocast():
+            return generator.decode(tiles.to(hardware.device))
+
+    side = generator.latent_shape[1]
+    images = to_uint8(in_tiles(work, latents, side, OVERLAP, ratio=generator.factor)[None])
+    return np.asarray(images[0])
+
+
+def draw_large(
+    generator: Generator,
+    prompt: str,
+    seed: int,
+    size: tuple[int, int],
+    wanted: SamplingSettings,
+    hardware: Hardware,
+    *,
+    metadata: Tensor | None = None,
+    control: Callable[[Tensor], Control] | None = None,
+    guidances: Sequence[Guidance] = (),
+    progress: Progress | None = None,
+) -> Tensor:
+    """Scaled latents (C, h, w) of one image.
+
+    Args:
+        generator: what draws.
+        prompt: may be empty.
+        seed: of the noise.
+        size: h and w.
+        wanted: of sampling; `batch_size` tiles are predicted at a time.
+        hardware: device and precision.
+        metadata: a row of `MetadataEncoder.table`, (1, fields), or None.
+        control: from tile numbers, as `tiles_of` counts them, to what an adapter has read off their conditions.
+        guidances: of the whole image; they come last.
+        progress: called with denoising steps done and steps in all.
+    """
+    text = generator.embed([prompt, ""])
+    request = Request(text[:1], torch.zeros(1, dtype=torch.long), [seed], metadata=metadata, size=size)
+    side = generator.latent_shape[1]
+    drawn = sample(
+        generator,
+        request,
+        steps=wanted.steps,
+        hardware=hardware,
+        scheduler=wanted.scheduler,
+        guidances=[
+            classifier_free(wanted.cfg_scale, text[1:], between=wanted.cfg_between, free_maps=not wanted.guide_maps),
+            tiled(tiles_of(generator, size), side, OVERLAP, control=control, batch_size=wanted.batch_size),
+            *guidances,
+            *([reporting(progress)] if progress else []),
+        ],
+    )
+    return drawn[0]
+
+
+def filled(image: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Hidden pixels (H, W) of an image (H, W, 3) guessed from those around them: something for the encoder to see."""
+    x, seen = torch.from_numpy(image).permute(2, 0, 1)[None].float(), torch.from_numpy(~hidden)[None, None].float()
+    guess, weight = x * seen, seen
+    levels = []
+    while min(guess.shape[2:]) > 1:
+        levels.append((guess, weight))
+        guess, weight = F.avg_pool2d(guess, 2, ceil_mode=True), F.avg_pool2d(weight, 2, ceil_mode=True)
+    found = guess / weight.clamp_min(1e-6)
+    for guess, weight in reversed(levels):
+        wide = F.interpolate(found, guess.shape[2:], mode="bilinear", align_corners=False)
+        share = weight.clamp(max=1)
+        found = share * guess / weight.clamp_min(1e-6) + (1 - share) * wide
+    made = found[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
+    return np.where(hidden[..., None], made, image)

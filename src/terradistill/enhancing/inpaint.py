@@ -1,0 +1,198 @@
+"""In-painting: what a mask or clouds hide is drawn; all other pixels stay as they are, bit for bit."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from terradistill.data.images import to_float, to_uint8
+from terradistill.data.weather import cloud_cover, clouded
+from terradistill.enhancing.canvas import draw_large, encoded, filled, padded, shown
+from terradistill.enhancing.pictures import Picture, Results, open_pictures
+from terradistill.errors import ConfigError, DataError
+from terradistill.hardware import Hardware, find_hardware
+from terradistill.models.generator import Generator
+from terradistill.report.gallery import side_by_side
+from terradistill.run import Progress, Reporter, Silent
+from terradistill.sampling.masking import keep_known
+from terradistill.seeding import derive
+from terradistill.seeding import generator as seeded
+from terradistill.settings import SamplingSettings, Settings
+
+SHOWN = 8  # images in the picture
+WHITE = 128  # of a mask, from here on
+REACH = 1  # latents around the hidden ones that are drawn too: an encoder's view of them is clouded
+
+
+def inpaint(
+    source: str | Path,
+    out: str | Path,
+    settings: Settings | None = None,
+    *,
+    mask: Path | None = None,
+    clouds: float | None = None,
+    prompt: str = "",
+    metadata: Mapping[str, float] | None = None,
+    reporter: Reporter | None = None,
+) -> Path:
+    """Draw what is hidden in images.
+
+    Args:
+        source: an image file, a folder of them, or DATA.
+        out: a folder; the same call goes on with it.
+        settings: `generator`, `sampling`, `seed`.
+        mask: an image of the same size, white where to draw; for several images a folder with one for each, by name.
+        clouds: instead of a mask: hide this share of each image under simulated clouds, in (0, 1].
+        prompt: what to draw; empty: whatever fits.
+        metadata: numbers to tell the generator.
+        reporter: told of progress.
+
+    Returns:
+        The folder: an image for each, `metadata.jsonl`, `before_after.png`.
+
+    Raises:
+        ConfigError: neither a mask nor clouds, or both; metadata that the generator has not learned.
+        DataError: an image or mask that cannot be read, or does not fit.
+    """
+    settings, reporter = settings or Settings(), reporter or Silent()
+    if (mask is None) == (clouds is None):
+        raise ConfigError("Say what is hidden: give a mask, or a share of simulated clouds, and not both.")
+    if clouds is not None and not 0 < clouds <= 1:
+        raise ConfigError(f"Clouds over a share of {clouds:g}: expected more than 0 and at most 1.")
+    if settings.generator is None:
+        raise ConfigError("There is nothing to draw with: name a generator, such as --generator base-128.")
+    pictures = open_pictures(source)
+    masks = {} if mask is None else _masks(mask, pictures)
+    hardware = find_hardware(settings.precision)
+    generator = Generator.load(settings.generator)
+    known = dict(metadata or {})
+    told = _told(generator, known)
+    generator.ready(hardware.device, low_memory=settings.sampling.low_memory)
+    asked = {
+        "task": "inpaint",
+        "clouds": clouds,
+        "prompt": prompt,
+        "metadata": known,
+        "seed": settings.seed,
+        "generator": settings.generator,
+        "sampling": settings.sampling.model_dump(mode="json"),
+    }
+    results = Results(Path(out), asked)
+    rows: dict[str, list[NDArray[np.uint8]]] = {"before": [], "after": []}
+    reporter.start("In-painting")
+    for number, picture in enumerate(pictures):
+        made = results.made(picture)
+        if made is not None and number >= SHOWN:
+            continue
+        seed = derive(settings.seed, "inpaint", picture.name)
+        if clouds is None:
+            given, hidden = picture.pixels, _read_mask(masks[picture.name], picture.pixels)
+            dimmed = np.where(hidden[..., None], np.uint8(255), given)
+        else:
+            given, hidden = _under_clouds(picture.pixels, clouds, derive(seed, "clouds"))
+            dimmed = given
+        if made is None:
+            steps = reporter.progress if len(pictures) == 1 else None
+            how = (settings.sampling, hardware)
+            made = fill_hidden(generator, given, hidden, prompt, seed, *how, metadata=told, progress=steps)
+            more = {**known, "simulated": "clouds"} if clouds is not None else known
+            share = round(float(hidden.mean()), 4)
+            results.keep(picture, made, prompt=prompt, seed=seed, hidden=share, **more)
+        if number < SHOWN:
+            rows["before"].append(dimmed)
+            rows["after"].append(made)
+        if len(pictures) > 1:
+            reporter.progress(number + 1, len(pictures))
+    reporter.end("In-painting", 0.0, f"{len(pictures)} images")
+    side_by_side(rows, results.out / "before_after.png")
+    return results.out
+
+
+def fill_hidden(
+    generator: Generator,
+    image: NDArray[np.uint8],
+    hidden: NDArray[np.bool_],
+    prompt: str,
+    seed: int,
+    wanted: SamplingSettings,
+    hardware: Hardware,
+    *,
+    metadata: Tensor | None = None,
+    progress: Progress | None = None,
+) -> NDArray[np.uint8]:
+    """An image (H, W, 3) with its hidden pixels, bool (H, W), drawn; see `draw_large`."""
+    factor, (height, width) = generator.factor, hidden.shape
+    multiple = factor * 2 ** (len(generator.unet.config.block_out_channels) - 1)
+    known = encoded(generator, padded(filled(image, hidden), multiple), hardware)
+    # What is beyond the edges is neither hidden nor shown: it may become what it likes.
+    covered = torch.from_numpy(padded(hidden, multiple))[None, None].float()
+    drawn = F.max_pool2d(F.max_pool2d(covered, factor), 2 * REACH + 1, 1, REACH)
+    latents = draw_large(
+        generator,
+        prompt,
+        seed,
+        (known.shape[2], known.shape[3]),
+        wanted,
+        hardware,
+        metadata=metadata,
+        guidances=[
+            keep_known(known, drawn, generator.parameterisation, seeds=[derive(seed, "again")], repeats=wanted.repeats)
+        ],
+        progress=progress,
+    )
+    made = shown(generator, latents, hardware)[:height, :width]
+    return np.where(hidden[..., None], made, image)
+
+
+def _told(generator: Generator, known: Mapping[str, float]) -> Tensor | None:
+    if not known:
+        return None
+    encoder = generator.metadata_encoder
+    learned = encoder.learned if encoder is not None else ()
+    if encoder is None or (odd := [name for name in known if name not in learned]):
+        name = next(iter(known)) if encoder is None else odd[0]
+        raise ConfigError(
+            f"This generator has not learned {name}: it knows {', '.join(learned) or 'no numbers'}; leave it out."
+        )
+    return encoder.table([known])
+
+
+def _masks(given: Path, pictures: list[Picture]) -> dict[str, Path]:
+    """The mask file of each picture."""
+    if given.is_file():
+        if len(pictures) > 1:
+            raise DataError(f"One mask and {len(pictures)} images: give a folder with a mask for each, by name.")
+        return {pictures[0].name: given}
+    files = {str(path.relative_to(given).with_suffix("")): path for path in given.rglob("*") if path.is_file()}
+    lacking = [picture.name for picture in pictures if picture.name not in files]
+    if lacking:
+        raise DataError(f"{given} has no mask for {lacking[0]}: expected {lacking[0]}.png.")
+    return {picture.name: files[picture.name] for picture in pictures}
+
+
+def _read_mask(path: Path, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    try:
+        with Image.open(path) as opened:
+            hidden = np.asarray(opened.convert("L")) >= WHITE
+    except (OSError, Image.DecompressionBombError) as error:
+        raise DataError(f"The mask {path} cannot be read ({error}): give a PNG or JPEG file.") from error
+    if hidden.shape != image.shape[:2]:
+        raise DataError(
+            f"The mask {path} has {hidden.shape[1]} x {hidden.shape[0]} pixels and its image {image.shape[1]} x "
+            f"{image.shape[0]}: expected the same."
+        )
+    if not hidden.any():
+        raise DataError(f"The mask {path} hides nothing: expected white (255) where to draw.")
+    return hidden
+
+
+def _under_clouds(image: NDArray[np.uint8], share: float, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """An image under simulated clouds, and where any cloud is."""
+    thickness = cloud_cover(1, image.shape[0], image.shape[1], share, seeded(seed))
+    given = to_uint8(clouded(to_float(image[None]), thickness))[0]
+    return given, (thickness[0, 0] > 0).numpy()
