@@ -209,6 +209,45 @@ class AdapterSettings(Section):
         return diffusion.model_copy(update={**self.model_dump(exclude=own), "consistency_weight": 0.0})
 
 
+class EnhancerSettings(Section):
+    """The frame adapter (DiffusionSat's 3-D ControlNet), trained beside a generator that stays as it is.
+
+    Its frames are simulated from the scenes themselves; what is not said of them in the papers is ours.
+    """
+
+    task: Literal["super-resolve", "fuse", "timelapse"] = Field("super-resolve", description="what is learned")
+    scale: Literal[1, 2, 4, 8] = Field(4, description="pixels drawn per pixel of a frame, along a side")
+    frames: int = Field(3, ge=1, le=8, description="timelapse: of one place, at most")
+    middle: bool = Field(False, description="copy the denoiser's middle too: twice the weights")
+    blur: float = Field(0.4, ge=0, description="deviation of the sensor's point spread, in its pixels")
+    gain: float = Field(0.03, ge=0, description="deviation of a frame's contrast around 1")
+    offset: float = Field(0.02, ge=0, description="deviation of its brightness, of the range -1 to 1")
+    noise: float = Field(0.01, ge=0, description="deviation of its pixels, likewise")
+    shift: float = Field(1.0, ge=0, description="fuse: deviation of its place, in pixels of what is drawn")
+    clouds: Share = Field(
+        0.3, description="fuse, timelapse: share of the frames that are cloudy; hidden of them, at most"
+    )
+    days: float = Field(180.0, gt=0, description="fuse: between a frame and what is drawn, at most")
+    steps: int = Field(3000, ge=1)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+    rate: Literal["cosine", "constant"] = Field("cosine", description="of learning, after the warm-up")
+    warmup_steps: int = Field(100, ge=0)
+    ema_decay: float = Field(0.995, ge=0, lt=1)
+    caption_dropout: float = Field(0.5, ge=0, lt=1, description="share of captions emptied")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "EnhancerSettings":
+        if (self.scale == 1) != (self.task == "timelapse"):
+            raise ValueError("scale should be 1 for timelapse, and more for the others")
+        return self
+
+    def of(self, diffusion: DiffusionSettings) -> DiffusionSettings:
+        """The settings of the loop that trains."""
+        loop = {"steps", "batch_size", "learning_rate", "rate", "warmup_steps", "ema_decay", "caption_dropout"}
+        return diffusion.model_copy(update={**self.model_dump(include=loop), "consistency_weight": 0.0})
+
+
 class ClassifierSettings(Section):
     """The latent classifier that picks among candidates (DPD, revised release)."""
 
@@ -289,6 +328,10 @@ class SamplingSettings(Section):
         ge=1,
         description="in-painting: how often a step is taken, so that what is drawn fits what is around it [ours]",
     )
+    fusion: Share = Field(0.8, description="fusing dates: λ, how far trajectories are led to their centre (SatDiffMoE)")
+    fusion_rises: bool = Field(True, description="λ grows from 0 at the first step; false: the same in all [ours]")
+    fusion_distance: Literal["l2", "l1"] = Field("l2", description="whose centre: the mean, or the median")
+    fusion_subset: int | None = Field(None, ge=1, description="trajectories that are denoised in a step; none: all")
     batch_size: int = Field(100, ge=1)
     low_memory: bool = Field(
         False,
@@ -383,6 +426,7 @@ class Settings(Section):
     diffusion: DiffusionSettings = DiffusionSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     adapter: AdapterSettings = AdapterSettings()
+    enhancer: EnhancerSettings = EnhancerSettings()
     classifier: ClassifierSettings = ClassifierSettings()
     prototypes: PrototypeSettings = PrototypeSettings()
     sampling: SamplingSettings = SamplingSettings()

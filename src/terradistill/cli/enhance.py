@@ -16,6 +16,11 @@ GeneratorOption = Annotated[
     str | None,
     typer.Option("--generator", help="Name, folder, run folder or hub id of what draws.", show_default="base-128"),
 ]
+Trained = Annotated[
+    str | None,
+    typer.Option("--generator", help="Run of train enhancer, or a generator with one.", show_default=False),
+]
+Prompt = Annotated[str, typer.Option("--prompt", help="What the images show.")]
 Metadata = Annotated[
     str | None, typer.Option("--set-metadata", metavar="A=B,C=D", help="Numbers, such as gsd_m=10,month=7.")
 ]
@@ -31,7 +36,7 @@ def enhance_inpaint(
     clouds: Annotated[
         float | None, typer.Option("--clouds", help="Instead: hide this share under simulated clouds.")
     ] = None,
-    prompt: Annotated[str, typer.Option("--prompt", help="What to draw.")] = "",
+    prompt: Prompt = "",
     set_metadata: Metadata = None,
     generator: GeneratorOption = None,
     preset: Preset = None,
@@ -57,3 +62,75 @@ def enhance_inpaint(
             reporter=reporter,
         )
     console.print_made({"images": made, "before and after": made / "before_after.png"})
+
+
+@app.command("super-resolve")
+def enhance_super_resolve(
+    source: Input,
+    out: Out,
+    scale: Annotated[int | None, typer.Option("--scale", help="What the enhancer has learned.")] = None,
+    prompt: Prompt = "",
+    free: Annotated[
+        bool, typer.Option("--free", help="What is drawn need not be the given image when made coarse again.")
+    ] = False,
+    generator: Trained = None,
+    preset: Preset = None,
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+) -> None:
+    """Draw images at several times their resolution, tile by tile."""
+    settings = settings_from(preset, config, set_, generator=generator, seed=seed)
+    from terradistill import console
+    from terradistill.enhancing.super_resolve import super_resolve
+
+    with console.Rich() as reporter:
+        made = super_resolve(source, out, settings, scale=scale, prompt=prompt, faithful=not free, reporter=reporter)
+    console.print_made({"images": made, "before and after": made / "before_after.png"})
+
+
+@app.command("fuse")
+def enhance_fuse(
+    source: Input,
+    out: Out,
+    day: Annotated[
+        str | None, typer.Option("--date", help="Of what is drawn, such as 2021-07-04; else the newest.")
+    ] = None,
+    prompt: Prompt = "",
+    generator: Trained = None,
+    preset: Preset = None,
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+) -> None:
+    """Draw one fine image a place from coarse ones of several dates."""
+    settings = settings_from(preset, config, set_, generator=generator, seed=seed)
+    from terradistill import console
+    from terradistill.enhancing.fuse import fuse_dates
+
+    with console.Rich() as reporter:
+        made = fuse_dates(source, out, settings, day=day, prompt=prompt, reporter=reporter)
+    console.print_made({"images": made, "before and after": made / "before_after.png"})
+
+
+@app.command("timelapse")
+def enhance_timelapse(
+    source: Input,
+    out: Out,
+    dates: Annotated[str, typer.Option("--dates", help="Such as 2021-01,2021-04,2021-07-15.", show_default=False)],
+    prompt: Prompt = "",
+    generator: Trained = None,
+    preset: Preset = None,
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+) -> None:
+    """Draw a place at other dates, each after those before it."""
+    settings = settings_from(preset, config, set_, generator=generator, seed=seed)
+    from terradistill import console
+    from terradistill.enhancing.timelapse import timelapse
+
+    wanted = [word.strip() for word in dates.split(",") if word.strip()]
+    with console.Rich() as reporter:
+        made = timelapse(source, out, settings, days=wanted, prompt=prompt, reporter=reporter)
+    console.print_made({"images": made, "picture": made / "timelapse.png"})

@@ -90,5 +90,35 @@ def train_adapter(
     console.print_made({"generator with its adapter": folder})
 
 
+@app.command("enhancer")
+def train_enhancer(
+    data: Pooled,
+    out: Out,
+    task: Annotated[str, typer.Option("--task", help="super-resolve, fuse or timelapse.")] = "super-resolve",
+    scale: Annotated[int | None, typer.Option("--scale", help="Pixels drawn per pixel given.")] = None,
+    generator: GeneratorOption = None,
+    preset: Preset = None,
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+    limit: Limit = None,
+    train_fraction: Fraction = None,
+    split_file: SplitFile = None,
+    captions: Captions = None,
+) -> None:
+    """Train what `enhance` uses beside a generator, on frames simulated from the scenes themselves."""
+    settings = settings_from(
+        preset, config, set_, generator=generator, seed=seed, enhancer__task=task,
+        enhancer__scale=scale or (1 if task == "timelapse" else 4),
+        data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
+    )  # fmt: skip
+    from terradistill import console
+    from terradistill.distillation.pipeline import train
+
+    with console.Rich() as reporter:
+        folder = train(data, out, settings, until="enhancer", captions=captions, reporter=reporter)
+    console.print_made({"generator with its enhancer": folder})
+
+
 for _part in ("autoencoder", "generator", "classifier", "decoder"):
     _train_command(_part)

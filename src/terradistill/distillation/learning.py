@@ -6,22 +6,34 @@ import torch
 from torch import Tensor
 
 from terradistill.data.maps import load_maps, parse_maps
+from terradistill.data.sensor import Sensor
+from terradistill.data.views import N_VIEWS, view
 from terradistill.distillation.teacher import trained_network
 from terradistill.distillation.work import Work, metadata_fields, views_needed
 from terradistill.errors import RunError
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.content_encoder import ContentEncoder
 from terradistill.models.control_nets import ControlNets
+from terradistill.models.frame_adapter import FrameAdapter
 from terradistill.models.generator import Generator, build_generator
 from terradistill.models.latent_classifier import LatentClassifier
 from terradistill.models.map_adapter import MapAdapter
 from terradistill.models.perceptual import Perceptual
 from terradistill.run import Stage
 from terradistill.seeding import derive
-from terradistill.settings import DiffusionSettings
+from terradistill.settings import DiffusionSettings, EnhancerSettings
 from terradistill.training.autoencoder import reconstruction_psnr, train_autoencoder
 from terradistill.training.classifier import train_latent_classifier
 from terradistill.training.diffusion import Consistency, repeats, train_diffusion
+from terradistill.training.frames import (
+    SEASONS,
+    Coarser,
+    FrameTable,
+    OtherDay,
+    OtherSeasons,
+    Simulation,
+    seasonal_view,
+)
 from terradistill.training.latents import encode_scenes
 from terradistill.training.maps import MapTable
 
@@ -59,8 +71,8 @@ def autoencoder(work: Work) -> None:
         stage.note = f"{reconstruction_psnr(vae, pixels, work.hardware):.1f} dB on train scenes"
 
 
-def encode(work: Work) -> None:
-    """Encode the train scenes once: `latents/train.safetensors`."""
+def encode(work: Work, *, seasons: bool = False) -> None:
+    """Encode the train scenes once: `latents/train.safetensors`. With `seasons` in simulated ones too."""
     from diffusers import AutoencoderKL
 
     run, settings = work.run, work.settings
@@ -75,7 +87,8 @@ def encode(work: Work) -> None:
         latents = encode_scenes(
             generator,
             work.pixels(),
-            n_views=views_needed(settings, len(work.train)),
+            n_views=N_VIEWS * len(SEASONS) if seasons else views_needed(settings, len(work.train)),
+            look=seasonal_view if seasons else view,
             hardware=work.hardware,
             watch=stage,
         )
@@ -209,6 +222,54 @@ def adapter(work: Work) -> None:
             generator.save(folder)
 
 
+def enhancer(work: Work) -> None:
+    """Train a frame adapter beside the given generator, which stays as it is: `generator/`."""
+    run, wanted = work.run, work.settings.enhancer
+    if run.done("enhancer"):
+        return
+    _require_own(work, "enhancer")
+    with run.stage("enhancer", "Training the enhancer") as stage:
+        generator = Generator.load(str(work.settings.generator)).to(work.hardware.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(work.settings.seed, "enhancer weights"))
+            adapter = FrameAdapter(
+                generator.unet,
+                generator.factor,
+                bands=("R", "G", "B"),
+                scale=wanted.scale,
+                middle=wanted.middle,
+                about={"task": wanted.task, "n_frames": wanted.frames if wanted.task == "timelapse" else 1},
+            )
+        generator.frame_adapter = adapter
+        generator.to(work.hardware.device)
+        train_diffusion(
+            generator,
+            work.latents(),
+            work.captions(),
+            wanted.of(work.settings.diffusion),
+            metadata=known_numbers(work, generator),
+            repeats=repeats(work.train.labels, work.settings.diffusion.balance),
+            parts=["frame_adapter"],
+            conditions=FrameTable(work.pixels(), simulation_of(wanted), adapter),
+            section="enhancer",
+            seed=derive(work.settings.seed, "enhancer"),
+            **_loop(work, stage),
+        )
+        with stage.writes("generator") as folder:
+            _remember(work, generator)
+            generator.save(folder)
+
+
+def simulation_of(wanted: EnhancerSettings) -> Simulation:
+    """How frames come of scenes."""
+    sensor = Sensor(wanted.scale, wanted.blur, wanted.gain, wanted.offset, wanted.noise)
+    if wanted.task == "super-resolve":
+        return Coarser(sensor)
+    if wanted.task == "fuse":
+        return OtherDay(sensor, wanted.days, wanted.shift, wanted.clouds)
+    return OtherSeasons(sensor, wanted.frames, wanted.clouds)
+
+
 def _remember(work: Work, generator: Generator) -> None:
     """Have a generator say what it has learned from now."""
     info = work.train.info
@@ -222,8 +283,8 @@ def _require_own(work: Work, stage: str) -> None:
     Raises:
         RunError: one has.
     """
-    for other in {"diffusion": "an adapted", "decoder": "a newly decoded", "adapter": "a"}.items():
-        name, kind = other
+    kinds = {"diffusion": "an adapted", "decoder": "a newly decoded", "adapter": "a", "enhancer": "an enhancing"}
+    for name, kind in kinds.items():
         if name != stage and any(done["name"] == name for done in work.run.manifest["stages"]):
             raise RunError(
                 f"{work.run.root} holds {kind} generator (stage {name}): give it as --generator, and another --out."

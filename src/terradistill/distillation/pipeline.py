@@ -94,7 +94,7 @@ def train(
         data: as for `distill`; a list is pooled, classes of different datasets staying apart.
         out: as for `distill`.
         settings: as for `distill`.
-        until: "autoencoder", "generator", "classifier", "decoder" or "adapter".
+        until: "autoencoder", "generator", "classifier", "decoder", "adapter" or "enhancer".
         captions: as for `distill`.
         reporter: as for `distill`.
 
@@ -106,7 +106,7 @@ def train(
         raise ConfigError(
             f"The generator {settings.generator} brings its own autoencoder: train one with generator none."
         )
-    if settings.generator is None and until in ("decoder", "adapter"):
+    if settings.generator is None and until in ("decoder", "adapter", "enhancer"):
         raise ConfigError(f"There is no generator to train the {until} of: name one with --generator.")
     if until == "adapter" and not settings.adapter.maps and not settings.adapter.content:
         raise ConfigError("An adapter learns maps or content images: give --maps, such as edges,lines, or --content.")
@@ -119,6 +119,10 @@ def train(
     with closing(work.run):
         if until == "decoder":
             learning.decoder(work)
+            return work.run / "generator"
+        if until == "enhancer":
+            learning.encode(work, seasons=settings.enhancer.task == "timelapse")
+            learning.enhancer(work)
             return work.run / "generator"
         if until == "adapter":
             learning.encode(work)

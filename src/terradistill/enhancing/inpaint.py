@@ -164,6 +164,8 @@ def _told(generator: Generator, known: Mapping[str, float]) -> Tensor | None:
 
 def _masks(given: Path, pictures: list[Picture]) -> dict[str, Path]:
     """The mask file of each picture."""
+    if not given.exists():
+        raise DataError(f"There is no mask {given}: give an image, white where to draw.")
     if given.is_file():
         if len(pictures) > 1:
             raise DataError(f"One mask and {len(pictures)} images: give a folder with a mask for each, by name.")

@@ -3,6 +3,9 @@
 One to a few frames of a place (other dates, other bands, a coarser sensor) are read by a copy of the denoiser's
 encoder, and what it finds is added up over the frames. One frame makes it a ControlNet. Legend: B batch, T frames, C
 bands, H W pixels of a frame, h w latent.
+
+Its 3-D convolutions have kernels of 1 in time, as 2-D ones of frame after frame: what is between frames is left to the
+attention. [ours]
 """
 
 from collections.abc import Mapping, Sequence
@@ -72,8 +75,8 @@ class FrameAdapter(nn.Module):
         self.of_target = MetadataEncoder(time, gsd_max_m)
         self.temporal = nn.ModuleList(map(_Temporal, widths))
         self.mixing = nn.Parameter(torch.zeros(len(widths)))  # α of each skip, 0 … 1
-        self.skips = nn.ModuleList(zeroed(nn.Conv3d(width, width, 1)) for width in widths)
-        self.middle = zeroed(nn.Conv3d(channels, channels, 1))
+        self.skips = nn.ModuleList(zeroed(nn.Conv2d(width, width, 1)) for width in widths)
+        self.middle = zeroed(nn.Conv2d(channels, channels, 1))
         self.requires_grad_(True)
 
     def control(self, frames: Tensor, known: Tensor, target: Tensor, strength: Tensor | None = None) -> Control:
@@ -85,7 +88,7 @@ class FrameAdapter(nn.Module):
             target: rows of `of_target.table`, (B, fields): of what is drawn.
             strength: float (B,), what is added is multiplied by it; None: 1.
         """
-        read = self.embedding(frames.transpose(1, 2)).transpose(1, 2)
+        read = self.embedding(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         of_frames = self.of_frame(known.flatten(0, 1)).unflatten(0, known.shape[:2])
         vectors = of_frames + self.of_target(target)[:, None]
         return Control(self, (read, vectors), torch.ones(len(frames)).to(frames) if strength is None else strength)
@@ -139,20 +142,21 @@ class FrameAdapter(nn.Module):
 
 def _summed(out: nn.Module, frames: Tensor) -> Tensor:
     """(B, T, C, h, w) through a 1x1x1 convolution, added up over the frames: (B, C, h, w)."""
-    return torch.as_tensor(out(frames.transpose(1, 2)).sum(2))
+    each: Tensor = out(frames.flatten(0, 1))
+    return torch.as_tensor(each.unflatten(0, frames.shape[:2]).sum(1))
 
 
 class _Embedding(nn.Module):
-    """Frames (B, C, T, H, W) to (B, width, T, h, w): strides in space alone."""
+    """Frames (n, C, H, W) to (n, width, h, w), each by itself."""
 
     def __init__(self, bands: int, halvings: int, width: int) -> None:
         super().__init__()
         widths = [*EMBEDDING, *[EMBEDDING[-1]] * halvings][: halvings + 1]
-        layers: list[nn.Module] = [nn.Conv3d(bands, widths[0], 3, padding=1), nn.SiLU()]
+        layers: list[nn.Module] = [nn.Conv2d(bands, widths[0], 3, padding=1), nn.SiLU()]
         for c_in, c_out in pairwise(widths):
-            layers += [nn.Conv3d(c_in, c_in, 3, padding=1), nn.SiLU()]
-            layers += [nn.Conv3d(c_in, c_out, 3, stride=(1, 2, 2), padding=1), nn.SiLU()]
-        self.layers = nn.Sequential(*layers, zeroed(nn.Conv3d(widths[-1], width, 3, padding=1)))
+            layers += [nn.Conv2d(c_in, c_in, 3, padding=1), nn.SiLU()]
+            layers += [nn.Conv2d(c_in, c_out, 3, stride=2, padding=1), nn.SiLU()]
+        self.layers = nn.Sequential(*layers, zeroed(nn.Conv2d(widths[-1], width, 3, padding=1)))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.as_tensor(self.layers(x))

@@ -14,7 +14,7 @@ Distance = Literal["l2", "l1"]
 
 
 def rising(weight: float) -> Callable[[float], float]:
-    """λ from 0 at the first step to `weight` at the last: its schedule is unpublished. [ours]"""
+    """λ from 0 at the first step to `weight` at the last; how it goes is unpublished. [ours]"""
     return lambda share: weight * share
 
 

@@ -1,5 +1,6 @@
 """Encode once, train many times: the cache of latents."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -65,17 +66,18 @@ def encode_scenes(
     *,
     n_views: int,
     hardware: Hardware,
+    look: Callable[[Tensor, int], Tensor] = view,
     batch_size: int = 64,
     watch: Watch | None = None,
 ) -> LatentCache:
-    """Encode scenes (N, H, W, 3) in their first `n_views` views, batch by batch."""
+    """Encode scenes (N, H, W, 3) in their first `n_views` views, batch by batch; `look` gives a view by its number."""
     watch = watch or Unwatched()
     cache: LatentCache | None = None
     for start in range(0, len(pixels), batch_size):
         rows = slice(start, min(start + batch_size, len(pixels)))
         x = to_float(pixels[rows]).to(hardware.device)
         with hardware.autocast():
-            encoded = [generator.encode(view(x, number)) for number in range(n_views)]
+            encoded = [generator.encode(look(x, number)) for number in range(n_views)]
         if cache is None:
             shape = (n_views, len(pixels), *encoded[0][0].shape[1:])
             cache = LatentCache(torch.empty(shape, dtype=torch.float16), torch.empty(shape, dtype=torch.float16))

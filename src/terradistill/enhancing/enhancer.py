@@ -1,0 +1,75 @@
+"""A generator with the frame adapter that a task needs, ready to draw."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from terradistill.data.images import to_float
+from terradistill.errors import ConfigError
+from terradistill.hardware import Hardware, find_hardware
+from terradistill.models.control import Control
+from terradistill.models.frame_adapter import FrameAdapter
+from terradistill.models.generator import Generator
+from terradistill.settings import Settings
+
+
+@dataclass(frozen=True)
+class Enhancer:
+    """What draws.
+
+    Attributes:
+        generator: on its device, frozen.
+        adapter: its frame adapter.
+        hardware: device and precision.
+        multiple: both sides of what is drawn are multiples of it, pixels.
+    """
+
+    generator: Generator
+    adapter: FrameAdapter
+    hardware: Hardware
+
+    @property
+    def multiple(self) -> int:
+        levels = len(self.generator.unet.config.block_out_channels)
+        return int(self.generator.factor * 2 ** (levels - 1))
+
+    def frames(self, images: NDArray[np.uint8]) -> Tensor:
+        """Frames float (n, C, H, W) on the device, of images (n, H, W, 3)."""
+        return to_float(images).to(self.hardware.device)
+
+    def control(
+        self,
+        frames: Tensor,
+        known: Sequence[Sequence[Mapping[str, float]]],
+        target: Sequence[Mapping[str, float]],
+    ) -> Control:
+        """What the adapter reads off frames (B, T, C, H, W), with what is known of them and of what is drawn."""
+        device = self.hardware.device
+        numbers = torch.stack([self.adapter.of_frame.table(rows) for rows in known])
+        with torch.no_grad(), self.hardware.autocast():
+            return self.adapter.control(frames, numbers.to(device), self.adapter.of_target.table(target).to(device))
+
+
+def open_enhancer(settings: Settings, task: str) -> Enhancer:
+    """The generator that the settings name, if it has learned the task.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    if settings.generator is None:
+        raise ConfigError("There is nothing to draw with: name a generator, such as --generator RUN.")
+    generator = Generator.load(settings.generator)
+    adapter = generator.frame_adapter
+    learned: Any = None if adapter is None else adapter.about.get("task")
+    if adapter is None or learned != task:
+        raise ConfigError(
+            f"The generator {settings.generator} has learned to {learned or 'draw alone'}, not to {task}: train one "
+            f"with terradistill train enhancer DATA --task {task}, and name its run as --generator."
+        )
+    hardware = find_hardware(settings.precision)
+    return Enhancer(generator.ready(hardware.device, low_memory=settings.sampling.low_memory), adapter, hardware)

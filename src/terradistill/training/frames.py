@@ -1,0 +1,155 @@
+"""The frames that a frame adapter is shown of the scenes that it learns from. All are simulated."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from terradistill.data.images import to_float
+from terradistill.data.sensor import MIDSUMMER, Sensor, in_month, shifted
+from terradistill.data.views import N_VIEWS, view, viewed
+from terradistill.data.weather import cloud_cover, clouded
+from terradistill.models.frame_adapter import FrameAdapter
+
+DAYS_A_MONTH = 365.25 / 12
+SEASONS = (1.0, 4.0, 7.0, 10.0)  # months that simulated targets are encoded in
+Known = list[list[dict[str, float]]]  # of B scenes, T frames
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Frames of B scenes.
+
+    Attributes:
+        frames: float (B, T, C, H, W).
+        known: what is known of each.
+        target: what is known of the scenes that are drawn.
+    """
+
+    frames: Tensor
+    known: Known
+    target: Sequence[Mapping[str, float]]
+
+
+class Simulation(Protocol):
+    """Frames of scenes, by chance."""
+
+    def show(self, images: Tensor, looks: Tensor, rng: torch.Generator, most: bool) -> Shown:
+        """Of scenes (B, 3, H, W) in [-1, 1], as a summer's day shows them.
+
+        Args:
+            images: turned and flipped already.
+            looks: int64 (B,), in which season each scene is drawn, by its place in `SEASONS`; 0 where there are none.
+            rng: the chance.
+            most: as many frames as there may be, instead of a number by chance.
+        """
+
+
+@dataclass(frozen=True)
+class Coarser:
+    """One frame by a coarser sensor: what super-resolution learns from."""
+
+    sensor: Sensor
+
+    def show(self, images: Tensor, looks: Tensor, rng: torch.Generator, most: bool) -> Shown:  # noqa: ARG002
+        n = len(images)
+        return Shown(self.sensor.see(images, rng)[:, None], [[{}] for _ in range(n)], [{}] * n)
+
+
+@dataclass(frozen=True)
+class OtherDay:
+    """One frame by a coarser sensor, some days before or after: what fusion learns from (SatDiffMoE).
+
+    Attributes:
+        sensor: that took it.
+        days: at most between the frame and what is drawn.
+        shift: deviation of its place, in pixels of the scene.
+        clouds: share of the frames that are cloudy, and of such a frame that is hidden, at most.
+    """
+
+    sensor: Sensor
+    days: float = 180.0
+    shift: float = 1.0
+    clouds: float = 0.3
+
+    def show(self, images: Tensor, looks: Tensor, rng: torch.Generator, most: bool) -> Shown:  # noqa: ARG002
+        n = len(images)
+        days = self.days * (2 * torch.rand(n, generator=rng) - 1)
+        x = in_month(images, MIDSUMMER + days / DAYS_A_MONTH)
+        x = shifted(x, self.shift * torch.randn(n, 2, generator=rng))
+        cloudy = torch.rand(n, generator=rng) < self.clouds
+        cover = self.clouds * float(torch.rand((), generator=rng))
+        thick = cloud_cover(n, x.shape[2], x.shape[3], cover, rng) * cloudy.view(-1, 1, 1, 1)
+        frames = self.sensor.see(clouded(x, thick), rng)
+        return Shown(frames[:, None], [[{"days": float(day)}] for day in days], [{}] * n)
+
+
+@dataclass(frozen=True)
+class OtherSeasons:
+    """One to a few frames of other months: what drawing another date learns from.
+
+    Attributes:
+        sensor: that took them; of scale 1.
+        frames: at most.
+        clouds: as for `OtherDay`.
+    """
+
+    sensor: Sensor
+    frames: int = 3
+    clouds: float = 0.3
+
+    def show(self, images: Tensor, looks: Tensor, rng: torch.Generator, most: bool) -> Shown:
+        n = len(images)
+        count = self.frames if most else int(torch.randint(1, self.frames + 1, (), generator=rng))
+        months = 1 + 12 * torch.rand(n, count, generator=rng)
+        x = in_month(images.repeat_interleave(count, 0), months.flatten())
+        cloudy = torch.rand(n * count, generator=rng) < self.clouds
+        cover = self.clouds * float(torch.rand((), generator=rng))
+        thick = cloud_cover(n * count, x.shape[2], x.shape[3], cover, rng) * cloudy.view(-1, 1, 1, 1)
+        frames = self.sensor.see(clouded(x, thick), rng).unflatten(0, (n, count))
+        # Months are told from 0 to 12: what is past the turn of the year is the year's beginning.
+        known = [[{"month": float(month) % 12} for month in row] for row in months]
+        return Shown(frames, known, [{"month": SEASONS[int(look)]} for look in looks])
+
+
+def seasonal_view(images: Tensor, number: int) -> Tensor:
+    """Views of (B, 3, H, W) that differ in the season too: the eight of `view` in each of `SEASONS`."""
+    month = torch.full((len(images),), SEASONS[number // N_VIEWS])
+    return in_month(view(images, number % N_VIEWS), month)
+
+
+@dataclass(frozen=True)
+class FrameTable:
+    """Frames of N scenes, made as they are needed.
+
+    Attributes:
+        pixels: uint8 (N, H, W, 3), at the size that is drawn; may be memory-mapped.
+        simulation: makes the frames.
+        reader: the adapter, which knows how to tell numbers.
+        adapter: its name in the generator.
+    """
+
+    pixels: NDArray[np.uint8]
+    simulation: Simulation
+    reader: FrameAdapter
+    adapter: str = "frame_adapter"
+
+    def draw(self, index: NDArray[np.int64], views: Tensor, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """Frames (B, T, C, H, W), what is known of them (B, T, fields) and of what is drawn (B, fields)."""
+        return self._shown(index, views, rng, most=False)
+
+    def whole(self, index: NDArray[np.int64], views: Tensor) -> tuple[Tensor, ...]:
+        """As `draw`, with all frames and always the same."""
+        return self._shown(index, views, torch.Generator().manual_seed(0), most=True)
+
+    def _shown(
+        self, index: NDArray[np.int64], views: Tensor, rng: torch.Generator, *, most: bool
+    ) -> tuple[Tensor, ...]:
+        images = viewed(to_float(np.asarray(self.pixels[index])), views % N_VIEWS)
+        shown = self.simulation.show(images, views // N_VIEWS, rng, most)
+        known = torch.stack([self.reader.of_frame.table(rows) for rows in shown.known])
+        return shown.frames, known, self.reader.of_target.table(shown.target)

@@ -1,0 +1,263 @@
+"""Other resolutions, other dates, missing pieces: trained and drawn with on tiny models."""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import terradistill as td
+from terradistill.enhancing.dates import parse_date
+from terradistill.enhancing.enhancer import open_enhancer
+from terradistill.enhancing.fuse import fused
+from terradistill.enhancing.super_resolve import agreeing, bicubic, sharpened
+from terradistill.enhancing.timelapse import at_date
+from tests.conftest import terradistill, tiny_settings
+
+Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
+TASKS = {"super-resolve": 2, "fuse": 2, "timelapse": 1}
+
+
+def trained(task: str, finished: td.Distilled, drawn: Path, out: Path) -> Path:
+    settings = tiny_settings(
+        generator=str(finished.run), enhancer__task=task, enhancer__scale=TASKS[task], enhancer__steps=6,
+        enhancer__batch_size=8, enhancer__learning_rate=1e-3, enhancer__warmup_steps=1, data__limit=8,
+    )  # fmt: skip
+    return td.train(drawn, out, settings, until="enhancer")
+
+
+@pytest.fixture(scope="module")
+def runs(finished: td.Distilled, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run for each task."""
+    root = tmp_path_factory.mktemp("enhancers")
+    return {task: trained(task, finished, drawn, root / task) for task in TASKS}
+
+
+def digest(folder: Path) -> str:
+    return sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.safetensors")))).hexdigest()
+
+
+def scene(height: int, width: int, seed: int = 0) -> np.ndarray:
+    grain = np.random.default_rng(seed).integers(0, 256, (height // 4 + 1, width // 4 + 1, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(grain).resize((width, height), Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_generator_itself_stays_as_it_is(task: str, runs: dict[str, Path], finished: td.Distilled) -> None:
+    for part in ("unet", "vae", "text_encoder"):
+        assert digest(runs[task] / part) == digest(finished.run / "generator" / part)
+    adapter = td.Generator.load(runs[task]).frame_adapter
+    assert adapter is not None
+    assert adapter.about["task"] == task
+    assert any(layer.weight.any() for layer in adapter.skips), "something was learned"
+
+
+def test_the_command_super_resolves_any_size_and_goes_on(
+    runs: dict[str, Path], tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name, (height, width) in {"small": (16, 16), "odd": (37, 22)}.items():
+        Image.fromarray(scene(height, width)).save(tmp_path / "in" / f"{name}.png")
+    command = [
+        "enhance",
+        "super-resolve",
+        str(tmp_path / "in"),
+        "--scale",
+        "2",
+        "--generator",
+        str(runs["super-resolve"].parent),
+    ]
+    command += ["--preset", "tiny", "--out", str(tmp_path / "out")]
+    code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, error
+    with Image.open(tmp_path / "out" / "odd.png") as image:
+        assert image.size == (44, 74)
+        made = np.asarray(image).astype(float)
+    coarse = made.reshape(37, 2, 22, 2, 3).mean((1, 3))
+    assert np.abs(coarse - scene(37, 22)).mean() < 4, "made coarse again it is the given image"
+    rows = [json.loads(line) for line in (tmp_path / "out" / "metadata.jsonl").read_text().splitlines()]
+    assert {row["file_name"] for row in rows} == {"small.png", "odd.png"}
+    assert (tmp_path / "out" / "before_after.png").is_file()
+    (tmp_path / "out" / "small.png").unlink()
+    before = (tmp_path / "out" / "odd.png").stat().st_mtime_ns
+    code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, error
+    assert (tmp_path / "out" / "small.png").is_file()
+    assert (tmp_path / "out" / "odd.png").stat().st_mtime_ns == before
+    code, error = terradistill(*command, "--seed", "9", capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, "another seed" in error) == (2, True)
+    code, error = terradistill(
+        *command[:3], "--scale", "4", *command[5:-1], str(tmp_path / "o"), capsys=capsys, monkeypatch=monkeypatch
+    )
+    assert (code, "2 times the resolution" in error) == (2, True)
+
+
+def test_what_is_drawn_agrees_with_what_was_given() -> None:
+    given = scene(12, 20)
+    drawn = np.clip(bicubic(given, 4).astype(int) + 25, 0, 255).astype(np.uint8)
+    again = agreeing(drawn, given, 4).astype(float).reshape(12, 4, 20, 4, 3).mean((1, 3))
+    assert np.abs(again - given).max() < 3
+
+
+def test_a_task_that_was_not_learned_is_one_sentence(
+    runs: dict[str, Path], finished: td.Distilled, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    Image.fromarray(scene(32, 32)).save(tmp_path / "a_2021-07.png")
+    for generator, says in (
+        (finished.run, "learned to draw alone, not to fuse"),
+        (runs["timelapse"], "to timelapse, not to fuse"),
+    ):
+        command = ["enhance", "fuse", str(tmp_path / "a_2021-07.png"), "--generator", str(generator)]
+        code, error = terradistill(*command, "--out", str(tmp_path / "out"), capsys=capsys, monkeypatch=monkeypatch)
+        assert (code, says in error) == (2, True), error
+    assert not (tmp_path / "out").exists()
+
+
+def test_fusing_takes_any_number_of_images_in_any_order(runs: dict[str, Path]) -> None:
+    enhancer = open_enhancer(tiny_settings(generator=str(runs["fuse"])), "fuse")
+    images, days = np.stack([scene(16, 16, seed) for seed in range(8)]), [-30, 4, 90, 7, -2, 60, 11, 0]
+    wanted = tiny_settings().sampling
+    made = {n: fused(enhancer, images[:n], days[:n], "", 0, wanted) for n in (1, 2, 4, 8)}
+    assert all(image.shape == (32, 32, 3) for image in made.values())
+    turned = fused(enhancer, images[:4][::-1], days[:4][::-1], "", 0, wanted)
+    assert np.abs(turned.astype(int) - made[4]).max() <= 1
+    other = fused(enhancer, images[:4], [day + 40 for day in days[:4]], "", 0, wanted)
+    assert not np.array_equal(other, made[4]), "the days matter"
+    # One image is plain super-resolution by the same adapter, whatever the fusion's weight.
+    alone = [
+        fused(enhancer, images[:1], days[:1], "", 0, wanted.model_copy(update={"fusion": share})) for share in (0, 1)
+    ]
+    assert np.array_equal(*alone)
+
+
+def test_the_command_fuses_a_folder_a_place(
+    runs: dict[str, Path], tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    for place in ("east", "west"):
+        (tmp_path / "in" / place).mkdir(parents=True)
+        for k, day in enumerate(("2021-05-01", "2021-07-04")):
+            Image.fromarray(scene(16, 16, k)).save(tmp_path / "in" / place / f"s_{day}.png")
+    command = ["enhance", "fuse", str(tmp_path / "in"), "--generator", str(runs["fuse"]), "--preset", "tiny", "--out"]
+    code, error = terradistill(*command, str(tmp_path / "out"), capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, error
+    rows = [json.loads(line) for line in (tmp_path / "out" / "metadata.jsonl").read_text().splitlines()]
+    assert [(row["file_name"], row["day"]) for row in rows] == [("east.png", "2021-07-04"), ("west.png", "2021-07-04")]
+    Image.fromarray(scene(16, 16)).save(tmp_path / "in" / "west" / "undated.png")
+    code, error = terradistill(*command, str(tmp_path / "more"), capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, "Nothing says when west/undated was taken" in error) == (2, True), error
+
+
+def test_a_timelapse_goes_on_from_what_it_drew(
+    runs: dict[str, Path], tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    Image.fromarray(scene(32, 32)).save(tmp_path / "place_2021-07-04.png")
+    command = ["enhance", "timelapse", str(tmp_path / "place_2021-07-04.png"), "--generator", str(runs["timelapse"])]
+    command += ["--preset", "tiny", "--dates", "2021-08,2021-09,2021-10,2021-11,2021-12"]
+    code, error = terradistill(*command, "--out", str(tmp_path / "out"), capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, error
+    rows = [json.loads(line) for line in (tmp_path / "out" / "metadata.jsonl").read_text().splitlines()]
+    assert [row["month"] for row in rows] == [8, 9, 10, 11, 12]
+    assert rows[0]["after"] == ["2021-07-04"]
+    assert rows[4]["after"] == ["2021-11-15", "2021-10-15", "2021-09-15"]
+    with Image.open(tmp_path / "out" / "timelapse.png") as picture:
+        assert picture.height > 6 * 32
+
+
+def test_one_to_three_frames_and_another_month_make_another_image(runs: dict[str, Path]) -> None:
+    enhancer = open_enhancer(tiny_settings(generator=str(runs["timelapse"])), "timelapse")
+    frames = [(parse_date(f"2021-0{k}"), scene(32, 32, k)) for k in (3, 5, 8)]
+    wanted = tiny_settings().sampling
+    made = [at_date(enhancer, frames[:n], parse_date("2021-06"), "", 0, wanted) for n in (1, 2, 3)]
+    made.append(at_date(enhancer, frames, parse_date("2021-12"), "", 0, wanted))
+    assert len({image.tobytes() for image in made}) == 4
+
+
+def test_large_scenes_are_drawn_in_tiles_of_bounded_batches(runs: dict[str, Path]) -> None:
+    enhancer = open_enhancer(tiny_settings(generator=str(runs["super-resolve"])), "super-resolve")
+    sizes: list[int] = []
+    plain = enhancer.generator.unet.forward
+
+    def counted(z: object, *more: object, **named: object) -> object:
+        sizes.append(len(z))  # type: ignore[arg-type]
+        return plain(z, *more, **named)
+
+    enhancer.generator.unet.forward = counted
+    wanted = tiny_settings().sampling.model_copy(update={"batch_size": 3})
+    made = sharpened(enhancer, scene(60, 45), "", 0, wanted)
+    assert made.shape == (120, 90, 3)
+    assert max(sizes) <= 2 * 3, "tiles at a time, doubled by guidance"
+
+
+def test_in_painting_leaves_all_other_pixels_as_they_are(
+    finished: td.Distilled, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    image, hidden = scene(50, 41), np.zeros((50, 41), np.uint8)
+    hidden[10:30, 5:25] = 255
+    Image.fromarray(image).save(tmp_path / "a.png")
+    Image.fromarray(hidden).save(tmp_path / "mask.png")
+    command = ["enhance", "inpaint", str(tmp_path / "a.png"), "--generator", str(finished.run), "--preset", "tiny"]
+    code, error = terradistill(
+        *command,
+        "--mask",
+        str(tmp_path / "mask.png"),
+        "--out",
+        str(tmp_path / "out"),
+        capsys=capsys,
+        monkeypatch=monkeypatch,
+    )
+    assert code == 0, error
+    made = np.asarray(Image.open(tmp_path / "out" / "a.png"))
+    assert np.array_equal(made[hidden == 0], image[hidden == 0])
+    assert not np.array_equal(made[hidden > 0], image[hidden > 0])
+    for more, says in (
+        ([], "Say what is hidden"),
+        (["--mask", str(tmp_path / "a.png"), "--clouds", "0.2"], "Say what is hidden"),
+        (["--clouds", "1.5"], "at most 1"),
+        (["--mask", str(tmp_path / "no.png")], "There is no mask"),
+        (["--clouds", "0.2", "--set-metadata", "month=7"], "has not learned month"),
+    ):
+        code, error = terradistill(
+            *command, *more, "--out", str(tmp_path / "o"), capsys=capsys, monkeypatch=monkeypatch
+        )
+        assert (code, says in error) == (2, True), error
+    Image.fromarray(hidden[:40]).save(tmp_path / "short.png")
+    code, error = terradistill(
+        *command,
+        "--mask",
+        str(tmp_path / "short.png"),
+        "--out",
+        str(tmp_path / "o"),
+        capsys=capsys,
+        monkeypatch=monkeypatch,
+    )
+    assert (code, "expected the same" in error) == (2, True), error
+
+
+def test_simulated_clouds_are_drawn_away_and_said_to_be_simulated(finished: td.Distilled, tmp_path: Path) -> None:
+    from terradistill.enhancing.inpaint import inpaint
+
+    Image.fromarray(scene(40, 40)).save(tmp_path / "a.png")
+    made = inpaint(tmp_path / "a.png", tmp_path / "out", tiny_settings(generator=str(finished.run)), clouds=0.3)
+    row = json.loads((made / "metadata.jsonl").read_text())
+    assert row["simulated"] == "clouds"
+    assert 0.3 <= row["hidden"] < 0.9
+
+
+def test_a_geotiff_keeps_its_place_at_the_new_resolution(runs: dict[str, Path], tmp_path: Path) -> None:
+    import rasterio
+    from rasterio.transform import Affine
+
+    from terradistill.enhancing.super_resolve import super_resolve
+
+    pixels, place = scene(24, 16), Affine(10, 0, 500_000, 0, -10, 200)
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", width=16, height=24, count=3, dtype="uint8", crs="EPSG:32633",
+        transform=place,
+    ) as image:  # fmt: skip
+        image.write(pixels.transpose(2, 0, 1))
+    made = super_resolve(tmp_path / "a.tif", tmp_path / "out", tiny_settings(generator=str(runs["super-resolve"])))
+    with rasterio.open(made / "a.tif") as image:
+        assert (image.width, image.height, image.crs.to_epsg()) == (32, 48, 32633)
+        assert (image.transform.a, image.transform.c, image.transform.f) == (5, 500_000, 200)
