@@ -1,0 +1,88 @@
+"""Frames that are simulated for the frame adapter: in the view of what is drawn, and labelled with what they are."""
+
+import numpy as np
+import pytest
+import torch
+
+from terradistill.config import load_settings
+from terradistill.data.images import to_float
+from terradistill.data.sensor import MIDSUMMER, Sensor, in_month
+from terradistill.data.views import N_VIEWS, view
+from terradistill.models.autoencoder import build_vae
+from terradistill.models.frame_adapter import FrameAdapter
+from terradistill.models.generator import build_generator
+from terradistill.training.frames import (
+    DAYS_A_MONTH,
+    SEASONS,
+    Coarser,
+    FrameTable,
+    OtherDay,
+    OtherSeasons,
+    seasonal_view,
+)
+
+SETTINGS = load_settings(["tiny"])
+EXACT = Sensor(scale=1, blur=0, gain=0, offset=0, noise=0)
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def reader() -> FrameAdapter:
+    made = build_generator(SETTINGS.diffusion, build_vae(SETTINGS.autoencoder, 32, 0), 32, ["a river"], 0)
+    return FrameAdapter(made.unet, made.factor, bands=("R", "G", "B"))
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_frames_are_in_the_view_of_what_is_drawn(reader: FrameAdapter) -> None:
+    table, index = FrameTable(PIXELS, Coarser(EXACT), reader), np.array([3, 0, 4])
+    views = torch.tensor([5, 0, 2])
+    frames, known, target = table.draw(index, views, rng())
+    assert frames.shape == (3, 1, 3, 32, 32)
+    for frame, i, number in zip(frames, index, views, strict=True):
+        assert torch.equal(frame[0], view(to_float(PIXELS[[i]]), int(number))[0])
+    assert known.isnan().all()
+    assert target.isnan().all()
+
+
+def test_an_other_day_looks_like_its_season_and_says_how_far_it_is(reader: FrameAdapter) -> None:
+    simulation = OtherDay(EXACT, days=180, shift=0.0, clouds=0.0)
+    images = to_float(PIXELS)
+    shown = simulation.show(images, torch.zeros(5), rng(), most=False)
+    days = [row[0]["days"] for row in shown.known]
+    assert max(map(abs, days)) <= 180
+    assert min(days) < 0 < max(days)
+    right = in_month(images, MIDSUMMER + torch.tensor(days) / DAYS_A_MONTH)
+    torch.testing.assert_close(shown.frames[:, 0], right, atol=1e-5, rtol=0)
+    assert len(FrameTable(PIXELS, simulation, reader).draw(np.arange(5), torch.zeros(5, dtype=torch.long), rng())) == 3
+
+
+def test_seasons_are_told_of_frames_and_of_what_is_drawn(reader: FrameAdapter) -> None:
+    table = FrameTable(PIXELS, OtherSeasons(EXACT, frames=3, clouds=0.0), reader)
+    views = torch.tensor([0, 3, N_VIEWS, N_VIEWS * 2 + 1, N_VIEWS * 3])
+    counts = set()
+    for seed in range(12):
+        frames, known, target = table.draw(np.arange(5), views, rng(seed))
+        counts.add(frames.shape[1])
+        months = [row["month"] for row in reader.of_target.values(target)]
+        assert months == pytest.approx([SEASONS[0], SEASONS[0], SEASONS[1], SEASONS[2], SEASONS[3]])
+        assert known.shape[:2] == frames.shape[:2]
+    assert counts == {1, 2, 3}
+    assert table.whole(np.arange(5), views)[0].shape[1] == 3
+    assert torch.equal(table.whole(np.arange(5), views)[0], table.whole(np.arange(5), views)[0])
+
+
+def test_a_seasonal_view_is_a_view_in_a_month() -> None:
+    images = to_float(PIXELS)
+    july = SEASONS.index(MIDSUMMER)
+    torch.testing.assert_close(seasonal_view(images, july * N_VIEWS + 5), view(images, 5), atol=1e-5, rtol=0)
+    assert not torch.allclose(seasonal_view(images, 5), view(images, 5), atol=1e-2)
+
+
+def test_half_of_the_frames_may_be_cloudy() -> None:
+    dark = np.zeros((64, 32, 32, 3), np.uint8)
+    shown = OtherSeasons(EXACT, frames=1, clouds=0.5).show(to_float(dark), torch.zeros(64).long(), rng(4), most=True)
+    cloudy = (shown.frames > 0).flatten(1).any(1)
+    assert 0.3 < float(cloudy.float().mean()) < 0.7
