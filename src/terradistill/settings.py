@@ -263,6 +263,38 @@ class ClassifierSettings(Section):
     validation_fraction: float = Field(0.1, gt=0, lt=0.5)
 
 
+class ClassifySettings(Section):
+    """A classifier of scenes and how it is trained: one recipe for all methods."""
+
+    network: str = Field("resnet18", description="as evaluation.networks; self-distillation wants four stages")
+    method: Literal["ce", "byot", "logit-sd", "dsd"] = Field(
+        "dsd", description="ce: labels alone; byot: be your own teacher; logit-sd: without diffusion; dsd: DSDNet"
+    )
+    soft: float = Field(0.5, ge=0, description="weight of a student's cross-entropy to its teacher")
+    entropy: float = Field(0.5, ge=0, description="dsd: weight of the entropies, which are to be high")
+    noise: float = Field(0.5, ge=0, description="dsd: weight of the denoising losses")
+    hint: float = Field(1e-6, ge=0, description="byot: weight of the distance to the deepest features")
+    temperature: float = Field(3.0, gt=0, description="byot: of the soft labels")
+    shuffled: bool = Field(False, description="dsd: condition each refinement on another image, as a control")
+    resolution: int = Field(64, ge=16, description="side that the network sees, pixels")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="ours; DSDNet: RMSprop, which it tunes for 405 epochs")
+    learning_rate: float = Field(1e-3, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    weight_decay: float = Field(5e-2, ge=0)
+    warmup_epochs: float = Field(1.0, ge=0)
+    epochs: int = Field(30, ge=1)
+    patience: int = Field(10, ge=1, description="epochs without a better validation before it stops")
+    batch_size: int = Field(64, ge=2)
+    smoothing: float = Field(0.0, ge=0, lt=1, description="of the hard labels")
+    ema_decay: float = Field(0.998, ge=0, lt=1)
+    validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="of the train scenes: selects the epoch")
+    crop_area: tuple[float, float] = Field((0.67, 1.0), description="random resized crop: share of the area")
+    crop_aspect: tuple[float, float] = (0.75, 1.33)
+    flips: bool = True
+    turns: bool = Field(True, description="quarter turns: scenes have no up")
+    light: float = Field(0.1, ge=0, lt=1, description="largest change of brightness and contrast, as a share")
+
+
 class PrototypeSettings(Section):
     """Which real scenes stand for a class."""
 
@@ -428,6 +460,7 @@ class Settings(Section):
     adapter: AdapterSettings = AdapterSettings()
     enhancer: EnhancerSettings = EnhancerSettings()
     classifier: ClassifierSettings = ClassifierSettings()
+    classify: ClassifySettings = ClassifySettings()
     prototypes: PrototypeSettings = PrototypeSettings()
     sampling: SamplingSettings = SamplingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
