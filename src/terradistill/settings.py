@@ -277,7 +277,9 @@ class ClassifySettings(Section):
     temperature: float = Field(3.0, gt=0, description="byot: of the soft labels")
     shuffled: bool = Field(False, description="dsd: condition each refinement on another image, as a control")
     resolution: int = Field(64, ge=16, description="side that the network sees, pixels")
-    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="ours; DSDNet: RMSprop, which it tunes for 405 epochs")
+    optimizer: Literal["adamw", "sgd"] = Field(
+        "adamw", description="ours; DSDNet: RMSprop, which it tunes for 405 epochs"
+    )
     learning_rate: float = Field(1e-3, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
     weight_decay: float = Field(5e-2, ge=0)
@@ -293,6 +295,8 @@ class ClassifySettings(Section):
     flips: bool = True
     turns: bool = Field(True, description="quarter turns: scenes have no up")
     light: float = Field(0.1, ge=0, lt=1, description="largest change of brightness and contrast, as a share")
+    randaugment: int = Field(0, ge=0, le=8, description="operations of RandAugment an image, by kornia; 0: none")
+    pretrained: bool = Field(False, description="start from published weights, where the network has some")
 
 
 class PrototypeSettings(Section):

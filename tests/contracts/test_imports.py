@@ -12,7 +12,7 @@ FLOOR = {
     **dict.fromkeys(("training", "sampling", "evaluation"), 2),
     "report": 3,
     **dict.fromkeys(("distillation", "generation"), 4),
-    **dict.fromkeys(("console", "health", "studio", "engine", "enhancing"), 5),
+    **dict.fromkeys(("console", "health", "studio", "engine", "enhancing", "classification"), 5),
     "cli": 6,
     "__main__": 7,
 }

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from terradistill.cli import bench, data, engine, enhance, train
+from terradistill.cli import bench, classify, data, engine, enhance, train
 from terradistill.cli.options import (
     Against,
     Captions,
@@ -43,6 +43,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 app.add_typer(engine.app, name="engine")
 app.add_typer(enhance.app, name="enhance")
+app.add_typer(classify.app, name="classify")
 
 
 @app.callback(invoke_without_command=True)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from datetime import date
 
-from terradistill.enhancing.pictures import Picture
+from terradistill.data.pictures import Picture
 from terradistill.errors import ConfigError, DataError
 
 _IN_NAME = re.compile(r"(?<!\d)(\d{4})[-_]?(\d{2})(?:[-_]?(\d{2}))?(?!\d)")

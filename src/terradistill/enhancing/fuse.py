@@ -8,10 +8,11 @@ import torch
 from numpy.typing import NDArray
 
 from terradistill.data.images import pixel_hash
+from terradistill.data.pictures import Picture, open_pictures
 from terradistill.enhancing.canvas import padded, shown
 from terradistill.enhancing.dates import parse_date, required_date
 from terradistill.enhancing.enhancer import Enhancer, open_enhancer
-from terradistill.enhancing.pictures import Picture, Results, open_pictures
+from terradistill.enhancing.results import Results
 from terradistill.enhancing.super_resolve import bicubic
 from terradistill.errors import ConfigError, DataError
 from terradistill.report.gallery import side_by_side

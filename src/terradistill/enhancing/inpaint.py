@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from terradistill.data.images import to_float, to_uint8
+from terradistill.data.pictures import Picture, open_pictures
 from terradistill.data.weather import cloud_cover, clouded
 from terradistill.enhancing.canvas import draw_large, encoded, filled, padded, shown
-from terradistill.enhancing.pictures import Picture, Results, open_pictures
+from terradistill.enhancing.results import Results
 from terradistill.errors import ConfigError, DataError
 from terradistill.hardware import Hardware, find_hardware
 from terradistill.models.generator import Generator

@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from terradistill.data.images import to_float, to_uint8
+from terradistill.data.pictures import open_pictures
 from terradistill.enhancing.canvas import draw_large, padded, shown, tiles_of
 from terradistill.enhancing.enhancer import Enhancer, open_enhancer
-from terradistill.enhancing.pictures import Results, open_pictures
+from terradistill.enhancing.results import Results
 from terradistill.errors import ConfigError
 from terradistill.models.control import Control
 from terradistill.report.gallery import side_by_side

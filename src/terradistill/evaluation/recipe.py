@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from terradistill.errors import EvaluationError
 from terradistill.run import Progress
 from terradistill.seeding import batch_indices, derive, generator
-from terradistill.settings import EvaluationSettings
+from terradistill.settings import ClassifySettings, EvaluationSettings
 
 PREDICT_BATCH = 128
 
@@ -31,7 +31,7 @@ def to_input(images: NDArray[np.uint8], resolution: int, device: torch.device) -
     return F.interpolate(x, (resolution, resolution), mode="bilinear", antialias=True)
 
 
-def augment(x: Tensor, settings: EvaluationSettings, stream: torch.Generator) -> Tensor:
+def augment(x: Tensor, settings: EvaluationSettings | ClassifySettings, stream: torch.Generator) -> Tensor:
     """Random resized crop and flips, drawn for each image: one affine resampling of the whole batch.
 
     Args:

@@ -6,12 +6,11 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment
+from jinja2 import Environment, PackageLoader
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -78,7 +77,9 @@ def write_report(run_dir: Path, *, prototypes: NDArray[np.uint8] | None = None) 
     against = words.rivals(scores, lead) if lead else {}
     recalls = {name: against[name]["recall"] for name in ("distilled", "random") if against.get(name, {}).get("recall")}
     stages = manifest.get("stages") or []
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=PackageLoader(__package__, ".")
+    )
     environment.filters |= {
         "duration": words.duration,
         "size": words.size,
@@ -86,7 +87,7 @@ def write_report(run_dir: Path, *, prototypes: NDArray[np.uint8] | None = None) 
         "points": words.points,
     }
     environment.globals |= {"accuracy": words.accuracy, "method_name": words.method_name}
-    text = environment.from_string(resources.files(__package__).joinpath("page.html.j2").read_text("utf-8")).render(
+    text = environment.get_template("page.html.j2").render(
         manifest=manifest,
         data=manifest["data"],
         settings=settings,

@@ -213,6 +213,29 @@ def confusion_plot(confusion: ArrayLike, classes: Sequence[str]) -> tuple[Figure
 
 
 @_svg
+def reliability_plot(bins: Sequence[Row]) -> tuple[Figure, str]:
+    """How often predictions are right, by how sure they are; the dashed line is honest.
+
+    Args:
+        bins: rows of `count`, `confidence` and `accuracy`.
+
+    Returns:
+        SVG.
+    """
+    figure = Figure(figsize=(300 / 72, 300 / 72), layout="constrained")
+    axes = figure.add_subplot()
+    total = sum(row["count"] for row in bins)
+    sizes = [20 + 400 * row["count"] / total for row in bins]
+    axes.plot([0, 1], [0, 1], "--", color=COLOURS["full"], linewidth=1)
+    x, y = ([row[key] for row in bins] for key in ("confidence", "accuracy"))
+    axes.plot(x, y, color=COLOURS["distilled"], linewidth=1.2)
+    axes.scatter(x, y, sizes, color=COLOURS["distilled"], alpha=0.8, linewidths=0)
+    axes.set(xlim=(0, 1.03), ylim=(0, 1.03), xlabel="confidence", ylabel="share that is right")
+    gap = sum(row["count"] * abs(row["confidence"] - row["accuracy"]) for row in bins) / max(total, 1)
+    return figure, f"Reliability diagram; expected calibration error {gap:.3f}"
+
+
+@_svg
 def cluster_plot(classes: Sequence[Mapping[str, Any]]) -> tuple[Figure, str]:
     """The clusters of each class in the two directions in which they differ most, and their prototypes.
 

@@ -33,7 +33,7 @@ def train_latent_classifier(
         The classifier in evaluation mode, and its validation accuracy in [0, 1].
     """
     watch = watch or Unwatched()
-    learned, validation = _stratified(labels, settings.validation_fraction, seed)
+    learned, validation = stratified(labels, settings.validation_fraction, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "classifier weights"))
         model = LatentClassifier(latents.mean.shape[2], n_classes, settings.width, settings.dropout)
@@ -102,7 +102,7 @@ def embed(model: LatentClassifier, latents: Tensor, hardware: Hardware, batch_si
     return F.normalize(torch.cat(parts), dim=1)
 
 
-def _stratified(labels: NDArray[np.int64], share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def stratified(labels: NDArray[np.int64], share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     # At least one validation scene and one training scene a class.
     rng = numpy_generator(seed, "validation")
     validation = []

@@ -1,8 +1,11 @@
 """One loop that trains a classifier of scenes, with or without self-distillation, read from top to bottom."""
 
 import json
+import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +16,8 @@ from torch.nn import functional as F
 
 from terradistill.data.images import to_float
 from terradistill.data.views import random_views
+from terradistill.errors import ConfigError
+from terradistill.evaluation.recipe import augment, logits
 from terradistill.hardware import Hardware
 from terradistill.models.self_distillation import SelfDistiller, stages_of, watched
 from terradistill.run import replacing, write_text
@@ -29,8 +34,6 @@ from terradistill.training.progress import (
     set_learning_rate,
 )
 
-PREDICT_BATCH = 256
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -40,13 +43,14 @@ class Trained:
         epoch: the epoch that was chosen, counted from 1.
         accuracy: its share of right validation scenes.
         temperature: by which logits are divided so that probabilities fit the validation scenes.
-        seconds: a step, the first ones left out.
+        milliseconds: a step.
         extra_parameters: weights of the branches, which are not kept.
     """
 
     epoch: int
     accuracy: float
     temperature: float
+    milliseconds: float
     extra_parameters: int
 
 
@@ -82,7 +86,8 @@ def train_scene_classifier(
     Raises:
         EvaluationError: the network has no stages to attach to.
     """
-    watch, device = watch or Unwatched(), hardware.device
+    watch, device, side = watch or Unwatched(), hardware.device, pixels.shape[1]
+    where: dict[str, Any] = {"device": device, "bf16": hardware.bf16}
     network.to(device)
     stages = [] if settings.method == "ce" else stages_of(network)
     distiller = _distiller(network, stages, n_classes, settings, pixels.shape[1], seed, device)
@@ -105,7 +110,9 @@ def train_scene_classifier(
     best = _Best(work)
     best.forget_after(start // of_epoch)
     model.train()
+    spent, steps_taken = 0.0, 0
     for step in range(start, total):
+        began = time.monotonic()
         epoch = step // of_epoch + 1
         if best.epoch and epoch - best.epoch > settings.patience:
             break
@@ -114,23 +121,22 @@ def train_scene_classifier(
         x = augmented(to_float(pixels[index]), settings, rng).to(device)
         y = torch.from_numpy(np.asarray(labels[index])).to(device)
         with hardware.autocast(), watched(stages) as pooled:
-            logits = network(x)
-        losses = distiller(pooled, logits, y, rng)
+            output = network(x)
+        losses = distiller(pooled, output, y, rng)
         loss = torch.stack(list(losses.values())).sum()
 
-        set_learning_rate(
-            optimizer, learning_rate(step, peak=settings.learning_rate, warmup=warmup, total=total)
-        )
+        set_learning_rate(optimizer, learning_rate(step, peak=settings.learning_rate, warmup=warmup, total=total))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         ema.update(step)
         require_finite(float(loss), "classify", settings.learning_rate)
+        spent, steps_taken = spent + time.monotonic() - began, steps_taken + 1
 
         if (step + 1) % of_epoch == 0 or step + 1 == total:
             ema.swap()
-            said = logits_of(network, validation[0], hardware)
+            said = logits(network, validation[0], side, **where)
             ema.swap()
             right = float((said.argmax(1).numpy() == validation[1]).mean())
             watch.log(step + 1, accuracy=right, **{name: float(value) for name, value in losses.items()})
@@ -142,9 +148,9 @@ def train_scene_classifier(
 
     best.restore(network)
     network.to(device).eval()
-    temperature = calibrated(logits_of(network, validation[0], hardware), torch.from_numpy(validation[1]))
+    temperature = calibrated(logits(network, validation[0], side, **where), torch.from_numpy(validation[1]))
     extra = sum(parameter.numel() for parameter in distiller.parameters())
-    return Trained(best.epoch, best.accuracy, temperature, extra)
+    return Trained(best.epoch, best.accuracy, temperature, 1000 * spent / max(1, steps_taken), extra)
 
 
 def _distiller(
@@ -168,9 +174,9 @@ def _distiller(
 
 def augmented(x: Tensor, settings: ClassifySettings, rng: torch.Generator) -> Tensor:
     """Crops, flips, turns and a little more or less light, drawn for each image (n, 3, side, side) in [-1, 1]."""
-    from terradistill.evaluation.recipe import augment  # one augmentation of scenes, whoever trains
-
-    x = augment(x, settings, rng)  # type: ignore[arg-type]
+    x = augment(x, settings, rng)
+    if settings.randaugment:
+        x = _randaugmented(x, settings.randaugment, rng)
     if settings.turns:
         x = random_views(x, rng)
     if settings.light:
@@ -179,15 +185,19 @@ def augmented(x: Tensor, settings: ClassifySettings, rng: torch.Generator) -> Te
     return x
 
 
-@torch.inference_mode()
-def logits_of(network: nn.Module, pixels: NDArray[np.uint8], hardware: Hardware) -> Tensor:
-    """Logits float32 (n, C) of uint8 images (n, side, side, 3), on the CPU."""
-    network.eval()
-    parts = []
-    for start in range(0, len(pixels), PREDICT_BATCH):
-        with hardware.autocast():
-            parts.append(network(to_float(pixels[start : start + PREDICT_BATCH]).to(hardware.device)).float().cpu())
-    return torch.cat(parts)
+def _randaugmented(x: Tensor, operations: int, rng: torch.Generator) -> Tensor:
+    """So many of RandAugment's operations an image (Cubuk et al. 2020), by kornia, which draws from torch's own chance.
+
+    Raises:
+        ConfigError: kornia is not installed.
+    """
+    if find_spec("kornia") is None:
+        raise ConfigError("classify.randaugment needs kornia: pip install '.[classify]', or set it to 0.")
+    from kornia.augmentation.auto import RandAugment
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (), generator=rng)))
+        return torch.as_tensor(RandAugment(operations, 9)((x + 1) / 2)) * 2 - 1
 
 
 def calibrated(logits: Tensor, labels: Tensor) -> float:

@@ -4,8 +4,8 @@ from datetime import date
 
 import pytest
 
+from terradistill.data.pictures import Picture
 from terradistill.enhancing.dates import date_of, numbers_of, parse_date, required_date
-from terradistill.enhancing.pictures import Picture
 from terradistill.errors import ConfigError, DataError
 
 

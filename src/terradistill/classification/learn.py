@@ -1,0 +1,164 @@
+"""Train a classifier of scenes and say how good it is: `terradistill classify train`.
+
+OUT/model/         the plain backbone, with its temperature
+OUT/scores.json    of the test scenes, which nothing else has seen
+OUT/report.html    confusion, reliability, what it looks at
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from terradistill.classification.calibration import expected_error, reliability
+from terradistill.classification.explain import looked_at
+from terradistill.data.images import load_pixels
+from terradistill.distillation.work import Work, open_work
+from terradistill.evaluation.metrics import agreement
+from terradistill.evaluation.recipe import logits
+from terradistill.models.downstream import build_network, count_parameters, require_network
+from terradistill.models.scene_classifier import SceneClassifier
+from terradistill.models.self_distillation import stages_of
+from terradistill.report.classifier import write_classifier_report
+from terradistill.run import Reporter
+from terradistill.seeding import derive
+from terradistill.settings import Settings
+from terradistill.training.classifier import stratified
+from terradistill.training.scene_classifier import train_scene_classifier
+
+Pixels = NDArray[np.uint8]
+
+
+def train_classifier(
+    data: str | Path | Sequence[str | Path],
+    out: str | Path,
+    settings: Settings | None = None,
+    *,
+    reporter: Reporter | None = None,
+) -> Path:
+    """Train on the train scenes, choose the epoch on a part of them, test on the others.
+
+    Args:
+        data: as for `distill`; a list is pooled.
+        out: run folder; an existing one with the same settings is gone on with.
+        settings: `classify`, `data`, `seed`.
+        reporter: told of progress.
+
+    Returns:
+        The folder of the classifier, inside `out`.
+
+    Raises:
+        TerraDistillError: what was asked cannot be done; the message says what would help.
+    """
+    settings = (settings or Settings()).model_copy(update={"generator": None})
+    wanted = settings.classify
+    require_network(wanted.network, pretrained=wanted.pretrained)
+    if wanted.method != "ce":
+        stages_of(build_network(wanted.network, 2, wanted.resolution))  # refused now rather than after the reading
+    work = open_work(data, Path(out), settings, reporter=reporter, spare=3 - settings.ipc)
+    with closing(work.run):
+        _train(work)
+        _test(work)
+        write_classifier_report(work.run.root)
+        return work.run / "model"
+
+
+def _train(work: Work) -> None:
+    run, wanted = work.run, work.settings.classify
+    if run.done("classify"):
+        return
+    with run.stage("classify", "Training the classifier") as stage:
+        pixels = _pixels(work, "train")
+        n_classes = len(work.train.classes)
+        learned, held = stratified(
+            work.train.labels, wanted.validation_fraction, derive(work.settings.seed, "classify")
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(work.settings.seed, "classify weights"))
+            network = build_network(wanted.network, n_classes, wanted.resolution, pretrained=wanted.pretrained)
+        began = time.monotonic()
+        trained = train_scene_classifier(
+            network,
+            pixels[learned],
+            work.train.labels[learned],
+            (pixels[held], work.train.labels[held]),
+            n_classes,
+            wanted,
+            seed=derive(work.settings.seed, "classify"),
+            hardware=work.hardware,
+            work=stage.work,
+            checkpoint_seconds=work.settings.checkpoint_seconds,
+            watch=stage,
+        )
+        about = {
+            "method": wanted.method,
+            "epoch": trained.epoch,
+            "validation_accuracy": round(trained.accuracy, 4),
+            "parameters": count_parameters(network),
+            "parameters_while_training": count_parameters(network) + trained.extra_parameters,
+            "milliseconds_a_step": round(trained.milliseconds, 1),
+            "seconds": round(time.monotonic() - began, 1),
+            "data": work.train.info.title or work.train.info.name,
+            "licence": work.train.info.licence,
+        }
+        readable = {name: work.train.readable(name) for name in work.train.classes}
+        classifier = SceneClassifier(
+            network, wanted.network, tuple(work.train.classes), readable, wanted.resolution, trained.temperature, about
+        )
+        with stage.writes("model") as folder:
+            classifier.save(folder)
+        stage.note = (
+            f"epoch {trained.epoch}, {trained.accuracy:.1%} of its validation scenes right, "
+            f"{trained.milliseconds:.0f} ms a step"
+        )
+
+
+def _test(work: Work) -> None:
+    run = work.run
+    if run.done("test"):
+        return
+    with run.stage("test", "Testing the classifier") as stage:
+        classifier = SceneClassifier.load(run / "model")
+        network, device = classifier.network.to(work.hardware.device), work.hardware.device
+        pixels, labels = _pixels(work, "test"), work.test.labels
+        said = logits(network, pixels, classifier.resolution, device=device, bf16=work.hardware.bf16)
+        shares = (said / classifier.temperature).softmax(1)
+        found = agreement(labels, said.argmax(1).numpy(), len(classifier.classes))
+        bins = reliability(shares, torch.from_numpy(labels))
+        raw = expected_error(reliability(said.softmax(1), torch.from_numpy(labels)))
+        scores: dict[str, Any] = {
+            "network": classifier.name,
+            "method": classifier.about["method"],
+            "n_test": len(labels),
+            "oa": found.oa,
+            "aa": found.aa,
+            "kappa": found.kappa,
+            "recall": [None if np.isnan(value) else float(value) for value in found.recall],
+            "confusion": found.confusion.tolist(),
+            "temperature": classifier.temperature,
+            "calibration_error": expected_error(bins),
+            "calibration_error_before": raw,
+            "reliability": bins,
+        }
+        run.write_json("scores.json", scores)
+        np.save(run.root / "cache" / "probabilities.npy", shares.numpy())
+        looked_at(classifier, pixels, labels, run.root / "looked_at.png", work.hardware)
+        stage.note = f"OA {found.oa:.1%}, κ {found.kappa:.3f}, calibration error {scores['calibration_error']:.3f}"
+
+
+def _pixels(work: Work, side: str) -> Pixels:
+    resolution = work.settings.classify.resolution
+    scenes = work.train if side == "train" else work.test
+    return load_pixels(scenes, resolution, work.run / "cache" / f"{side}-{resolution}.npy")
+
+
+def scores_of(run: Path) -> dict[str, Any]:
+    """What `train_classifier` has found of its test scenes."""
+    found: dict[str, Any] = json.loads((run / "scores.json").read_text())
+    return found

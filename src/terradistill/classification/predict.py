@@ -1,0 +1,122 @@
+"""What scenes show, by a trained classifier: `terradistill classify predict`."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from terradistill.data.images import resize
+from terradistill.data.pictures import Picture, open_pictures
+from terradistill.errors import ConfigError
+from terradistill.evaluation.recipe import logits
+from terradistill.hardware import find_hardware
+from terradistill.models.scene_classifier import SceneClassifier
+from terradistill.run import Progress, replacing
+
+BATCH = 128
+
+
+def predict_scenes(
+    model: str | Path,
+    source: str | Path,
+    out: Path,
+    *,
+    window: int | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Write a row for each image, or for each window of large ones.
+
+    Args:
+        model: folder of a classifier.
+        source: an image file (a GeoTIFF too), a folder of them, or DATA.
+        out: `.csv`, or `.jsonl`; rows hold `file`, `class`, `confidence` and the calibrated probability of each class.
+        window: cut images into squares of so many pixels, side by side, and say of each what it shows (`row`, `column`
+            of its upper left corner); None: an image is one scene, its central square.
+        progress: called with images done and images in all.
+
+    Returns:
+        How many rows.
+
+    Raises:
+        ConfigError: `out` has another ending, or the window is larger than an image.
+        EvaluationError: the model is none.
+        DataError: an image cannot be read.
+    """
+    if out.suffix not in (".csv", ".jsonl"):
+        raise ConfigError(f"{out} should end in .csv or .jsonl.")
+    classifier, pictures, hardware = SceneClassifier.load(model), open_pictures(source), find_hardware()
+    classifier.network.to(hardware.device)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with replacing(out) as part, part.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        for rows in _batches(_squares(pictures, classifier.resolution, window, progress)):
+            said = logits(
+                classifier.network,
+                np.stack([square for _, square in rows]),
+                classifier.resolution,
+                device=hardware.device,
+                bf16=hardware.bf16,
+            )
+            shares = (said / classifier.temperature).softmax(1)
+            for (where, _), share in zip(rows, shares, strict=True):
+                row = where | _told(classifier, share)
+                if out.suffix == ".jsonl":
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                else:
+                    flat = {key: value for key, value in row.items() if key != "probabilities"} | row["probabilities"]
+                    if not count:
+                        table.writerow(flat)
+                    table.writerow(flat.values())
+                count += 1
+    return count
+
+
+def _told(classifier: SceneClassifier, shares: torch.Tensor) -> dict[str, Any]:
+    best = int(shares.argmax())
+    probabilities = {name: round(float(share), 6) for name, share in zip(classifier.classes, shares, strict=True)}
+    return {
+        "class": classifier.classes[best],
+        "confidence": round(float(shares[best]), 6),
+        "probabilities": probabilities,
+    }
+
+
+Square = tuple[dict[str, Any], Any]
+
+
+def _squares(
+    pictures: list[Picture], resolution: int, window: int | None, progress: Progress | None
+) -> Iterator[Square]:
+    for number, picture in enumerate(pictures):
+        image = picture.pixels
+        if window is None:
+            yield {"file": picture.name}, resize(image, resolution)
+        else:
+            height, width = image.shape[:2]
+            if window > min(height, width):
+                raise ConfigError(
+                    f"Windows of {window} pixels do not fit {picture.name}, which has {width} x {height}: give a "
+                    "smaller --window."
+                )
+            for row in range(0, height - window + 1, window):
+                for column in range(0, width - window + 1, window):
+                    cut = image[row : row + window, column : column + window]
+                    yield {"file": picture.name, "row": row, "column": column}, resize(cut, resolution)
+        if progress:
+            progress(number + 1, len(pictures))
+
+
+def _batches(squares: Iterator[Square]) -> Iterator[list[Square]]:
+    batch: list[Square] = []
+    for square in squares:
+        batch.append(square)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,86 @@
+"""A trained classifier of scenes: a plain backbone, its classes, and the temperature that makes it honest."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from terradistill.errors import EvaluationError
+from terradistill.models.downstream import build_network
+
+KIND = "terradistill scene classifier"
+
+
+@dataclass(frozen=True)
+class SceneClassifier:
+    """A network and what it needs to be used.
+
+    Attributes:
+        network: images (n, 3, side, side) in [-1, 1] to logits (n, classes); nothing of its training is left in it.
+        name: of the network, as `build_network` takes it.
+        classes: in the order of the logits.
+        readable: class -> words.
+        resolution: side that it sees, pixels.
+        temperature: by which logits are divided before they become probabilities.
+        about: how it was trained, for whoever asks.
+    """
+
+    network: nn.Module
+    name: str
+    classes: tuple[str, ...]
+    readable: Mapping[str, str]
+    resolution: int
+    temperature: float = 1.0
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json` and `model.safetensors`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {
+            "kind": KIND,
+            "network": self.name,
+            "classes": self.classes,
+            "readable": dict(self.readable),
+            "resolution": self.resolution,
+            "temperature": self.temperature,
+            "about": dict(self.about),
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        state = {key: value.detach().cpu().contiguous() for key, value in self.network.state_dict().items()}
+        save_file(state, folder / "model.safetensors")
+
+    @classmethod
+    def load(cls, source: str | Path) -> "SceneClassifier":
+        """Open a classifier folder, or a run folder that holds one.
+
+        Raises:
+            EvaluationError: there is none, or it is damaged.
+        """
+        folder = Path(source)
+        if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
+            folder = folder / "model"
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            if not isinstance(config, dict) or config.get("kind") != KIND:
+                raise ValueError("its config.json is of something else")
+            network = build_network(config["network"], len(config["classes"]), config["resolution"])
+            network.load_state_dict(load_file(folder / "model.safetensors"))
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            reason = (str(error).splitlines() or ["no reason given"])[0][:200]
+            raise EvaluationError(
+                f"{source} is no classifier ({reason}): give the folder of a run of terradistill classify train."
+            ) from error
+        return cls(
+            network.eval(),
+            config["network"],
+            tuple(config["classes"]),
+            config["readable"],
+            config["resolution"],
+            config["temperature"],
+            config["about"],
+        )

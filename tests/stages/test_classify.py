@@ -1,0 +1,178 @@
+"""Classifiers of scenes from the command line to ONNX, on tiny ones."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from terradistill.classification.explain import heatmaps
+from terradistill.classification.learn import scores_of, train_classifier
+from terradistill.data.sources import open_scenes
+from terradistill.hardware import Hardware
+from terradistill.models.downstream import build_network, count_parameters
+from terradistill.models.scene_classifier import SceneClassifier
+from tests.conftest import terradistill
+
+Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
+SHORT = ("classify.epochs=2", "classify.batch_size=16", "classify.resolution=32", "classify.warmup_epochs=0.5")
+
+
+def trained(drawn: Path, out: Path, capsys: Capture, monkeypatch: Patch, *more: str) -> tuple[int, str]:
+    command = ["classify", "train", str(drawn), "--preset", "tiny", "--out", str(out)]
+    for setting in SHORT:
+        command += ["--set", setting]
+    return terradistill(*command, *more, capsys=capsys, monkeypatch=monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def run(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A resnet18 that distils itself."""
+    out = tmp_path_factory.mktemp("classify") / "run"
+    overrides = [*SHORT, "classify.method=dsd"]
+    from terradistill.config import load_settings
+
+    train_classifier(drawn, out, load_settings(["tiny"], overrides=overrides, ipc=2))
+    return out
+
+
+def test_what_is_kept_is_the_plain_backbone(run: Path) -> None:
+    model = SceneClassifier.load(run)
+    plain = build_network("resnet18", len(model.classes), 32)
+    assert count_parameters(model.network) == count_parameters(plain)
+    assert set(model.network.state_dict()) == set(plain.state_dict())
+    assert model.about["parameters_while_training"] > model.about["parameters"]
+    scores = scores_of(run)
+    assert scores["n_test"] > 0
+    assert np.array(scores["confusion"]).sum() == scores["n_test"]
+    assert scores["oa"] > 0.4, "drawn classes are easily told apart"
+    page = (run / "report.html").read_text()
+    assert "Reliability" in page
+    assert "What it looks at" in page
+
+
+@pytest.mark.parametrize("method", ["ce", "byot", "logit-sd"])
+def test_every_method_trains_under_the_same_recipe(
+    method: str, drawn: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    code, error = trained(drawn, tmp_path / "run", capsys, monkeypatch, "--method", method, "--limit", "12")
+    assert code == 0, error
+    about = SceneClassifier.load(tmp_path / "run").about
+    assert about["method"] == method
+    assert (about["parameters_while_training"] == about["parameters"]) == (method == "ce")
+
+
+def test_a_killed_training_goes_on_to_the_same_network(
+    drawn: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    from terradistill.training import scene_classifier
+
+    def weights(run: Path) -> dict[str, torch.Tensor]:
+        return SceneClassifier.load(run).network.state_dict()
+
+    more = ("--method", "dsd", "--limit", "12", "--set", "checkpoint_seconds=0", "--set", "classify.randaugment=2")
+    more += ("--set", "classify.epochs=4")
+    assert trained(drawn, tmp_path / "whole", capsys, monkeypatch, *more)[0] == 0
+    plain, calls = scene_classifier.augmented, []
+
+    def interrupted(*given: object) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return plain(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(scene_classifier, "augmented", interrupted)
+    code, _ = trained(drawn, tmp_path / "killed", capsys, monkeypatch, *more)
+    assert code != 0
+    monkeypatch.setattr(scene_classifier, "augmented", plain)
+    assert trained(drawn, tmp_path / "killed", capsys, monkeypatch, *more)[0] == 0
+    whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert all(torch.equal(whole[key], killed[key]) for key in whole)
+
+
+def test_predictions_are_rows_with_probabilities(
+    run: Path, drawn: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    command = ["classify", "predict", str(run), str(drawn), "--out"]
+    for name in ("p.csv", "p.jsonl"):
+        code, error = terradistill(*command, str(tmp_path / name), capsys=capsys, monkeypatch=monkeypatch)
+        assert code == 0, error
+    lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    with (tmp_path / "p.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert len(lines) == len(table) == len(open_scenes(drawn))
+    for line, row in zip(lines, table, strict=True):
+        assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+        assert line["class"] == row["class"] == max(line["probabilities"], key=line["probabilities"].__getitem__)
+        assert float(row[line["class"]]) == line["confidence"]
+    right = np.mean([line["file"].split("/")[0] == line["class"] for line in lines])
+    assert right > 0.4
+    code, error = terradistill(*command, str(tmp_path / "p.txt"), capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, ".csv or .jsonl" in error) == (2, True)
+    code, error = terradistill(
+        "classify",
+        "predict",
+        str(drawn),
+        str(drawn),
+        "--out",
+        str(tmp_path / "q.csv"),
+        capsys=capsys,
+        monkeypatch=monkeypatch,
+    )
+    assert (code, "is no classifier" in error) == (2, True)
+
+
+def test_large_images_are_classified_window_by_window(
+    run: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 100, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "large.png")
+    command = ["classify", "predict", str(run), str(tmp_path / "large.png"), "--out", str(tmp_path / "p.jsonl")]
+    code, error = terradistill(*command, "--window", "32", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, error
+    places = [(row["row"], row["column"]) for row in map(json.loads, (tmp_path / "p.jsonl").read_text().splitlines())]
+    assert places == [(y, x) for y in (0, 32) for x in (0, 32, 64)]
+    code, error = terradistill(*command, "--window", "80", capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, "do not fit large" in error) == (2, True)
+
+
+def test_the_exported_backbone_gives_the_same_logits(
+    run: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    import onnxruntime
+
+    code, error = terradistill(
+        "classify", "export", str(run), "--out", str(tmp_path / "out"), capsys=capsys, monkeypatch=monkeypatch
+    )
+    assert code == 0, error
+    images = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    own, again = SceneClassifier.load(run).network, SceneClassifier.load(tmp_path / "out").network
+    with torch.inference_mode():
+        assert torch.equal(own(images), again(images)), "bit for bit"
+        session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
+        (found,) = session.run(["logits"], {"images": images.numpy()})
+        assert np.abs(found - own(images).numpy()).max() < 1e-3
+
+
+def test_heat_lies_where_the_class_is_seen(run: Path, drawn: Path) -> None:
+    model, scenes = SceneClassifier.load(run), open_scenes(drawn)
+    pixels = np.stack([np.asarray(Image.open(drawn / scenes.scenes[i].name).resize((32, 32))) for i in (0, 5)])
+    heat = heatmaps(model, pixels, torch.from_numpy(scenes.labels[[0, 5]]), Hardware(torch.device("cpu"), bf16=False))
+    assert heat is not None
+    assert heat.shape == (2, 32, 32)
+    assert 0 <= heat.min() <= heat.max() <= 1
+
+
+def test_a_network_without_stages_is_refused_before_anything_is_read(
+    drawn: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    code, error = trained(drawn, tmp_path / "run", capsys, monkeypatch, "--network", "convnet3", "--method", "dsd")
+    assert (code, "no four stages" in error) == (2, True)
+    assert not (tmp_path / "run").exists()
+    code, error = trained(
+        drawn, tmp_path / "run", capsys, monkeypatch, "--network", "convnet3", "--method", "ce", "--limit", "12"
+    )
+    assert code == 0, error
