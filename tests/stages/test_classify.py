@@ -45,6 +45,8 @@ def test_what_is_kept_is_the_plain_backbone(run: Path) -> None:
     assert count_parameters(model.network) == count_parameters(plain)
     assert set(model.network.state_dict()) == set(plain.state_dict())
     assert model.about["parameters_while_training"] > model.about["parameters"]
+    gain = model.about["divergence_from_teachers"]
+    assert all(len(gain[name]) == 3 and min(gain[name]) >= 0 for name in ("raw", "refined", "linear"))
     scores = scores_of(run)
     assert scores["n_test"] > 0
     assert np.array(scores["confusion"]).sum() == scores["n_test"]

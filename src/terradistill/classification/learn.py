@@ -85,8 +85,9 @@ def _train(work: Work) -> None:
         began = time.monotonic()
         trained = train_scene_classifier(
             network,
-            pixels[learned],
-            work.train.labels[learned],
+            pixels,
+            work.train.labels,
+            learned,
             (pixels[held], work.train.labels[held]),
             n_classes,
             wanted,
@@ -102,6 +103,7 @@ def _train(work: Work) -> None:
             "validation_accuracy": round(trained.accuracy, 4),
             "parameters": count_parameters(network),
             "parameters_while_training": count_parameters(network) + trained.extra_parameters,
+            **({"divergence_from_teachers": trained.refinement} if trained.refinement else {}),
             "milliseconds_a_step": round(trained.milliseconds, 1),
             "seconds": round(time.monotonic() - began, 1),
             "data": work.train.info.title or work.train.info.name,

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from terradistill.data.images import to_float
 from terradistill.data.views import random_views
 from terradistill.errors import ConfigError
-from terradistill.evaluation.recipe import augment, logits
+from terradistill.evaluation.recipe import PREDICT_BATCH, augment, logits
 from terradistill.hardware import Hardware
 from terradistill.models.self_distillation import SelfDistiller, stages_of, watched
 from terradistill.run import replacing, write_text
@@ -34,6 +34,9 @@ from terradistill.training.progress import (
     set_learning_rate,
 )
 
+GAIN_OF = 1024  # scenes of either side that `refinement_gain` looks at, at most
+LINEAR_STEPS = 300
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -45,6 +48,7 @@ class Trained:
         temperature: by which logits are divided so that probabilities fit the validation scenes.
         milliseconds: a step.
         extra_parameters: weights of the branches, which are not kept.
+        refinement: dsd: see `refinement_gain`.
     """
 
     epoch: int
@@ -52,12 +56,14 @@ class Trained:
     temperature: float
     milliseconds: float
     extra_parameters: int
+    refinement: dict[str, list[float]] | None
 
 
 def train_scene_classifier(
     network: nn.Module,
     pixels: NDArray[np.uint8],
     labels: NDArray[np.int64] | NDArray[np.float32],
+    learned: NDArray[np.int64],
     validation: tuple[NDArray[np.uint8], NDArray[np.int64]],
     n_classes: int,
     settings: ClassifySettings,
@@ -72,8 +78,9 @@ def train_scene_classifier(
 
     Args:
         network: from images (n, 3, side, side) in [-1, 1] to logits.
-        pixels: uint8 (N, side, side, 3).
+        pixels: uint8 (N, side, side, 3); may be memory-mapped.
         labels: int64 (N,), or probabilities, float32 (N, n_classes).
+        learned: which of them are learned from, int64.
         validation: scenes that only choose the epoch, and their labels.
         n_classes: how many there are.
         settings: method and recipe.
@@ -105,7 +112,7 @@ def train_scene_classifier(
     start = keeper.resume()
     watch.forget_after(start)
 
-    of_epoch = max(1, len(pixels) // settings.batch_size)
+    of_epoch = max(1, len(learned) // settings.batch_size)
     total, warmup = settings.epochs * of_epoch, round(settings.warmup_epochs * of_epoch)
     best = _Best(work)
     best.forget_after(start // of_epoch)
@@ -117,7 +124,7 @@ def train_scene_classifier(
         if best.epoch and epoch - best.epoch > settings.patience:
             break
         rng = seeded(seed, "classify", step)
-        index = batch_indices(len(pixels), settings.batch_size, step, derive(seed, "batches"))
+        index = learned[batch_indices(len(learned), settings.batch_size, step, derive(seed, "batches"))]
         x = augmented(to_float(pixels[index]), settings, rng).to(device)
         y = torch.from_numpy(np.asarray(labels[index])).to(device)
         with hardware.autocast(), watched(stages) as pooled:
@@ -146,11 +153,15 @@ def train_scene_classifier(
         watch.progress(step + 1, total)
         keeper.maybe_save(step + 1)
 
+    gain = None
+    if settings.method == "dsd":
+        some = np.sort(learned[batch_indices(len(learned), min(GAIN_OF, len(learned)), 0, derive(seed, "gain"))])
+        gain = refinement_gain(network, distiller, stages, pixels[some], validation[0][:GAIN_OF], hardware, seed)
     best.restore(network)
     network.to(device).eval()
     temperature = calibrated(logits(network, validation[0], side, **where), torch.from_numpy(validation[1]))
     extra = sum(parameter.numel() for parameter in distiller.parameters())
-    return Trained(best.epoch, best.accuracy, temperature, 1000 * spent / max(1, steps_taken), extra)
+    return Trained(best.epoch, best.accuracy, temperature, 1000 * spent / max(1, steps_taken), extra, gain)
 
 
 def _distiller(
@@ -183,6 +194,66 @@ def augmented(x: Tensor, settings: ClassifySettings, rng: torch.Generator) -> Te
         gain, shift = (settings.light * (2 * torch.rand(2, len(x), 1, 1, 1, generator=rng) - 1)).unbind()
         x = ((x + shift) * (1 + gain)).clamp(-1, 1)
     return x
+
+
+def refinement_gain(
+    network: nn.Module,
+    distiller: SelfDistiller,
+    stages: list[nn.Module],
+    train: NDArray[np.uint8],
+    validation: NDArray[np.uint8],
+    hardware: Hardware,
+    seed: int,
+) -> dict[str, list[float]]:
+    """How far students are from their teachers on validation scenes: KL(teacher ‖ student) of each pair, shallow first.
+
+    Returns:
+        `raw`, the logits of the branch; `refined`, by diffusion; `linear`, by a linear map of the raw ones that was
+        fitted on train scenes: what a few weights without diffusion do.
+    """
+    model = nn.ModuleDict({"network": network, "distiller": distiller}).eval()
+    fitted, judged = (_branches(network, distiller, stages, images, hardware) for images in (train, validation))
+    refined = distiller.refined([each.to(hardware.device) for each in judged[:-1]], seeded(seed, "gain"))
+    found: dict[str, list[float]] = {"raw": [], "refined": [], "linear": []}
+    for k, r in enumerate(refined):
+        teacher = judged[k + 1]
+        linear = nn.Linear(teacher.shape[1], teacher.shape[1])
+        nn.init.eye_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        optimizer = torch.optim.Adam(linear.parameters(), 0.01)
+        for _ in range(LINEAR_STEPS):
+            loss = _divergence(fitted[k + 1], linear(fitted[k]))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        for name, student in (("raw", judged[k]), ("refined", r.cpu()), ("linear", linear(judged[k]))):
+            found[name].append(round(float(_divergence(teacher, student.detach())), 5))
+    model.train()
+    return found
+
+
+@torch.no_grad()
+def _branches(
+    network: nn.Module,
+    distiller: SelfDistiller,
+    stages: list[nn.Module],
+    images: NDArray[np.uint8],
+    hardware: Hardware,
+) -> list[Tensor]:
+    """Logits of all stages, shallow first, float32 (n, C) each, on the CPU."""
+    parts: list[list[Tensor]] = []
+    for start in range(0, len(images), PREDICT_BATCH):
+        x = to_float(images[start : start + PREDICT_BATCH]).to(hardware.device)
+        with hardware.autocast(), watched(stages) as pooled:
+            last = network(x)
+        said = [head(features.float()) for head, features in zip(distiller.heads, pooled, strict=False)]
+        parts.append([each.float().cpu() for each in (*said, last)])
+    return [torch.cat(each) for each in zip(*parts, strict=True)]
+
+
+def _divergence(teacher: Tensor, student: Tensor) -> Tensor:
+    """KL(teacher ‖ student) of softmaxes of logits (n, C), the mean over n: a scalar."""
+    return F.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="batchmean", log_target=True)
 
 
 def _randaugmented(x: Tensor, operations: int, rng: torch.Generator) -> Tensor:
