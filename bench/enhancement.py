@@ -86,6 +86,12 @@ class Table:
             side_by_side({name: list(images[some]) for name, images in self.kept.items()}, out)
 
 
+def taught(enhancer: Enhancer) -> EnhancerSettings:
+    """The simulation that an enhancer learned with."""
+    about = enhancer.adapter.about
+    return EnhancerSettings(task=about["task"], scale=enhancer.adapter.scale, **about["simulated"])
+
+
 def coarse_and_fine(
     enhancer: Enhancer, scenes: SceneFolder, folder: Path, wanted: EnhancerSettings
 ) -> tuple[Pixels, Pixels, list[str]]:
@@ -100,7 +106,7 @@ def coarse_and_fine(
 def super_resolve(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
     enhancer = open_enhancer(settings, "super-resolve")
     scale = enhancer.adapter.scale
-    wanted = settings.enhancer.model_copy(update={"scale": scale})
+    wanted = taught(enhancer)
     seen, unseen = seen_and_unseen(learned_from(asked.source), asked.data, max(asked.per_class, 200))
     few = seen_and_unseen(learned_from(asked.source), asked.data, asked.per_class)[1]
     coarse, fine, prompts = coarse_and_fine(enhancer, few, folder, wanted)
@@ -162,7 +168,7 @@ def _regression(
     simulate, optimizer = simulation_of(wanted), torch.optim.AdamW(network.parameters(), 3e-4)
 
     def corrected(x: Tensor) -> Tensor:
-        wide = F.interpolate(x, scale_factor=wanted.scale, mode="bicubic", align_corners=False)
+        wide = F.interpolate(x, scale_factor=wanted.ratio, mode="bicubic", align_corners=False)
         with enhancer.hardware.autocast():
             return torch.as_tensor(wide + network(wide, 0).sample.float())
 
@@ -190,7 +196,7 @@ def _regression(
 def fuse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
     enhancer = open_enhancer(settings, "fuse")
     scale, most = enhancer.adapter.scale, max(asked.dates)
-    wanted = settings.enhancer.model_copy(update={"task": "fuse", "scale": scale})
+    wanted = taught(enhancer)
     scenes = seen_and_unseen(learned_from(asked.source), asked.data, asked.per_class)[1]
     fine = np.asarray(load_pixels(scenes, enhancer.generator.resolution, folder / "fine.npy"))
     simulation = simulation_of(wanted)
@@ -208,7 +214,15 @@ def fuse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
     table.add(f"median of {most} bicubics", np.median(wide, axis=1).round().astype(np.uint8))
     for n in asked.dates:
         order = np.argsort(np.abs(days), axis=1)[:, :n]  # the nearest dates
-        for name, fusion in (("fused", settings.sampling.fusion), ("mean of independent samples", 0.0)):
+        if n > 1:
+            alone = [
+                np.mean(
+                    [fused(enhancer, stacks[i][[k]], [days[i][k]], "", i, settings.sampling) for k in order[i]], axis=0
+                )
+                for i in range(len(fine))
+            ]
+            table.add(f"mean of {n} images drawn alone", np.stack(alone).round().astype(np.uint8))
+        for name, fusion in (("fused", settings.sampling.fusion), ("mean of independent latents", 0.0)):
             how, scores = settings.sampling.model_copy(update={"fusion": fusion}), []
             if n == 1 and fusion == 0:
                 continue
@@ -230,11 +244,11 @@ def timelapse(asked: argparse.Namespace, settings: Settings, folder: Path) -> No
     scenes = seen_and_unseen(learned_from(asked.source), asked.data, asked.per_class)[1]
     fine = np.asarray(load_pixels(scenes, enhancer.generator.resolution, folder / "fine.npy"))
     rng = np.random.default_rng(0)
-    target = rng.choice([1, 4, 7, 10], len(fine))
+    target = rng.integers(1, 13, len(fine))
     months = np.stack([rng.choice(np.setdiff1d(np.arange(1, 13), [month]), 3, replace=False) for month in target])
-    truth = to_uint8(in_month(to_float(fine), torch.as_tensor(target)))
+    truth = to_uint8(in_month(to_float(fine), torch.as_tensor(target) + 14 / 31))
     thick = cloud_cover(3 * len(fine), fine.shape[1], fine.shape[2], 0.2, seeded(0, "clouds"))
-    looks = in_month(to_float(np.repeat(fine, 3, 0)), torch.as_tensor(months.ravel()))
+    looks = in_month(to_float(np.repeat(fine, 3, 0)), torch.as_tensor(months.ravel()) + 14 / 31)
     frames = to_uint8(clouded(looks, thick)).reshape(len(fine), 3, *fine.shape[1:])
     table = Table(truth, enhancer.hardware)
     gap = np.abs(months - target[:, None])
@@ -244,8 +258,11 @@ def timelapse(asked: argparse.Namespace, settings: Settings, folder: Path) -> No
         made = [
             at_date(
                 enhancer,
-                [(date(2021, int(month), 1), frame) for month, frame in zip(months[i][:n], frames[i][:n], strict=True)],
-                date(2021, int(target[i]), 1),
+                [
+                    (date(2021, int(month), 15), frame)
+                    for month, frame in zip(months[i][:n], frames[i][:n], strict=True)
+                ],
+                date(2021, int(target[i]), 15),
                 "",
                 derive(0, "bench", i),
                 settings.sampling,
@@ -288,7 +305,7 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, default=10)
     parser.add_argument("--minutes", type=float, default=0.0)
     parser.add_argument("--dates", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cover", type=float, default=0.3)
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--preset", action="append")

@@ -216,7 +216,9 @@ class EnhancerSettings(Section):
     """
 
     task: Literal["super-resolve", "fuse", "timelapse"] = Field("super-resolve", description="what is learned")
-    scale: Literal[1, 2, 4, 8] = Field(4, description="pixels drawn per pixel of a frame, along a side")
+    scale: Literal[1, 2, 4, 8] | None = Field(
+        None, description="pixels drawn per pixel of a frame, along a side; none: 4, for timelapse 1"
+    )
     frames: int = Field(3, ge=1, le=8, description="timelapse: of one place, at most")
     middle: bool = Field(False, description="copy the denoiser's middle too: twice the weights")
     blur: float = Field(0.4, ge=0, description="deviation of the sensor's point spread, in its pixels")
@@ -238,9 +240,14 @@ class EnhancerSettings(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> "EnhancerSettings":
-        if (self.scale == 1) != (self.task == "timelapse"):
+        if (self.ratio == 1) != (self.task == "timelapse"):
             raise ValueError("scale should be 1 for timelapse, and more for the others")
         return self
+
+    @property
+    def ratio(self) -> int:
+        """Pixels drawn per pixel of a frame, along a side."""
+        return self.scale or (1 if self.task == "timelapse" else 4)
 
     def of(self, diffusion: DiffusionSettings) -> DiffusionSettings:
         """The settings of the loop that trains."""

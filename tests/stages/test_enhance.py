@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import terradistill as td
@@ -14,6 +15,7 @@ from terradistill.enhancing.enhancer import open_enhancer
 from terradistill.enhancing.fuse import fused
 from terradistill.enhancing.super_resolve import agreeing, bicubic, sharpened
 from terradistill.enhancing.timelapse import at_date
+from terradistill.errors import DataError
 from tests.conftest import terradistill, tiny_settings
 
 Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
@@ -36,6 +38,7 @@ def runs(finished: td.Distilled, drawn: Path, tmp_path_factory: pytest.TempPathF
 
 
 def digest(folder: Path) -> str:
+    assert any(folder.glob("*.safetensors"))
     return sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.safetensors")))).hexdigest()
 
 
@@ -143,7 +146,10 @@ def test_the_command_fuses_a_folder_a_place(
     code, error = terradistill(*command, str(tmp_path / "out"), capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, error
     rows = [json.loads(line) for line in (tmp_path / "out" / "metadata.jsonl").read_text().splitlines()]
-    assert [(row["file_name"], row["day"]) for row in rows] == [("east.png", "2021-07-04"), ("west.png", "2021-07-04")]
+    assert [(row["file_name"], row["year"], row["month"], row["day"]) for row in rows] == [
+        ("east.png", 2021, 7, 4),
+        ("west.png", 2021, 7, 4),
+    ]
     Image.fromarray(scene(16, 16)).save(tmp_path / "in" / "west" / "undated.png")
     code, error = terradistill(*command, str(tmp_path / "more"), capsys=capsys, monkeypatch=monkeypatch)
     assert (code, "Nothing says when west/undated was taken" in error) == (2, True), error
@@ -176,18 +182,19 @@ def test_one_to_three_frames_and_another_month_make_another_image(runs: dict[str
 
 def test_large_scenes_are_drawn_in_tiles_of_bounded_batches(runs: dict[str, Path]) -> None:
     enhancer = open_enhancer(tiny_settings(generator=str(runs["super-resolve"])), "super-resolve")
-    sizes: list[int] = []
-    plain = enhancer.generator.unet.forward
+    sizes: list[tuple[int, int]] = []
+    plain, side = enhancer.generator.unet.forward, enhancer.generator.latent_shape[1]
 
-    def counted(z: object, *more: object, **named: object) -> object:
-        sizes.append(len(z))  # type: ignore[arg-type]
+    def counted(z: torch.Tensor, *more: object, **named: object) -> object:
+        sizes.append((len(z), z.shape[-1]))
         return plain(z, *more, **named)
 
     enhancer.generator.unet.forward = counted
     wanted = tiny_settings().sampling.model_copy(update={"batch_size": 3})
     made = sharpened(enhancer, scene(60, 45), "", 0, wanted)
     assert made.shape == (120, 90, 3)
-    assert max(sizes) <= 2 * 3, "tiles at a time, doubled by guidance"
+    assert {width for _, width in sizes} == {side}
+    assert max(n for n, _ in sizes) == 3, "tiles at a time; nothing is told, so guidance costs nothing"
 
 
 def test_in_painting_leaves_all_other_pixels_as_they_are(
@@ -261,3 +268,65 @@ def test_a_geotiff_keeps_its_place_at_the_new_resolution(runs: dict[str, Path], 
     with rasterio.open(made / "a.tif") as image:
         assert (image.width, image.height, image.crs.to_epsg()) == (32, 48, 32633)
         assert (image.transform.a, image.transform.c, image.transform.f) == (5, 500_000, 200)
+
+
+def test_results_are_made_anew_of_another_image_or_mask_and_only_then(
+    finished: td.Distilled, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(scene(40, 40)).save(tmp_path / "in" / "a.png")
+    for name, (top, left) in {"m": (4, 4), "n": (20, 20)}.items():
+        hidden = np.zeros((40, 40), np.uint8)
+        hidden[top : top + 12, left : left + 12] = 255
+        Image.fromarray(hidden).save(tmp_path / f"{name}.png")
+    command = ["enhance", "inpaint", str(tmp_path / "in"), "--generator", str(finished.run), "--preset", "tiny"]
+    command += ["--out", str(tmp_path / "out"), "--mask"]
+
+    def made(mask: str, *more: str) -> bytes:
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        (tmp_path / "masks" / "a.png").write_bytes((tmp_path / mask).read_bytes())
+        code, error = terradistill(*command, str(tmp_path / "masks"), *more, capsys=capsys, monkeypatch=monkeypatch)
+        assert code == 0, error
+        return (tmp_path / "out" / "a.png").read_bytes()
+
+    first = made("m.png")
+    assert made("n.png") != first
+    assert made("m.png", "--set", "sampling.batch_size=3") == first, "how many at a time does not matter"
+    assert len((tmp_path / "out" / "metadata.jsonl").read_text().splitlines()) == 1
+    (tmp_path / "out" / "metadata.jsonl").unlink()  # a kill between the image and its row
+    assert made("m.png") == first
+    assert len((tmp_path / "out" / "metadata.jsonl").read_text().splitlines()) == 1
+    for wrong, says in (
+        (["--out", str(tmp_path / "in" / "out")], "lies inside"),
+        (["--set", "sampling.scheduler=unipc", "--out", str(tmp_path / "o")], "cannot repeat a step"),
+    ):
+        code, error = terradistill(*command, str(tmp_path / "m.png"), *wrong, capsys=capsys, monkeypatch=monkeypatch)
+        assert (code, says in error) == (2, True), error
+
+
+def test_names_that_meet_and_colours_that_would_be_lost_are_refused(tmp_path: Path) -> None:
+    from terradistill.data.pictures import open_pictures
+
+    for name in ("a.png", "a.jpg"):
+        Image.fromarray(scene(32, 32)).save(tmp_path / name)
+    (tmp_path / "._b.png").write_bytes(b"resource fork")
+    with pytest.raises(DataError, match=r"a\.jpg and a\.png would make one file"):
+        open_pictures(tmp_path)
+    (tmp_path / "a.jpg").unlink()
+    assert [picture.name for picture in open_pictures(tmp_path)] == ["a"]
+    (tmp_path / "below").mkdir()
+    Image.fromarray(np.full((32, 32), 4000, np.uint16)).save(tmp_path / "below" / "deep.png")
+    with pytest.raises(DataError, match="folders of images"):
+        open_pictures(tmp_path)
+    (deep,) = open_pictures(tmp_path / "below")
+    with pytest.raises(DataError, match="deep is no plain 8-bit image"):
+        deep.size()
+
+
+def test_a_scale_that_cannot_be_read_is_refused_before_anything_is_encoded(
+    finished: td.Distilled, drawn: Path, tmp_path: Path
+) -> None:
+    settings = tiny_settings(generator=str(finished.run), enhancer__scale=8, data__limit=8)
+    with pytest.raises(td.TerraDistillError, match="cannot be read"):
+        td.train(drawn, tmp_path / "run", settings, until="enhancer")
+    assert not (tmp_path / "run" / "latents").exists()

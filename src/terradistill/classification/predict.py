@@ -93,7 +93,7 @@ def _squares(
     pictures: list[Picture], resolution: int, window: int | None, progress: Progress | None
 ) -> Iterator[Square]:
     for number, picture in enumerate(pictures):
-        image = picture.pixels
+        image = picture.pixels()
         if window is None:
             yield {"file": picture.name}, resize(image, resolution)
         else:

@@ -94,7 +94,10 @@ def train_adapter(
 def train_enhancer(
     data: Pooled,
     out: Out,
-    task: Annotated[str, typer.Option("--task", help="super-resolve, fuse or timelapse.")] = "super-resolve",
+    task: Annotated[
+        str | None,
+        typer.Option("--task", help="super-resolve, fuse or timelapse.", show_default="super-resolve"),
+    ] = None,
     scale: Annotated[int | None, typer.Option("--scale", help="Pixels drawn per pixel given.")] = None,
     generator: GeneratorOption = None,
     preset: Preset = None,
@@ -108,8 +111,7 @@ def train_enhancer(
 ) -> None:
     """Train what `enhance` uses beside a generator, on frames simulated from the scenes themselves."""
     settings = settings_from(
-        preset, config, set_, generator=generator, seed=seed, enhancer__task=task,
-        enhancer__scale=scale or (1 if task == "timelapse" else 4),
+        preset, config, set_, generator=generator, seed=seed, enhancer__task=task, enhancer__scale=scale,
         data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
     )  # fmt: skip
     from terradistill import console

@@ -1,13 +1,16 @@
 """Images from files or scene folders, with what is known of them."""
 
-from collections.abc import Callable, Mapping
+import io
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 
+from terradistill.data.annotations import parse_notes
 from terradistill.data.geotiff import metadata_of
 from terradistill.data.images import decode, is_scene_file
 from terradistill.data.sources import open_scenes
@@ -30,38 +33,88 @@ class Picture:
     read: Callable[[], bytes]
     metadata: Mapping[str, float] = field(default_factory=dict)
 
-    @cached_property
     def pixels(self) -> Pixels:
-        """uint8 (H, W, 3)."""
+        """uint8 (H, W, 3), decoded anew each time."""
         try:
             return decode(self.read())
         except DataError as error:
             raise DataError(f"{self.name}: {error}") from error
 
+    def size(self) -> tuple[int, int]:
+        """Height and width, without decoding more than need be.
+
+        Raises:
+            DataError: it is not 8-bit, so that what is made of it would be in other colours, or has transparent parts.
+        """
+        try:
+            with Image.open(io.BytesIO(self.read())) as image:
+                if image.mode in ("RGB", "L", "P", "1") or _opaque(image):
+                    return image.height, image.width
+                mode = image.mode
+        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError):
+            height, width = self.pixels().shape[:2]  # a TIFF of more bands, or a sentence that says what is wrong
+            mode = f"more than 8 bits or 3 bands, {width} x {height} pixels"
+        raise DataError(
+            f"{self.name} is no plain 8-bit image ({mode}): write it as 8-bit RGB first, all images of a place alike."
+        )
+
+
+def _opaque(image: Image.Image) -> bool:
+    return image.mode == "RGBA" and image.getchannel("A").getextrema()[0] == 255
+
 
 def open_pictures(source: str | Path) -> list[Picture]:
-    """One image file, a plain folder of them, or the scenes of DATA.
+    """One image file, a plain folder of them (with `metadata.jsonl`, perhaps), or the scenes of DATA.
 
     Raises:
-        DataError: there is nothing of that.
+        DataError: there is nothing of that, or two images have the same name.
     """
     path = Path(source)
     if path.is_file() and is_scene_file(path.name):
-        return [_of_file(path, path.stem)]
-    if path.is_dir():
-        plain = [file for file in sorted(path.iterdir()) if file.is_file() and is_scene_file(file.name)]
-        if plain and not any(_holds_images(each) for each in path.iterdir() if each.is_dir()):
-            return [_of_file(file, file.stem) for file in plain]
+        return [_of_file(path)]
+    plain = _plain(path) if path.is_dir() else []
+    if plain:
+        notes = path / "metadata.jsonl"
+        known = parse_notes(notes.read_bytes(), str(notes)) if notes.is_file() else {}
+        return _distinct(
+            [_of_file(file, known[file.name].metadata if file.name in known else {}) for file in plain],
+            [file.name for file in plain],
+        )
     scenes = open_scenes(source)
-    return [
-        Picture(str(PurePosixPath(scene.name).with_suffix("")), lambda i=i: scenes.read(i), scene.metadata)  # type: ignore[misc]
-        for i, scene in enumerate(scenes.scenes)
-    ]
+
+    def reading(index: int) -> Callable[[], bytes]:
+        return lambda: scenes.read(index)
+
+    return _distinct(
+        [
+            Picture(str(PurePosixPath(scene.name).with_suffix("")), reading(i), scene.metadata)
+            for i, scene in enumerate(scenes.scenes)
+        ],
+        [scene.name for scene in scenes.scenes],
+    )
 
 
-def _of_file(path: Path, name: str) -> Picture:
-    return Picture(name, path.read_bytes, metadata_of(path.read_bytes()))
+def _plain(folder: Path) -> list[Path]:
+    """The images right in a folder; none where it has folders of images."""
+    entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+    plain = [entry for entry in entries if entry.is_file() and is_scene_file(entry.name)]
+    below = [e for e in entries if e.is_dir() and any(is_scene_file(f.name) for f in e.iterdir() if f.is_file())]
+    if below and (folder / "dataset.json").is_file():
+        return []  # a scene folder with a gallery in it
+    if plain and below:
+        raise DataError(
+            f"{folder} holds images ({plain[0].name}) and folders of images ({below[0].name}): give one of them."
+        )
+    return plain
 
 
-def _holds_images(folder: Path) -> bool:
-    return any(is_scene_file(file.name) for file in folder.iterdir() if file.is_file())
+def _of_file(path: Path, known: Mapping[str, float] | None = None) -> Picture:
+    return Picture(path.stem, path.read_bytes, {**metadata_of(path.read_bytes()), **(known or {})})
+
+
+def _distinct(pictures: list[Picture], files: Sequence[str]) -> list[Picture]:
+    twice = [name for name, count in Counter(picture.name for picture in pictures).items() if count > 1]
+    if twice:
+        same = [file for picture, file in zip(pictures, files, strict=True) if picture.name == twice[0]]
+        raise DataError(f"{' and '.join(same)} would make one file: give one of them another name.")
+    return pictures

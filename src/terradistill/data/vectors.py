@@ -31,7 +31,10 @@ def road_rasters(file: Path, width_m: float = WIDTH_M) -> Callable[[bytes], NDAr
     """
     if find_spec("rasterio") is None:
         raise ConfigError("Drawing roads of a GeoJSON file needs rasterio: pip install '.[geo]'.")
-    roads = list(_lines(_read(file)))
+    try:
+        roads = list(_lines(_read(file)))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise DataError(f"{file} is no GeoJSON ({error}): expected lines of longitudes and latitudes.") from error
     if not roads:
         raise DataError(f"{file} has no lines: expected roads as LineString or MultiLineString.")
     bounds = np.array([_bounds(road) for road in roads])

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from terradistill.data.maps import load_maps, parse_maps
 from terradistill.data.sensor import Sensor
-from terradistill.data.views import N_VIEWS, view
+from terradistill.data.views import view
 from terradistill.distillation.teacher import trained_network
 from terradistill.distillation.work import Work, metadata_fields, views_needed
 from terradistill.errors import RunError
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.content_encoder import ContentEncoder
 from terradistill.models.control_nets import ControlNets
-from terradistill.models.frame_adapter import FrameAdapter
+from terradistill.models.frame_adapter import FrameAdapter, require_scale
 from terradistill.models.generator import Generator, build_generator
 from terradistill.models.latent_classifier import LatentClassifier
 from terradistill.models.map_adapter import MapAdapter
@@ -26,7 +26,7 @@ from terradistill.training.autoencoder import reconstruction_psnr, train_autoenc
 from terradistill.training.classifier import train_latent_classifier
 from terradistill.training.diffusion import Consistency, repeats, train_diffusion
 from terradistill.training.frames import (
-    SEASONS,
+    SEASONAL,
     Coarser,
     FrameTable,
     OtherDay,
@@ -37,6 +37,7 @@ from terradistill.training.frames import (
 from terradistill.training.latents import encode_scenes
 from terradistill.training.maps import MapTable
 
+SIMULATED = ("blur", "gain", "offset", "noise", "shift", "clouds", "days")  # what a model remembers of its frames
 ALL = ("unet", "text_encoder", "metadata_encoder")
 
 
@@ -87,8 +88,8 @@ def encode(work: Work, *, seasons: bool = False) -> None:
         latents = encode_scenes(
             generator,
             work.pixels(),
-            n_views=N_VIEWS * len(SEASONS) if seasons else views_needed(settings, len(work.train)),
-            look=seasonal_view if seasons else view,
+            n_views=len(SEASONAL) if seasons else views_needed(settings, len(work.train)),
+            look=(lambda x, k: seasonal_view(x, SEASONAL[k])) if seasons else view,
             hardware=work.hardware,
             watch=stage,
         )
@@ -230,15 +231,25 @@ def enhancer(work: Work) -> None:
     _require_own(work, "enhancer")
     with run.stage("enhancer", "Training the enhancer") as stage:
         generator = Generator.load(str(work.settings.generator)).to(work.hardware.device)
+        if generator.frame_adapter is not None:
+            run.say(
+                f"the given generator's enhancer (to {generator.frame_adapter.about['task']}) is replaced by a new one"
+            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(work.settings.seed, "enhancer weights"))
             adapter = FrameAdapter(
                 generator.unet,
                 generator.factor,
                 bands=("R", "G", "B"),
-                scale=wanted.scale,
+                scale=wanted.ratio,
                 middle=wanted.middle,
-                about={"task": wanted.task, "n_frames": wanted.frames if wanted.task == "timelapse" else 1},
+                temporal=wanted.task == "timelapse",
+                days=wanted.days,
+                about={
+                    "task": wanted.task,
+                    "n_frames": wanted.frames if wanted.task == "timelapse" else 1,
+                    "simulated": {name: getattr(wanted, name) for name in SIMULATED},
+                },
             )
         generator.frame_adapter = adapter
         generator.to(work.hardware.device)
@@ -250,7 +261,7 @@ def enhancer(work: Work) -> None:
             metadata=known_numbers(work, generator),
             repeats=repeats(work.train.labels, work.settings.diffusion.balance),
             parts=["frame_adapter"],
-            conditions=FrameTable(work.pixels(), simulation_of(wanted), adapter),
+            conditions=FrameTable(work.pixels(), simulation_of(wanted), adapter, seasonal=wanted.task == "timelapse"),
             section="enhancer",
             seed=derive(work.settings.seed, "enhancer"),
             **_loop(work, stage),
@@ -260,9 +271,20 @@ def enhancer(work: Work) -> None:
             generator.save(folder)
 
 
+def require_readable_frames(work: Work) -> None:
+    """Refuse before anything is encoded what `FrameAdapter` would refuse after it.
+
+    Raises:
+        GeneratorError: see there.
+    """
+    generator = Generator.load(str(work.settings.generator))
+    if not work.run.done("enhancer"):
+        require_scale(generator.factor, work.settings.enhancer.ratio)
+
+
 def simulation_of(wanted: EnhancerSettings) -> Simulation:
     """How frames come of scenes."""
-    sensor = Sensor(wanted.scale, wanted.blur, wanted.gain, wanted.offset, wanted.noise)
+    sensor = Sensor(wanted.ratio, wanted.blur, wanted.gain, wanted.offset, wanted.noise)
     if wanted.task == "super-resolve":
         return Coarser(sensor)
     if wanted.task == "fuse":

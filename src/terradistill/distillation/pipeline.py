@@ -121,6 +121,7 @@ def train(
             learning.decoder(work)
             return work.run / "generator"
         if until == "enhancer":
+            learning.require_readable_frames(work)
             learning.encode(work, seasons=settings.enhancer.task == "timelapse")
             learning.enhancer(work)
             return work.run / "generator"

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from terradistill.data.images import to_float, to_uint8
+from terradistill.errors import DataError
 from terradistill.hardware import Hardware
 from terradistill.models.control import Control
 from terradistill.models.generator import Generator
@@ -20,6 +21,7 @@ from terradistill.sampling.tiling import Corner, corners, in_tiles, tiled
 from terradistill.settings import SamplingSettings
 
 Kind = TypeVar("Kind", bound=np.generic)
+MOST = 4  # times the generator's own pixels, that is drawn in one piece [ours]
 OVERLAP = 4  # latents that neighbouring tiles share, at least [ours]
 
 
@@ -30,6 +32,22 @@ def padded(image: NDArray[Kind], multiple: int) -> NDArray[Kind]:
     return np.pad(image, [*more, *[(0, 0)] * (image.ndim - 2)], mode="symmetric")
 
 
+def multiple_of(generator: Generator) -> int:
+    """Both sides of what is drawn are multiples of it, pixels: every level of the denoiser halves whole."""
+    return int(generator.factor * 2 ** (len(generator.unet.config.block_out_channels) - 1))
+
+
+def require_small(generator: Generator, name: str, height: int, width: int, scale: int = 1) -> None:
+    """Make sure that an image that is drawn in one piece is not too large for that.
+
+    Raises:
+        DataError: it is.
+    """
+    most = int(MOST**0.5 * generator.resolution / scale)
+    if height * width > most**2:
+        raise DataError(f"{name} has {width} x {height} pixels, more than is drawn at once: cut it to {most} a side.")
+
+
 def tiles_of(generator: Generator, size: tuple[int, int]) -> list[Corner]:
     """Corners of the tiles that latents of a size are drawn in; one where it is no larger than the generator's own."""
     return corners(*size, generator.latent_shape[1], OVERLAP)
@@ -38,13 +56,13 @@ def tiles_of(generator: Generator, size: tuple[int, int]) -> list[Corner]:
 @torch.no_grad()
 def encoded(generator: Generator, image: NDArray[np.uint8], hardware: Hardware) -> Tensor:
     """Scaled latents (1, C, h, w) of an image (H, W, 3) whose sides are multiples of the generator's factor."""
-    factor, side = generator.factor, generator.resolution
 
     def work(tiles: Tensor) -> Tensor:
         with hardware.autocast():
             return generator.encode(tiles.to(hardware.device))[0]
 
-    return in_tiles(work, to_float(image[None])[0], side, OVERLAP * factor, ratio=1 / factor)[None]
+    side = generator.latent_shape[1]
+    return in_tiles(work, to_float(image[None])[0], side, OVERLAP, give=generator.factor)[None]
 
 
 @torch.no_grad()
@@ -56,8 +74,14 @@ def shown(generator: Generator, latents: Tensor, hardware: Hardware) -> NDArray[
             return generator.decode(tiles.to(hardware.device))
 
     side = generator.latent_shape[1]
-    images = to_uint8(in_tiles(work, latents, side, OVERLAP, ratio=generator.factor)[None])
+    images = to_uint8(in_tiles(work, latents, side, OVERLAP, take=generator.factor)[None])
     return np.asarray(images[0])
+
+
+def classifier_freely(wanted: SamplingSettings, empty: Tensor, *, told: bool) -> Guidance:
+    """Classifier-free guidance as asked for; none where nothing is told that a free half would not be told too."""
+    scale = wanted.cfg_scale if told or wanted.guide_maps else 1.0
+    return classifier_free(scale, empty, between=wanted.cfg_between, free_maps=not wanted.guide_maps)
 
 
 def draw_large(
@@ -70,6 +94,7 @@ def draw_large(
     *,
     metadata: Tensor | None = None,
     control: Callable[[Tensor], Control] | None = None,
+    places: list[Corner] | None = None,
     guidances: Sequence[Guidance] = (),
     progress: Progress | None = None,
 ) -> Tensor:
@@ -83,7 +108,8 @@ def draw_large(
         wanted: of sampling; `batch_size` tiles are predicted at a time.
         hardware: device and precision.
         metadata: a row of `MetadataEncoder.table`, (1, fields), or None.
-        control: from tile numbers, as `tiles_of` counts them, to what an adapter has read off their conditions.
+        control: from tile numbers, as `places` counts them, to what an adapter has read off their conditions.
+        places: of the tiles; None: all that `tiles_of` gives.
         guidances: of the whole image; they come last.
         progress: called with denoising steps done and steps in all.
     """
@@ -97,8 +123,8 @@ def draw_large(
         hardware=hardware,
         scheduler=wanted.scheduler,
         guidances=[
-            classifier_free(wanted.cfg_scale, text[1:], between=wanted.cfg_between, free_maps=not wanted.guide_maps),
-            tiled(tiles_of(generator, size), side, OVERLAP, control=control, batch_size=wanted.batch_size),
+            classifier_freely(wanted, text[1:], told=bool(prompt) or metadata is not None),
+            tiled(places or tiles_of(generator, size), side, OVERLAP, control=control, batch_size=wanted.batch_size),
             *guidances,
             *([reporting(progress)] if progress else []),
         ],

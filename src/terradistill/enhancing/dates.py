@@ -7,6 +7,8 @@ from datetime import date
 from terradistill.data.pictures import Picture
 from terradistill.errors import ConfigError, DataError
 
+FIRST = 1960  # before, nobody looked from above; what reads like a year is none
+_DATE = re.compile(r"(\d{4})-(\d{1,2})(?:-(\d{1,2}))?")
 _IN_NAME = re.compile(r"(?<!\d)(\d{4})[-_]?(\d{2})(?:[-_]?(\d{2}))?(?!\d)")
 
 
@@ -16,24 +18,23 @@ def parse_date(text: str) -> date:
     Raises:
         ConfigError: it is no date.
     """
-    year, month, *day = (*text.split("-"), "15")
-    try:
-        return date(int(year), int(month), int(day[0]))
-    except (ValueError, IndexError) as error:
-        raise ConfigError(f"{text!r} is no date: expected one such as 2021-07-04 or 2021-07.") from error
+    found = _DATE.fullmatch(text.strip())
+    day = _valid(found) if found else None
+    if day is None:
+        raise ConfigError(f"{text!r} is no date: expected one such as 2021-07-04 or 2021-07.")
+    return day
 
 
 def date_of(picture: Picture) -> date | None:
-    """When an image was taken, as far as its metadata or its name says."""
+    """When an image was taken, as far as its metadata or its name says; of several dates in a name, the first."""
     known = picture.metadata
-    try:
-        if "year" in known and "month" in known:
+    if "year" in known and "month" in known:
+        try:
             return date(int(known["year"]), int(known["month"]), int(known.get("day", 15)))
-        if found := _IN_NAME.search(picture.name.rsplit("/", 1)[-1]):
-            return date(int(found[1]), int(found[2]), int(found[3] or 15))
-    except ValueError as error:
-        raise DataError(f"{picture.name}: {error}: expected a date such as 2021-07-04.") from error
-    return None
+        except ValueError as error:
+            raise DataError(f"{picture.name}: {error}: expected year, month and day of a date.") from error
+    name = picture.name.rsplit("/", 1)[-1]
+    return next((day for found in _IN_NAME.finditer(name) if (day := _valid(found)) is not None), None)
 
 
 def required_date(picture: Picture) -> date:
@@ -51,6 +52,14 @@ def required_date(picture: Picture) -> date:
     return found
 
 
-def numbers_of(day: date) -> Mapping[str, float]:
-    """A date as metadata."""
-    return {"year": float(day.year), "month": float(day.month), "day": float(day.day)}
+def season_of(day: date) -> Mapping[str, float]:
+    """A date as enhancers are told it: how far the year is, in months from 0 to 12."""
+    return {"month": day.month - 1 + (day.day - 1) / 31}
+
+
+def _valid(found: re.Match[str]) -> date | None:
+    try:
+        day = date(int(found[1]), int(found[2]), int(found[3] or 15))
+    except ValueError:
+        return None
+    return day if day.year >= FIRST else None

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from terradistill.data.images import to_float
+from terradistill.enhancing.canvas import multiple_of
 from terradistill.errors import ConfigError
 from terradistill.hardware import Hardware, find_hardware
 from terradistill.models.control import Control
@@ -26,7 +27,6 @@ class Enhancer:
         generator: on its device, frozen.
         adapter: its frame adapter.
         hardware: device and precision.
-        multiple: both sides of what is drawn are multiples of it, pixels.
     """
 
     generator: Generator
@@ -35,8 +35,8 @@ class Enhancer:
 
     @property
     def multiple(self) -> int:
-        levels = len(self.generator.unet.config.block_out_channels)
-        return int(self.generator.factor * 2 ** (levels - 1))
+        """See `multiple_of`."""
+        return multiple_of(self.generator)
 
     def frames(self, images: NDArray[np.uint8]) -> Tensor:
         """Frames float (n, C, H, W) on the device, of images (n, H, W, 3)."""

@@ -1,7 +1,11 @@
-"""Several coarse images of a place, one fine image of it (SatDiffMoE)."""
+"""Several coarse images of a place, one fine image of it (SatDiffMoE).
+
+There the coarse latents are joined to the noisy ones; here a frame adapter reads each image and its days. [ours]
+"""
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,22 +13,18 @@ from numpy.typing import NDArray
 
 from terradistill.data.images import pixel_hash
 from terradistill.data.pictures import Picture, open_pictures
-from terradistill.enhancing.canvas import padded, shown
+from terradistill.enhancing.canvas import classifier_freely, padded, require_small, shown
 from terradistill.enhancing.dates import parse_date, required_date
 from terradistill.enhancing.enhancer import Enhancer, open_enhancer
-from terradistill.enhancing.results import Results
+from terradistill.enhancing.results import Piece, Results, asked_for, make_all, require_apart
 from terradistill.enhancing.super_resolve import bicubic
-from terradistill.errors import ConfigError, DataError
-from terradistill.report.gallery import side_by_side
+from terradistill.errors import DataError
 from terradistill.run import Progress, Reporter, Silent
 from terradistill.sampling.fusion import constant, fuse, rising
-from terradistill.sampling.guidance import classifier_free, reporting
+from terradistill.sampling.guidance import chunked, reporting
 from terradistill.sampling.sampler import Request, sample
 from terradistill.seeding import derive
 from terradistill.settings import SamplingSettings, Settings
-
-SHOWN = 8  # places in the picture
-MOST = 4  # times the generator's own pixels, that a fused image may have
 
 
 def fuse_dates(
@@ -55,46 +55,41 @@ def fuse_dates(
     """
     settings, reporter = settings or Settings(), reporter or Silent()
     wanted_day = None if day is None else parse_date(day)
+    require_apart(Path(out), source)
     places: dict[str, list[Picture]] = {}
     for picture in open_pictures(source):
         folder = str(PurePosixPath(picture.name).parent)
-        places.setdefault(Path(source).name if folder == "." else folder, []).append(picture)
+        places.setdefault(Path(source).resolve().stem if folder == "." else folder, []).append(picture)
     dates = {name: [required_date(picture) for picture in several] for name, several in places.items()}
+    sizes = {name: {picture.size() for picture in several} for name, several in places.items()}
+    if odd := [name for name, found in sizes.items() if len(found) > 1]:
+        raise DataError(f"The images of {odd[0]} differ in size: expected the same place, cut alike.")
     enhancer = open_enhancer(settings, "fuse")
-    asked = {
-        "task": "fuse",
-        "day": day,
-        "prompt": prompt,
-        "seed": settings.seed,
-        "generator": settings.generator,
-        "sampling": settings.sampling.model_dump(mode="json"),
-    }
-    results = Results(Path(out), asked)
-    rows: dict[str, list[NDArray[np.uint8]]] = {"one of them": [], "fused": []}
-    reporter.start("Fusing dates")
-    for number, (name, pictures) in enumerate(places.items()):
-        target = wanted_day or max(dates[name])
-        images = [picture.pixels for picture in pictures]
-        if len({image.shape for image in images}) > 1:
-            raise DataError(f"The images of {name} differ in size: expected the same place, cut alike.")
-        place = Picture(name, pictures[0].read)
-        made = results.made(place)
-        if made is None:
-            steps = reporter.progress if len(places) == 1 else None
-            seed = derive(settings.seed, "fuse", name)
-            days = [(when - target).days for when in dates[name]]
-            made = fused(enhancer, np.stack(images), days, prompt, seed, settings.sampling, progress=steps)
-            told = {"day": target.isoformat(), "made_of": [picture.name for picture in pictures]}
-            results.keep(place, made, prompt=prompt, seed=seed, **told)
-        if number < SHOWN:
-            nearest = min(range(len(images)), key=lambda k: abs((dates[name][k] - target).days))
-            rows["one of them"].append(bicubic(images[nearest], enhancer.adapter.scale))
-            rows["fused"].append(made)
-        if len(places) > 1:
-            reporter.progress(number + 1, len(places))
-    reporter.end("Fusing dates", 0.0, f"{len(places)} places")
-    side_by_side(rows, results.out / "before_after.png")
-    return results.out
+    for name, found in sizes.items():
+        require_small(enhancer.generator, name, *next(iter(found)), scale=enhancer.adapter.scale)
+    results = Results(Path(out), asked_for("fuse", settings, enhancer.generator, day=day, prompt=prompt))
+    targets = {name: wanted_day or max(found) for name, found in dates.items()}
+    alone, learned = len(places) == 1, enhancer.adapter.of_frame.days or 0.0
+    if max(abs((when - targets[name]).days) for name, found in dates.items() for when in found) > learned:
+        reporter.say(
+            f"some images are more than the {learned:g} days away that the enhancer has learned: taken for that"
+        )
+
+    def make(piece: Piece) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        pictures, target, seed = places[piece.name], targets[piece.name], derive(settings.seed, "fuse", piece.name)
+        days = [(when - target).days for when in dates[piece.name]]
+        images = np.stack([picture.pixels() for picture in pictures])
+        steps = reporter.progress if alone else None
+        made = fused(enhancer, images, days, prompt, seed, settings.sampling, progress=steps)
+        told = {"year": target.year, "month": target.month, "day": target.day}
+        return made, {"prompt": prompt, "seed": seed, **told, "made_of": [picture.name for picture in pictures]}
+
+    def before(piece: Piece) -> NDArray[np.uint8]:
+        days = [abs((when - targets[piece.name]).days) for when in dates[piece.name]]
+        return bicubic(places[piece.name][int(np.argmin(days))].pixels(), enhancer.adapter.scale)
+
+    pieces = [Piece(name, [picture.read for picture in several], targets[name]) for name, several in places.items()]
+    return make_all(results, pieces, make, before, "Fusing dates", reporter, ("nearest in time", "fused"))
 
 
 def fused(
@@ -117,17 +112,15 @@ def fused(
     coarse = np.stack([padded(image, enhancer.multiple // scale) for image in images])
     step = generator.factor // scale
     size = (coarse.shape[1] // step, coarse.shape[2] // step)
-    if size[0] * size[1] > MOST * generator.latent_shape[1] ** 2:
-        side = int(MOST**0.5 * generator.resolution / scale)
-        raise ConfigError(f"Images of {width} x {height} pixels are more than fit: cut them to at most {side} a side.")
     most = enhancer.adapter.of_frame.days or 0.0
     known = [[{"days": float(np.clip(day, -most, most))}] for day in days]
     frames = enhancer.frames(coarse)[:, None]
     read, text = enhancer.control(frames, known, [{}] * n), generator.embed([prompt, ""])
+    seeds = [derive(seed, "trajectory", pixel_hash(image)) for image in images]
     request = Request(
         text[:1],
         torch.zeros(n, dtype=torch.long),
-        [derive(seed, "trajectory", pixel_hash(image)) for image in images],
+        seeds,
         size=size,
         control=lambda rows: read.rows(rows.to(frames.device)),
     )
@@ -138,7 +131,7 @@ def fused(
         weight,
         distance=wanted.fusion_distance,
         subset=wanted.fusion_subset,
-        seed=derive(seed, "subset"),
+        seeds=seeds,
     )
     latents = sample(
         generator,
@@ -147,11 +140,12 @@ def fused(
         hardware=enhancer.hardware,
         scheduler=wanted.scheduler,
         guidances=[
-            classifier_free(wanted.cfg_scale, text[1:], between=wanted.cfg_between, free_maps=not wanted.guide_maps),
+            chunked(wanted.batch_size),
+            classifier_freely(wanted, text[1:], told=bool(prompt)),
             together,
             *([reporting(progress)] if progress else []),
         ],
-        batch_size=max(n, wanted.batch_size // n * n),
+        batch_size=n,
     )
     made = shown(generator, latents.mean(0), enhancer.hardware)
     return made[: height * scale, : width * scale]

@@ -2,30 +2,29 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from terradistill.data.images import to_float, to_uint8
+from terradistill.data.images import decode, to_float, to_uint8
 from terradistill.data.pictures import Picture, open_pictures
 from terradistill.data.weather import cloud_cover, clouded
-from terradistill.enhancing.canvas import draw_large, encoded, filled, padded, shown
-from terradistill.enhancing.results import Results
+from terradistill.enhancing.canvas import draw_large, encoded, filled, multiple_of, padded, shown, tiles_of
+from terradistill.enhancing.results import Piece, Results, asked_for, make_all, require_apart
 from terradistill.errors import ConfigError, DataError
 from terradistill.hardware import Hardware, find_hardware
 from terradistill.models.generator import Generator
-from terradistill.report.gallery import side_by_side
 from terradistill.run import Progress, Reporter, Silent
 from terradistill.sampling.masking import keep_known
 from terradistill.seeding import derive
 from terradistill.seeding import generator as seeded
 from terradistill.settings import SamplingSettings, Settings
 
-SHOWN = 8  # images in the picture
+FORGETFUL = ("dpm++", "ddim", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")  # solvers
 WHITE = 128  # of a mask, from here on
 REACH = 1  # latents around the hidden ones that are drawn too: an encoder's view of them is clouded
 
@@ -67,51 +66,57 @@ def inpaint(
         raise ConfigError(f"Clouds over a share of {clouds:g}: expected more than 0 and at most 1.")
     if settings.generator is None:
         raise ConfigError("There is nothing to draw with: name a generator, such as --generator base-128.")
-    pictures = open_pictures(source)
-    masks = {} if mask is None else _masks(mask, pictures)
-    hardware = find_hardware(settings.precision)
+    require_repeatable(settings.sampling)
+    require_apart(Path(out), source)
+    pictures = {picture.name: picture for picture in open_pictures(source)}
+    masks = {} if mask is None else _masks(mask, list(pictures.values()))
+    for name, picture in pictures.items():
+        size = picture.size()
+        if name in masks:
+            _require_fitting(masks[name], size)
+    hardware, known = find_hardware(settings.precision), dict(metadata or {})
     generator = Generator.load(settings.generator)
-    known = dict(metadata or {})
     told = _told(generator, known)
-    generator.ready(hardware.device, low_memory=settings.sampling.low_memory)
-    asked = {
-        "task": "inpaint",
-        "clouds": clouds,
-        "prompt": prompt,
-        "metadata": known,
-        "seed": settings.seed,
-        "generator": settings.generator,
-        "sampling": settings.sampling.model_dump(mode="json"),
-    }
+    asked = asked_for("inpaint", settings, generator, clouds=clouds, prompt=prompt, metadata=known)
     results = Results(Path(out), asked)
-    rows: dict[str, list[NDArray[np.uint8]]] = {"before": [], "after": []}
-    reporter.start("In-painting")
-    for number, picture in enumerate(pictures):
-        made = results.made(picture)
-        if made is not None and number >= SHOWN:
-            continue
-        seed = derive(settings.seed, "inpaint", picture.name)
+    generator.ready(hardware.device, low_memory=settings.sampling.low_memory)
+    alone = len(pictures) == 1
+
+    def given(name: str) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         if clouds is None:
-            given, hidden = picture.pixels, _read_mask(masks[picture.name], picture.pixels)
-            dimmed = np.where(hidden[..., None], np.uint8(255), given)
-        else:
-            given, hidden = _under_clouds(picture.pixels, clouds, derive(seed, "clouds"))
-            dimmed = given
-        if made is None:
-            steps = reporter.progress if len(pictures) == 1 else None
-            how = (settings.sampling, hardware)
-            made = fill_hidden(generator, given, hidden, prompt, seed, *how, metadata=told, progress=steps)
-            more = {**known, "simulated": "clouds"} if clouds is not None else known
-            share = round(float(hidden.mean()), 4)
-            results.keep(picture, made, prompt=prompt, seed=seed, hidden=share, **more)
-        if number < SHOWN:
-            rows["before"].append(dimmed)
-            rows["after"].append(made)
-        if len(pictures) > 1:
-            reporter.progress(number + 1, len(pictures))
-    reporter.end("In-painting", 0.0, f"{len(pictures)} images")
-    side_by_side(rows, results.out / "before_after.png")
-    return results.out
+            return pictures[name].pixels(), _read_mask(masks[name])
+        return _under_clouds(pictures[name].pixels(), clouds, derive(settings.seed, "clouds", name))
+
+    def make(piece: Piece) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        (image, hidden), seed = given(piece.name), derive(settings.seed, "inpaint", piece.name)
+        steps = reporter.progress if alone else None
+        how = (settings.sampling, hardware)
+        made = fill_hidden(generator, image, hidden, prompt, seed, *how, metadata=told, progress=steps)
+        more = {**known, "simulated": "clouds"} if clouds is not None else known
+        return made, {"prompt": prompt, "seed": seed, "hidden": round(float(hidden.mean()), 4), **more}
+
+    def before(piece: Piece) -> NDArray[np.uint8]:
+        image, hidden = given(piece.name)
+        return image if clouds is not None else np.where(hidden[..., None], np.uint8(255), image)
+
+    pieces = [
+        Piece(name, [picture.read, *([masks[name].read_bytes] if name in masks else [])])
+        for name, picture in pictures.items()
+    ]
+    return make_all(results, pieces, make, before, "In-painting", reporter)
+
+
+def require_repeatable(wanted: SamplingSettings) -> None:
+    """Make sure that the solver steps from where the last prediction was made.
+
+    Raises:
+        ConfigError: it remembers latents of its own, which repeated steps leave behind.
+    """
+    if wanted.repeats > 1 and wanted.scheduler not in FORGETFUL:
+        raise ConfigError(
+            f"{wanted.scheduler} cannot repeat a step: choose sampling.scheduler among {', '.join(FORGETFUL)}, or set "
+            "sampling.repeats to 1."
+        )
 
 
 def fill_hidden(
@@ -127,20 +132,22 @@ def fill_hidden(
     progress: Progress | None = None,
 ) -> NDArray[np.uint8]:
     """An image (H, W, 3) with its hidden pixels, bool (H, W), drawn; see `draw_large`."""
-    factor, (height, width) = generator.factor, hidden.shape
-    multiple = factor * 2 ** (len(generator.unet.config.block_out_channels) - 1)
+    factor, multiple, (height, width) = generator.factor, multiple_of(generator), hidden.shape
     known = encoded(generator, padded(filled(image, hidden), multiple), hardware)
     # What is beyond the edges is neither hidden nor shown: it may become what it likes.
     covered = torch.from_numpy(padded(hidden, multiple))[None, None].float()
     drawn = F.max_pool2d(F.max_pool2d(covered, factor), 2 * REACH + 1, 1, REACH)
+    size, side = (known.shape[2], known.shape[3]), generator.latent_shape[1]
+    places = [(y, x) for y, x in tiles_of(generator, size) if drawn[0, 0, y : y + side, x : x + side].any()]
     latents = draw_large(
         generator,
         prompt,
         seed,
-        (known.shape[2], known.shape[3]),
+        size,
         wanted,
         hardware,
         metadata=metadata,
+        places=places,
         guidances=[
             keep_known(known, drawn, generator.parameterisation, seeds=[derive(seed, "again")], repeats=wanted.repeats)
         ],
@@ -178,20 +185,22 @@ def _masks(given: Path, pictures: list[Picture]) -> dict[str, Path]:
     return {picture.name: files[picture.name] for picture in pictures}
 
 
-def _read_mask(path: Path, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    try:
-        with Image.open(path) as opened:
-            hidden = np.asarray(opened.convert("L")) >= WHITE
-    except (OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"The mask {path} cannot be read ({error}): give a PNG or JPEG file.") from error
-    if hidden.shape != image.shape[:2]:
+def _require_fitting(mask: Path, size: tuple[int, int]) -> None:
+    hidden = _read_mask(mask)
+    if hidden.shape != size:
         raise DataError(
-            f"The mask {path} has {hidden.shape[1]} x {hidden.shape[0]} pixels and its image {image.shape[1]} x "
-            f"{image.shape[0]}: expected the same."
+            f"The mask {mask} has {hidden.shape[1]} x {hidden.shape[0]} pixels and its image {size[1]} x {size[0]}: "
+            "expected the same."
         )
     if not hidden.any():
-        raise DataError(f"The mask {path} hides nothing: expected white (255) where to draw.")
-    return hidden
+        raise DataError(f"The mask {mask} hides nothing: expected white (255) where to draw.")
+
+
+def _read_mask(path: Path) -> NDArray[np.bool_]:
+    try:
+        return np.asarray(decode(path.read_bytes()).max(2) >= WHITE)
+    except (OSError, DataError) as error:
+        raise DataError(f"The mask {path} cannot be read ({error}): give a PNG or JPEG file.") from error
 
 
 def _under_clouds(image: NDArray[np.uint8], share: float, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

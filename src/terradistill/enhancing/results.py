@@ -1,24 +1,85 @@
-"""The folder that enhanced images go to."""
+"""The folder that enhanced images go to, and the work of filling it."""
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
+from terradistill.config import flatten
 from terradistill.data.images import TIFF_MAGIC, decode
-from terradistill.data.pictures import Picture, Pixels
-from terradistill.errors import RunError
-from terradistill.run import replacing, write_text
+from terradistill.data.pictures import Pixels
+from terradistill.errors import DataError, RunError
+from terradistill.models.generator import Generator
+from terradistill.report.gallery import side_by_side
+from terradistill.run import FREE, Reporter, replacing, write_text
+from terradistill.settings import Settings
+
+SHOWN = 8  # columns of the picture
+MOST_SHOWN = 256  # pixels of an image in it
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One image that is made.
+
+    Attributes:
+        name: of its file, without an ending.
+        made_of: give the bytes of the files that it is made of; the first says where it lies.
+        taken: the date that it shows; None: that of the first file.
+    """
+
+    name: str
+    made_of: Sequence[Callable[[], bytes]]
+    taken: date | None = None
+
+    @property
+    def key(self) -> str:
+        """A hash of what it is made of."""
+        digest = sha256()
+        for read in self.made_of:
+            digest.update(sha256(read()).digest())
+        return digest.hexdigest()[:16]
+
+
+def asked_for(task: str, settings: Settings, generator: Generator, **more: Any) -> dict[str, Any]:
+    """All that makes images what they are, beside what they are made of."""
+    sampling = flatten(settings.sampling.model_dump(mode="json"), "sampling.")
+    told = {key: value for key, value in sampling.items() if key not in FREE}
+    return {"task": task, "seed": settings.seed, "generator": _fingerprint(generator), **more, **told}
+
+
+def _fingerprint(generator: Generator) -> str:
+    """A hash of the weights that draw."""
+    digest = sha256()
+    for part in (generator.unet, generator.frame_adapter):
+        for value in part.state_dict().values() if part is not None else ():
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def require_apart(out: Path, source: str | Path) -> None:
+    """Make sure that what is made is not taken for what it is made of.
+
+    Raises:
+        RunError: it would be.
+    """
+    if Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
+        raise RunError(f"{out} lies inside {source}, which would be read with it: choose --out elsewhere.")
 
 
 class Results:
-    """The folder that enhanced images go to: files named as those that they were made of, `metadata.jsonl`, a picture.
+    """Files named as those that they were made of, `metadata.jsonl`, a picture.
 
-    The same command goes on where it was left: what is there already is passed over.
+    The same command goes on where it was left: what is there already, made of the same, is passed over.
     """
 
     def __init__(self, out: Path, asked: Mapping[str, Any]) -> None:
@@ -33,57 +94,131 @@ class Results:
         """
         self.out, note, text = out, out / "asked.json", json.dumps(dict(asked), indent=1, sort_keys=True) + "\n"
         if note.is_file() and note.read_text() != text:
-            before = json.loads(note.read_text())
-            odd = sorted(key for key in {*before, *asked} if before.get(key) != json.loads(text).get(key))
+            before, now = json.loads(note.read_text()), json.loads(text)
+            odd = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
             raise RunError(f"{out} was made with another {', '.join(odd)}: give the same again, or a new folder.")
         if not note.is_file() and out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise RunError(f"{out} is not empty: give a new folder for --out.")
         out.mkdir(parents=True, exist_ok=True)
         write_text(note, text)
-        self.rows: dict[str, dict[str, Any]] = {}
+        self.keys: dict[str, str] = {}
         with suppress(OSError):
             for line in (out / "metadata.jsonl").read_text(encoding="utf-8").splitlines():
-                row = json.loads(line)
-                self.rows[row["file_name"]] = row
+                with suppress(ValueError):  # a kill may have left half a line
+                    row = json.loads(line)
+                    self.keys[row["file_name"]] = row["key"]
 
-    def made(self, picture: Picture) -> Pixels | None:
-        """What was made of it before, if it was: uint8 (H, W, 3)."""
+    def made(self, piece: Piece) -> Pixels | None:
+        """What was made before of the same, if it was: uint8 (H, W, 3)."""
         for ending in (".png", ".tif"):
-            if (path := self.out / f"{picture.name}{ending}").exists():
+            path = self.out / f"{piece.name}{ending}"
+            if path.exists() and self.keys.get(f"{piece.name}{ending}") == piece.key:
                 return decode(path.read_bytes())
         return None
 
-    def keep(self, picture: Picture, pixels: Pixels, **row: Any) -> Path:
+    def keep(self, piece: Piece, pixels: Pixels, **row: Any) -> None:
         """Write one, as a GeoTIFF at its place where it came from one and `rasterio` is there, else as PNG."""
-        data = picture.read()
-        placed = data.startswith(TIFF_MAGIC) and find_spec("rasterio") is not None
-        name = f"{picture.name}{'.tif' if placed else '.png'}"
+        data = piece.made_of[0]()
+        placed = data.startswith(TIFF_MAGIC) and find_spec("rasterio") is not None and _has_place(data)
+        name = f"{piece.name}{'.tif' if placed else '.png'}"
         path = self.out / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
             if placed:
-                _write_geotiff(part, data, pixels)
+                _write_geotiff(part, data, pixels, piece.taken)
             else:
                 Image.fromarray(pixels).save(part, "PNG")
-        self.rows[name] = {"file_name": name, **row}
-        lines = [json.dumps(each, ensure_ascii=False) for each in self.rows.values()]
-        write_text(self.out / "metadata.jsonl", "\n".join(lines) + "\n")
-        return path
+        line = json.dumps({"file_name": name, "key": piece.key, **row}, ensure_ascii=False)
+        if name in self.keys:  # made of something else before
+            lines = (self.out / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+            kept = [each for each in lines if json.loads(each)["file_name"] != name]
+            write_text(self.out / "metadata.jsonl", "".join(f"{each}\n" for each in [*kept, line]))
+        else:
+            with (self.out / "metadata.jsonl").open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        self.keys[name] = piece.key
 
 
-def _write_geotiff(path: Path, like: bytes, pixels: Pixels) -> None:
+def make_all(
+    results: Results,
+    pieces: Sequence[Piece],
+    make: Callable[[Piece], tuple[Pixels, dict[str, Any]]],
+    before: Callable[[Piece], Pixels],
+    title: str,
+    reporter: Reporter,
+    labels: tuple[str, str] = ("before", "after"),
+) -> Path:
+    """Make what is not there yet, and a picture of the first ones.
+
+    Args:
+        results: where to.
+        pieces: what.
+        make: gives the image, and its row of `metadata.jsonl`.
+        before: what to show beside it.
+        title: of the work.
+        reporter: told of it.
+        labels: of the two rows of the picture.
+
+    Returns:
+        The folder.
+    """
+    rows: dict[str, list[Pixels]] = {label: [] for label in labels}
+    reporter.start(title)
+    began = time.monotonic()
+    for number, piece in enumerate(pieces):
+        pixels = results.made(piece)
+        if pixels is None:
+            pixels, row = make(piece)
+            results.keep(piece, pixels, **row)
+        if number < SHOWN:
+            for label, image in zip(labels, (before(piece), pixels), strict=True):
+                rows[label].append(shrunk(image))
+        if len(pieces) > 1:
+            reporter.progress(number + 1, len(pieces))
+    reporter.end(title, time.monotonic() - began, f"{len(pieces)} images")
+    side_by_side(rows, results.out / "before_after.png", MOST_SHOWN)
+    return results.out
+
+
+def shrunk(image: Pixels) -> Pixels:
+    """An image no larger than the picture shows it."""
+    ratio = MOST_SHOWN / max(image.shape[:2])
+    if ratio >= 1:
+        return image
+    height, width = (max(1, round(side * ratio)) for side in image.shape[:2])
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def _has_place(data: bytes) -> bool:
+    from rasterio.errors import RasterioError
+    from rasterio.io import MemoryFile
+
+    try:
+        with MemoryFile(data) as memory, memory.open() as image:
+            return image.crs is not None and not image.transform.is_identity
+    except RasterioError:
+        return False
+
+
+def _write_geotiff(path: Path, like: bytes, pixels: Pixels, taken: date | None) -> None:
     """RGB at the place of another file, which may have other pixels: its extent is kept."""
     import rasterio
+    from rasterio.errors import RasterioError
     from rasterio.io import MemoryFile
     from rasterio.transform import Affine
 
     with MemoryFile(like) as memory, memory.open() as before:
         crs, to, old = before.crs, before.transform, (before.height, before.width)
         tags = {key: value for key, value in before.tags().items() if key == "TIFFTAG_DATETIME"}
+    if taken is not None:
+        tags = {"TIFFTAG_DATETIME": taken.strftime("%Y:%m:%d 12:00:00")}
     height, width = pixels.shape[:2]
     down, right = old[0] / height, old[1] / width
     place = Affine(to.a * right, to.b * down, to.c, to.d * right, to.e * down, to.f)
     profile = {"driver": "GTiff", "height": height, "width": width, "count": 3, "dtype": "uint8", "crs": crs}
-    with rasterio.open(path, "w", **profile, transform=place, photometric="RGB", compress="deflate") as made:
-        made.write(pixels.transpose(2, 0, 1))
-        made.update_tags(**tags)
+    try:
+        with rasterio.open(path, "w", **profile, transform=place, photometric="RGB", compress="deflate") as made:
+            made.write(pixels.transpose(2, 0, 1))
+            made.update_tags(**tags)
+    except RasterioError as error:
+        raise DataError(f"{path} cannot be written as a GeoTIFF ({error}).") from error

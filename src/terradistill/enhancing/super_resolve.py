@@ -1,6 +1,7 @@
 """Super-resolution: images drawn after coarser ones of any size, tile by tile."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,19 +10,16 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from terradistill.data.images import to_float, to_uint8
+from terradistill.data.images import MAX_PIXELS, to_float, to_uint8
 from terradistill.data.pictures import open_pictures
 from terradistill.enhancing.canvas import draw_large, padded, shown, tiles_of
 from terradistill.enhancing.enhancer import Enhancer, open_enhancer
-from terradistill.enhancing.results import Results
-from terradistill.errors import ConfigError
+from terradistill.enhancing.results import Piece, Results, asked_for, make_all, require_apart
+from terradistill.errors import ConfigError, DataError
 from terradistill.models.control import Control
-from terradistill.report.gallery import side_by_side
 from terradistill.run import Progress, Reporter, Silent
 from terradistill.seeding import derive
 from terradistill.settings import SamplingSettings, Settings
-
-SHOWN = 8  # images in the picture
 
 
 def super_resolve(
@@ -53,41 +51,33 @@ def super_resolve(
         DataError: an image cannot be read.
     """
     settings, reporter = settings or Settings(), reporter or Silent()
-    pictures = open_pictures(source)
+    require_apart(Path(out), source)
+    pictures = {picture.name: picture for picture in open_pictures(source)}
+    sizes = {name: picture.size() for name, picture in pictures.items()}
     enhancer = open_enhancer(settings, "super-resolve")
-    if scale not in (None, enhancer.adapter.scale):
-        raise ConfigError(f"This enhancer draws at {enhancer.adapter.scale} times the resolution, and not at {scale}.")
-    asked = {
-        "task": "super-resolve",
-        "scale": enhancer.adapter.scale,
-        "prompt": prompt,
-        "faithful": faithful,
-        "seed": settings.seed,
-        "generator": settings.generator,
-        "sampling": settings.sampling.model_dump(mode="json"),
-    }
-    results = Results(Path(out), asked)
-    rows: dict[str, list[NDArray[np.uint8]]] = {"given": [], "drawn": []}
-    reporter.start("Super-resolving")
-    for number, picture in enumerate(pictures):
-        made = results.made(picture)
-        if made is not None and number >= SHOWN:
-            continue
-        seed = derive(settings.seed, "super-resolve", picture.name)
-        if made is None:
-            steps = reporter.progress if len(pictures) == 1 else None
-            made = sharpened(
-                enhancer, picture.pixels, prompt, seed, settings.sampling, faithful=faithful, progress=steps
+    ratio = enhancer.adapter.scale
+    if scale not in (None, ratio):
+        raise ConfigError(f"This enhancer draws at {ratio} times the resolution, and not at {scale}.")
+    for name, (height, width) in sizes.items():
+        if height * width * ratio**2 > MAX_PIXELS:
+            raise DataError(
+                f"{name} would have {width * ratio} x {height * ratio} pixels: at most {MAX_PIXELS} are drawn; cut it "
+                "into tiles."
             )
-            results.keep(picture, made, prompt=prompt, seed=seed, scale=enhancer.adapter.scale)
-        if number < SHOWN:
-            rows["given"].append(bicubic(picture.pixels, enhancer.adapter.scale))
-            rows["drawn"].append(made)
-        if len(pictures) > 1:
-            reporter.progress(number + 1, len(pictures))
-    reporter.end("Super-resolving", 0.0, f"{len(pictures)} images")
-    side_by_side(rows, results.out / "before_after.png")
-    return results.out
+    asked = asked_for("super-resolve", settings, enhancer.generator, scale=ratio, prompt=prompt, faithful=faithful)
+    results, alone = Results(Path(out), asked), len(pictures) == 1
+
+    def make(piece: Piece) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        seed, steps = derive(settings.seed, "super-resolve", piece.name), reporter.progress if alone else None
+        image = pictures[piece.name].pixels()
+        made = sharpened(enhancer, image, prompt, seed, settings.sampling, faithful=faithful, progress=steps)
+        return made, {"prompt": prompt, "seed": seed, "scale": ratio}
+
+    def before(piece: Piece) -> NDArray[np.uint8]:
+        return bicubic(pictures[piece.name].pixels(), ratio)
+
+    pieces = [Piece(name, [picture.read]) for name, picture in pictures.items()]
+    return make_all(results, pieces, make, before, "Super-resolving", reporter, ("given", "drawn"))
 
 
 def sharpened(
@@ -107,15 +97,12 @@ def sharpened(
     step = generator.factor // scale  # coarse pixels per latent
     size = (coarse.shape[1] // step, coarse.shape[2] // step)
     places, side = tiles_of(generator, size), generator.latent_shape[1] * step
-    read: dict[int, Control] = {}  # every step asks for the same
 
     def control(numbers: Tensor) -> Control:
-        if (first := int(numbers[0])) not in read:
-            corners = [places[int(k)] for k in numbers]
-            tiles = [coarse[:, y * step : y * step + side, x * step : x * step + side] for y, x in corners]
-            frames = torch.stack(tiles)[:, None]
-            read[first] = enhancer.control(frames, [[{}]] * len(tiles), [{}] * len(tiles))
-        return read[first]
+        # Read anew in each step: that is little beside the denoiser, and keeping it would grow with the image.
+        corners = [places[int(k)] for k in numbers]
+        tiles = [coarse[:, y * step : y * step + side, x * step : x * step + side] for y, x in corners]
+        return enhancer.control(torch.stack(tiles)[:, None], [[{}]] * len(tiles), [{}] * len(tiles))
 
     hardware = enhancer.hardware
     latents = draw_large(generator, prompt, seed, size, wanted, hardware, control=control, progress=progress)

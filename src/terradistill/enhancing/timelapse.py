@@ -1,27 +1,25 @@
 """Other dates of a place: drawn one after the other, each after the frames before it (DiffusionSat)."""
 
+import time
 from collections.abc import Sequence
 from datetime import date
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from terradistill.data.pictures import Picture, open_pictures
-from terradistill.enhancing.canvas import padded, shown
-from terradistill.enhancing.dates import numbers_of, parse_date, required_date
+from terradistill.data.pictures import open_pictures
+from terradistill.enhancing.canvas import classifier_freely, padded, require_small, shown
+from terradistill.enhancing.dates import parse_date, required_date, season_of
 from terradistill.enhancing.enhancer import Enhancer, open_enhancer
-from terradistill.enhancing.results import Results
+from terradistill.enhancing.results import Piece, Results, asked_for, require_apart
 from terradistill.errors import ConfigError, DataError
 from terradistill.report.gallery import side_by_side
 from terradistill.run import Reporter, Silent
-from terradistill.sampling.guidance import classifier_free
 from terradistill.sampling.sampler import Request, sample
 from terradistill.seeding import derive
 from terradistill.settings import SamplingSettings, Settings
-
-MOST = 4  # times the generator's own pixels, that an image may have
 
 
 def timelapse(
@@ -56,36 +54,41 @@ def timelapse(
     targets = [parse_date(day) for day in days]
     if not targets:
         raise ConfigError("No date was asked for: give some, such as 2021-01,2021-04,2021-07.")
+    require_apart(Path(out), source)
     pictures = open_pictures(source)
-    known = [(required_date(picture), picture.pixels) for picture in pictures]
-    if len({image.shape for _, image in known}) > 1:
+    places = {str(PurePosixPath(picture.name).parent) for picture in pictures}
+    if len(places) > 1:
+        raise DataError(f"{source} holds {len(places)} places: give the images of one.")
+    dates, sizes = [required_date(picture) for picture in pictures], {picture.size() for picture in pictures}
+    if len(sizes) > 1:
         raise DataError(f"The images of {source} differ in size: expected the same place, cut alike.")
     enhancer = open_enhancer(settings, "timelapse")
-    most = frames or int(enhancer.adapter.about.get("n_frames", 3))
-    asked = {
-        "task": "timelapse",
-        "days": list(days),
-        "prompt": prompt,
-        "frames": most,
-        "seed": settings.seed,
-        "generator": settings.generator,
-        "sampling": settings.sampling.model_dump(mode="json"),
-    }
-    results, given = Results(Path(out), asked), len(known)
+    require_small(enhancer.generator, str(source), *next(iter(sizes)))
+    learned = int(enhancer.adapter.about.get("n_frames", 3))
+    most = learned if frames is None else frames
+    if not 1 <= most <= learned:
+        raise ConfigError(f"Drawn after {most} frames: this enhancer has learned from 1 to {learned}.")
+    asked = asked_for(
+        "timelapse", settings, enhancer.generator, days=list(days), prompt=prompt, frames=most,
+        made_of=Piece("", [picture.read for picture in pictures]).key,
+    )  # fmt: skip
+    results, known = Results(Path(out), asked), [(day, p.pixels()) for day, p in zip(dates, pictures, strict=True)]
     reporter.start("Drawing dates")
+    began = time.monotonic()
     for number, target in enumerate(targets):
-        shot = Picture(target.isoformat(), pictures[0].read)
-        made = results.made(shot)
+        piece = Piece(target.isoformat(), [pictures[0].read], target)
+        made = results.made(piece)
         if made is None:
             nearest = sorted(known, key=lambda frame: abs((frame[0] - target).days))[:most]
             seed = derive(settings.seed, "timelapse", target.isoformat())
             made = at_date(enhancer, nearest, target, prompt, seed, settings.sampling)
+            told = {"year": target.year, "month": target.month, "day": target.day}
             after = [day.isoformat() for day, _ in nearest]
-            results.keep(shot, made, prompt=prompt, seed=seed, after=after, **numbers_of(target))
+            results.keep(piece, made, prompt=prompt, seed=seed, after=after, **told)
         known.append((target, made))
         reporter.progress(number + 1, len(targets))
-    reporter.end("Drawing dates", 0.0, f"{len(targets)} dates")
-    rows = {f"{day.isoformat()}{', given' if k < given else ''}": [image] for k, (day, image) in enumerate(known)}
+    reporter.end("Drawing dates", time.monotonic() - began, f"{len(targets)} dates")
+    rows = {f"{day.isoformat()}{', given' if k < len(dates) else ''}": [image] for k, (day, image) in enumerate(known)}
     side_by_side(rows, results.out / "timelapse.png")
     return results.out
 
@@ -103,12 +106,7 @@ def at_date(
     height, width = frames[0][1].shape[:2]
     images = np.stack([padded(image, enhancer.multiple) for _, image in frames])
     size = (images.shape[1] // generator.factor, images.shape[2] // generator.factor)
-    if size[0] * size[1] > MOST * generator.latent_shape[1] ** 2:
-        side = int(MOST**0.5 * generator.resolution)
-        raise ConfigError(f"Images of {width} x {height} pixels are more than fit: cut them to at most {side} a side.")
-    read = enhancer.control(
-        enhancer.frames(images)[None], [[numbers_of(day) for day, _ in frames]], [numbers_of(target)]
-    )
+    read = enhancer.control(enhancer.frames(images)[None], [[season_of(day) for day, _ in frames]], [season_of(target)])
     text = generator.embed([prompt, ""])
     latents = sample(
         generator,
@@ -117,7 +115,7 @@ def at_date(
         hardware=enhancer.hardware,
         scheduler=wanted.scheduler,
         guidances=[
-            classifier_free(wanted.cfg_scale, text[1:], between=wanted.cfg_between, free_maps=not wanted.guide_maps)
+            classifier_freely(wanted, text[1:], told=bool(prompt)),
         ],
     )
     return shown(generator, latents[0], enhancer.hardware)[:height, :width]

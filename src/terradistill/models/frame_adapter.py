@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from terradistill.errors import GeneratorError
 from terradistill.models.control import Control, skip_widths, through, zeroed
 from terradistill.models.metadata_encoder import MetadataEncoder
 from terradistill.models.parts import load_part, save_part
@@ -37,6 +38,7 @@ class FrameAdapter(nn.Module):
         bands: Sequence[str],
         scale: int = 1,
         middle: bool = True,
+        temporal: bool = True,
         gsd_max_m: float = 100.0,
         days: float = 3650.0,
         about: Mapping[str, Any] | None = None,
@@ -50,16 +52,19 @@ class FrameAdapter(nn.Module):
             scale: pixels of what is drawn per pixel of a frame, along a side: a power of two, at most `factor`.
             middle: copy the denoiser's middle too. Without it nearly half of the weights are saved, and what is added
                 to the middle is read off the last skip [ours].
+            temporal: attention between frames; needless where there is ever one.
             gsd_max_m: see `MetadataEncoder`.
             days: likewise.
             about: what else it should remember, such as how bands are scaled.
         """
         super().__init__()
+        require_scale(factor, scale)
         self.config = {
             "factor": factor,
             "bands": list(bands),
             "scale": scale,
             "middle": middle,
+            "temporal": temporal,
             "gsd_max_m": gsd_max_m,
             "days": days,
             "about": dict(about or {}),
@@ -73,7 +78,7 @@ class FrameAdapter(nn.Module):
         time = int(unet.time_embedding.linear_2.out_features)
         self.of_frame = MetadataEncoder(time, gsd_max_m, days)
         self.of_target = MetadataEncoder(time, gsd_max_m)
-        self.temporal = nn.ModuleList(map(_Temporal, widths))
+        self.temporal = nn.ModuleList(map(_Temporal, widths)) if temporal else None
         self.mixing = nn.Parameter(torch.zeros(len(widths)))  # α of each skip, 0 … 1
         self.skips = nn.ModuleList(zeroed(nn.Conv2d(width, width, 1)) for width in widths)
         self.middle = zeroed(nn.Conv2d(channels, channels, 1))
@@ -117,11 +122,13 @@ class FrameAdapter(nn.Module):
             skips += more
         strength = control.strength.view(-1, 1, 1, 1)
         added = []
-        for k, (skip, temporal, out) in enumerate(zip(skips, self.temporal, self.skips, strict=True)):
+        # Kept in 0 … 1 without losing its gradient at the bounds, where it begins.
+        mixing = self.mixing + (self.mixing.clamp(0, 1) - self.mixing).detach()
+        for k, (skip, out) in enumerate(zip(skips, self.skips, strict=True)):
             frames = skip.unflatten(0, (-1, n))
-            mixing = self.mixing[k].clamp(0, 1)
-            mixed = mixing * temporal(frames) + (1 - mixing) * frames
-            added.append((strength * _summed(out, mixed)).to(skip))
+            if self.temporal is not None:
+                frames = mixing[k] * self.temporal[k](frames) + (1 - mixing[k]) * frames
+            added.append((strength * _summed(out, frames)).to(skip))
         if self.mid_block is not None:
             x = self.mid_block(x, times, encoder_hidden_states=texts)
         return added, (strength * _summed(self.middle, x.unflatten(0, (-1, n)))).to(x)
@@ -138,6 +145,19 @@ class FrameAdapter(nn.Module):
             GeneratorError: it is damaged, or of another denoiser.
         """
         return load_part(partial(cls, unet), folder, "frame adapter")
+
+
+def require_scale(factor: int, scale: int) -> None:
+    """Make sure that frames can be read at the latents' size.
+
+    Raises:
+        GeneratorError: their pixels are larger than latents.
+    """
+    if factor % scale:
+        raise GeneratorError(
+            f"Frames at 1/{scale} of the resolution cannot be read: the generator's latents are at 1/{factor}; choose "
+            "a scale that divides it."
+        )
 
 
 def _summed(out: nn.Module, frames: Tensor) -> Tensor:

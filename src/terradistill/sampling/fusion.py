@@ -1,6 +1,6 @@
 """Many trajectories, one image (SatDiffMoE): denoised from different conditions, and drawn together as they go."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -30,9 +30,9 @@ def fuse(
     *,
     distance: Distance = "l2",
     subset: int | None = None,
-    seed: int = 0,
+    seeds: Sequence[int] = (),
 ) -> Guidance:
-    """Lead the clean latents of each group towards their centre.
+    """Lead the clean latents of each group towards their centre. Put it after what guides single images.
 
         ẑ0_i ← (1 − λ)·ẑ0_i + λ·z̄0        z̄0 = argmin_z Σ_i d(z, ẑ0_i)
 
@@ -46,13 +46,13 @@ def fuse(
         distance: l2, whose centre is the mean; l1, whose centre is the median of each element.
         subset: how many trajectories of a group are denoised in a step, drawn anew each time; the others take the
             centre of those. None: all.
-        seed: of these draws.
+        seeds: one a trajectory, of these draws; so neither order nor batches matter.
     """
 
     def guide(predict: Predict) -> Predict:
         def guided(step: Step) -> tuple[Tensor, Tensor]:
             _, place = groups[step.rows].unique(return_inverse=True)
-            chosen = _chosen(place, subset, seed, step)
+            chosen = _chosen(place, subset, seeds, step)
             z, output = predict(step if len(chosen) == len(place) else step.some(chosen.to(step.z.device)))
             share = weight(step.share)
             if share == 0 and len(chosen) == len(place):
@@ -73,12 +73,12 @@ def fuse(
     return guide
 
 
-def _chosen(place: Tensor, subset: int | None, seed: int, step: Step) -> Tensor:
+def _chosen(place: Tensor, subset: int | None, seeds: Sequence[int], step: Step) -> Tensor:
     """Places in the batch of the trajectories that are denoised in a step, in order."""
     if subset is None:
         return torch.arange(len(place))
-    rng = seeded(seed, "subset", step.index, int(step.rows[0]))
-    lot, kept = torch.rand(len(place), generator=rng), []
+    lots = [torch.rand((), generator=seeded(seeds[int(row)], "subset", step.index)) for row in step.rows]
+    lot, kept = torch.stack(lots), []
     for group in range(int(place.max()) + 1):
         members = (place == group).nonzero()[:, 0]
         kept.append(members[lot[members].argsort()[:subset]])

@@ -56,6 +56,21 @@ def classifier_free(
     return guide
 
 
+def chunked(size: int) -> Guidance:
+    """Changes nothing, and asks for no more than so many images at a time. Put it first in the list."""
+
+    def guide(predict: Predict) -> Predict:
+        def guided(step: Step) -> tuple[Tensor, Tensor]:
+            if len(step.rows) <= size:
+                return predict(step)
+            parts = [predict(step.some(index)) for index in torch.arange(len(step.rows)).to(step.z.device).split(size)]
+            return torch.cat([z for z, _ in parts]), torch.cat([output for _, output in parts])
+
+        return guided
+
+    return guide
+
+
 def reporting(progress: Progress) -> Guidance:
     """Changes nothing, and tells of each step."""
 

@@ -41,30 +41,38 @@ def feather(height: int, width: int, overlap: int) -> Tensor:
 
 
 def in_tiles(
-    work: Callable[[Tensor], Tensor], x: Tensor, side: int, overlap: int, *, ratio: float = 1.0, batch_size: int = 8
+    work: Callable[[Tensor], Tensor],
+    x: Tensor,
+    side: int,
+    overlap: int,
+    *,
+    give: int = 1,
+    take: int = 1,
+    batch_size: int = 8,
 ) -> Tensor:
     """What a local function makes of a large image, tile by tile, feathered together: float32 (C', H', W') on the CPU.
 
     Args:
-        work: tiles (B, C, h, w) to (B, C', h * ratio, w * ratio).
-        x: (C, H, W).
-        side: of a tile; a smaller image is one tile.
-        overlap: pixels over which tiles are feathered; with `ratio` whole numbers.
-        ratio: size of what comes out by that of what goes in.
+        work: tiles (B, C, side * give, side * give) to (B, C', side * take, side * take).
+        x: (C, H, W), both sides multiples of `give`.
+        side: of a tile, in units that are whole on both sides of the function; a smaller image is one tile.
+        overlap: units over which tiles are feathered.
+        give: pixels a unit that go in.
+        take: pixels a unit that come out.
         batch_size: tiles at a time, which bounds the memory.
     """
-    height, width = x.shape[1:]
+    height, width = x.shape[1] // give, x.shape[2] // give
     places = corners(height, width, side, overlap)
-    soft = feather(round(min(side, height) * ratio), round(min(side, width) * ratio), round(overlap * ratio))
-    total, weights = torch.empty(0), torch.zeros(round(height * ratio), round(width * ratio))
+    soft = feather(min(side, height) * take, min(side, width) * take, overlap * take)
+    total, weights = torch.empty(0), torch.zeros(height * take, width * take)
     for first in range(0, len(places), batch_size):
         some = places[first : first + batch_size]
-        made = work(torch.stack([x[:, v : v + side, u : u + side] for v, u in some])).float().cpu()
+        tiles = [x[:, v * give : (v + side) * give, u * give : (u + side) * give] for v, u in some]
+        made = work(torch.stack(tiles)).float().cpu()
         if not len(total):
             total = torch.zeros(made.shape[1], *weights.shape)
         for (v, u), tile in zip(some, made, strict=True):
-            there = (slice(round(v * ratio), round(v * ratio) + soft.shape[0]),
-                     slice(round(u * ratio), round(u * ratio) + soft.shape[1]))  # fmt: skip
+            there = (slice(v * take, v * take + soft.shape[0]), slice(u * take, u * take + soft.shape[1]))
             total[:, *there] += soft * tile
             weights[there] += soft
     return total / weights
@@ -78,10 +86,10 @@ def tiled(
     control: Callable[[Tensor], Control] | None = None,
     batch_size: int = 16,
 ) -> Guidance:
-    """Predict one large image tile by tile. Put it last in the list: guidances before it see tiles.
+    """Predict one large image tile by tile: guidances before it in the list see tiles, those after it the image.
 
     Args:
-        places: of the tiles, as `corners` gives them, in latents.
+        places: of the tiles, some of those that `corners` gives, in latents; where there is none, the prediction is 0.
         side: of a tile, latents; a smaller image is one tile.
         overlap: latents over which tiles are feathered.
         control: from tile numbers to what an adapter has read off their conditions; None: it is not used.
@@ -103,7 +111,7 @@ def tiled(
                 for (y, x), output in zip(some, predict(part)[1], strict=True):
                     total[0, :, y : y + side, x : x + side] += soft * output
                     weights[y : y + side, x : x + side] += soft
-            return step.z, total / weights
+            return step.z, total / weights.clamp_min(torch.finfo(weights.dtype).tiny)
 
         return guided
 

@@ -16,7 +16,8 @@ from terradistill.data.weather import cloud_cover, clouded
 from terradistill.models.frame_adapter import FrameAdapter
 
 DAYS_A_MONTH = 365.25 / 12
-SEASONS = (1.0, 4.0, 7.0, 10.0)  # months that simulated targets are encoded in
+MONTHS = 12  # that simulated targets are encoded in, the middle of each
+TURNS = 2  # views of each scene in each month: 24 encodings a scene are enough to keep
 Known = list[list[dict[str, float]]]  # of B scenes, T frames
 
 
@@ -43,7 +44,7 @@ class Simulation(Protocol):
 
         Args:
             images: turned and flipped already.
-            looks: int64 (B,), in which season each scene is drawn, by its place in `SEASONS`; 0 where there are none.
+            looks: int64 (B,), in which season each scene is drawn, by the month from 0; 0 where there are none.
             rng: the chance.
             most: as many frames as there may be, instead of a number by chance.
         """
@@ -105,21 +106,23 @@ class OtherSeasons:
     def show(self, images: Tensor, looks: Tensor, rng: torch.Generator, most: bool) -> Shown:
         n = len(images)
         count = self.frames if most else int(torch.randint(1, self.frames + 1, (), generator=rng))
-        months = 1 + 12 * torch.rand(n, count, generator=rng)
-        x = in_month(images.repeat_interleave(count, 0), months.flatten())
+        months = MONTHS * torch.rand(n, count, generator=rng)
+        x = in_month(images.repeat_interleave(count, 0), 1 + months.flatten())
         cloudy = torch.rand(n * count, generator=rng) < self.clouds
         cover = self.clouds * float(torch.rand((), generator=rng))
         thick = cloud_cover(n * count, x.shape[2], x.shape[3], cover, rng) * cloudy.view(-1, 1, 1, 1)
         frames = self.sensor.see(clouded(x, thick), rng).unflatten(0, (n, count))
-        # Months are told from 0 to 12: what is past the turn of the year is the year's beginning.
-        known = [[{"month": float(month) % 12} for month in row] for row in months]
-        return Shown(frames, known, [{"month": SEASONS[int(look)]} for look in looks])
+        known = [[{"month": float(month)} for month in row] for row in months]
+        return Shown(frames, known, [{"month": int(look) + 0.5} for look in looks])
 
 
 def seasonal_view(images: Tensor, number: int) -> Tensor:
-    """Views of (B, 3, H, W) that differ in the season too: the eight of `view` in each of `SEASONS`."""
-    month = torch.full((len(images),), SEASONS[number // N_VIEWS])
-    return in_month(view(images, number % N_VIEWS), month)
+    """Views of (B, 3, H, W) that differ in the season too: number // 8 is the month from 0, the rest that of `view`."""
+    return in_month(view(images, number % N_VIEWS), torch.full((len(images),), 1.5 + number // N_VIEWS))
+
+
+SEASONAL = tuple(N_VIEWS * month + turn for month in range(MONTHS) for turn in range(TURNS))
+"""The views of `seasonal_view` that are encoded."""
 
 
 @dataclass(frozen=True)
@@ -130,12 +133,14 @@ class FrameTable:
         pixels: uint8 (N, H, W, 3), at the size that is drawn; may be memory-mapped.
         simulation: makes the frames.
         reader: the adapter, which knows how to tell numbers.
+        seasonal: views are places in `SEASONAL`.
         adapter: its name in the generator.
     """
 
     pixels: NDArray[np.uint8]
     simulation: Simulation
     reader: FrameAdapter
+    seasonal: bool = False
     adapter: str = "frame_adapter"
 
     def draw(self, index: NDArray[np.int64], views: Tensor, rng: torch.Generator) -> tuple[Tensor, ...]:
@@ -149,7 +154,8 @@ class FrameTable:
     def _shown(
         self, index: NDArray[np.int64], views: Tensor, rng: torch.Generator, *, most: bool
     ) -> tuple[Tensor, ...]:
-        images = viewed(to_float(np.asarray(self.pixels[index])), views % N_VIEWS)
-        shown = self.simulation.show(images, views // N_VIEWS, rng, most)
+        numbers = torch.tensor(SEASONAL)[views] if self.seasonal else views
+        images = viewed(to_float(np.asarray(self.pixels[index])), numbers % N_VIEWS)
+        shown = self.simulation.show(images, numbers // N_VIEWS, rng, most)
         known = torch.stack([self.reader.of_frame.table(rows) for rows in shown.known])
         return shown.frames, known, self.reader.of_target.table(shown.target)

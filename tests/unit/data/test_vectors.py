@@ -60,6 +60,14 @@ def test_points_and_polygons_are_no_roads(tmp_path: Path) -> None:
     drawn = road_rasters(roads(tmp_path, [(0, -1000), (0, 1000)], more=point), width_m=10)(scene)
     assert (drawn > 0).any(0).sum() == 1
     file = tmp_path / "none.geojson"
+    for broken in (
+        '{"type": "LineString"}',
+        '{"type": "X", "features": 3}',
+        '{"type": "LineString", "coordinates": [null]}',
+    ):
+        file.write_text(broken)
+        with pytest.raises(DataError, match=r"no GeoJSON|no lines"):
+            road_rasters(file)
     for text, says in (('{"type": "FeatureCollection", "features": []}', "no lines"), ("[1]", "type"), ("{", "read")):
         file.write_text(text)
         with pytest.raises(DataError, match=says):

@@ -5,7 +5,7 @@ from datetime import date
 import pytest
 
 from terradistill.data.pictures import Picture
-from terradistill.enhancing.dates import date_of, numbers_of, parse_date, required_date
+from terradistill.enhancing.dates import date_of, parse_date, required_date, season_of
 from terradistill.errors import ConfigError, DataError
 
 
@@ -23,6 +23,9 @@ def picture(name: str, **metadata: float) -> Picture:
         ("river_0001", None),
         ("2021/river", None),
         ("tile_123456789", None),
+        ("LC08_L1TP_193023_20210704_x", date(2021, 7, 4)),
+        ("x_1024_2048_2021-07-04", date(2021, 7, 4)),
+        ("a_2021-02-31", None),
     ],
 )
 def test_a_name_may_say_when(name: str, day: date | None) -> None:
@@ -35,14 +38,16 @@ def test_metadata_goes_before_the_name() -> None:
 
 
 def test_what_is_no_date_is_one_sentence() -> None:
-    for text in ("july", "2021", "2021-13", "2021-02-30", ""):
+    for text in ("july", "2021", "2021-13", "2021-02-30", "2021-07-04-01", ""):
         with pytest.raises(ConfigError, match="is no date"):
             parse_date(text)
     with pytest.raises(DataError, match="Nothing says when"):
         required_date(picture("river"))
-    with pytest.raises(DataError, match="expected a date"):
-        date_of(picture("a_2021-02-31"))
+    with pytest.raises(DataError, match="of a date"):
+        date_of(picture("a", year=2021.0, month=14.0))
 
 
-def test_numbers_of_a_date() -> None:
-    assert numbers_of(parse_date("2021-07")) == {"year": 2021, "month": 7, "day": 15}
+def test_the_year_runs_from_0_to_12() -> None:
+    assert season_of(parse_date("2021-01-01")) == {"month": 0}
+    assert season_of(parse_date("2021-07-01")) == {"month": 6}
+    assert 11.9 < season_of(parse_date("2021-12-31"))["month"] < 12

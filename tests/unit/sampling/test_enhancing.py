@@ -1,6 +1,8 @@
 """Guidances of in-painting, fusion and tiling, on denoisers whose answers are known."""
 
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -8,9 +10,10 @@ from torch import Tensor
 
 from terradistill.hardware import Hardware
 from terradistill.sampling.fusion import constant, fuse, rising
+from terradistill.sampling.guidance import chunked
 from terradistill.sampling.masking import keep_known
 from terradistill.sampling.sampler import Guidance, Predict, Request, Step, sample
-from terradistill.sampling.tiling import corners, feather, tiled
+from terradistill.sampling.tiling import corners, feather, in_tiles, tiled
 
 from .conftest import SHAPE, gaussian_generator
 from .test_sampler import request
@@ -33,6 +36,37 @@ def test_what_is_known_stays_and_the_rest_is_drawn(cpu: Hardware) -> None:
     half = SHAPE[1] // 2
     torch.testing.assert_close(made[:, :, half:], known[:, :, half:], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(made[:, :, :half], plain[:, :, :half], msg="pixels of this denoiser are independent")
+
+
+def correlated() -> Any:
+    """A generator whose data have one value all over: what is known says all of the rest."""
+    made = gaussian_generator()
+
+    def predict(z: Tensor, t: Tensor, text: Tensor, class_labels: Tensor | None = None) -> SimpleNamespace:  # noqa: ARG001
+        schedule = made.parameterisation
+        alpha = schedule.alphas_cumprod[t.round().long()].to(z)
+        count = z[0].numel()
+        mean = z.mean((1, 2, 3), keepdim=True)
+        z0 = (alpha.sqrt() * mean * count / (alpha * count + 1 - alpha)).expand_as(z)
+        noise = (z - alpha.sqrt() * z0) / (1 - alpha).sqrt().clamp_min(1e-6)
+        return SimpleNamespace(sample=schedule.target(z0, noise, t.round().long()))
+
+    predict.config = made.unet.config  # type: ignore[attr-defined]
+    made.unet = predict
+    return made
+
+
+def test_repeated_steps_bring_what_is_drawn_to_what_is_known(cpu: Hardware) -> None:
+    generator = correlated()
+    known, drawn = torch.full((64, *SHAPE), 1.5), torch.ones(64, 1, *SHAPE[1:])
+    drawn[:, :, :, 0] = 0
+    off = []
+    for repeats in (1, 6):
+        guidance = keep_known(known, drawn, generator.parameterisation, seeds=range(64), repeats=repeats)
+        made = sample(generator, request(64), steps=12, hardware=cpu, scheduler="ddim", guidances=[guidance])
+        off.append(float((made[:, :, :, 1:] - 1.5).abs().mean()))
+        torch.testing.assert_close(made[:, :, :, 0], known[:, :, :, 0], atol=1e-3, rtol=1e-3)
+    assert off[1] < off[0]
 
 
 def counting(calls: list[int]) -> Guidance:
@@ -68,18 +102,22 @@ def test_the_order_of_the_images_does_not_matter(cpu: Hardware) -> None:
     order = torch.tensor([2, 0, 1])
     asked = request(3, (1.0, 0.5, -1.0))
     turned = Request(asked.text, asked.prompt_of[order], [asked.seeds[k] for k in order.tolist()])
-    guidance = fuse(torch.zeros(3, dtype=torch.long), generator.parameterisation, rising(0.8))
-    one, other = (
-        sample(generator, each, steps=10, hardware=cpu, scheduler="ddim", guidances=[guidance])
-        for each in (asked, turned)
-    )
-    torch.testing.assert_close(one[order], other)
+    groups, schedule = torch.zeros(3, dtype=torch.long), generator.parameterisation
+    for subset in (None, 2):
+        one, other = (
+            sample(
+                generator, each, steps=10, hardware=cpu, scheduler="ddim",
+                guidances=[fuse(groups, schedule, rising(0.8), subset=subset, seeds=each.seeds)],
+            )
+            for each in (asked, turned)
+        )  # fmt: skip
+        torch.testing.assert_close(one[order], other)
 
 
 def test_a_subset_costs_less_and_the_others_follow(cpu: Hardware) -> None:
     schedule, groups = gaussian_generator().parameterisation, torch.tensor([0] * 4 + [1] * 4)
     calls: list[int] = []
-    made = draw(cpu, 8, counting(calls), fuse(groups, schedule, constant(0.5), subset=1), steps=7)
+    made = draw(cpu, 8, counting(calls), fuse(groups, schedule, constant(0.5), subset=1, seeds=range(8)), steps=7)
     assert calls == [2] * 7
     assert made.isfinite().all()
     calls.clear()
@@ -102,6 +140,35 @@ def test_feathered_weights_are_never_zero() -> None:
     assert weights.min() > 0
     assert weights[4, 8] == 1
     assert torch.equal(weights, weights.flip(0, 1))
+
+
+@pytest.mark.parametrize("side", [128, 288, 352, 1216])
+@pytest.mark.parametrize(("give", "take"), [(8, 1), (1, 8), (1, 1)])
+def test_local_work_in_tiles_is_what_it_is_at_once(side: int, give: int, take: int) -> None:
+    units = side // 8
+    x = torch.randn(3, units * give, units * give, generator=torch.Generator().manual_seed(0))
+
+    def work(tiles: Tensor) -> Tensor:
+        small = torch.nn.functional.avg_pool2d(tiles, give)
+        return small.repeat_interleave(take, 2).repeat_interleave(take, 3)
+
+    sizes: list[int] = []
+
+    def counted(tiles: Tensor) -> Tensor:
+        sizes.append(len(tiles))
+        assert tiles.shape[-1] <= 16 * give
+        return work(tiles)
+
+    made = in_tiles(counted, x, 16, 4, give=give, take=take, batch_size=3)
+    torch.testing.assert_close(made, work(x[None])[0], atol=1e-5, rtol=1e-5)
+    assert max(sizes) <= 3
+    assert side <= 128 or sum(sizes) > 1
+
+
+def test_a_large_step_is_asked_for_in_chunks(cpu: Hardware) -> None:
+    calls: list[int] = []
+    assert torch.allclose(draw(cpu, 7, counting(calls), chunked(3), steps=2), draw(cpu, 7, steps=2))
+    assert calls == [3, 3, 1] * 2
 
 
 def test_a_large_image_in_tiles_is_what_it_is_at_once_where_places_do_not_matter(cpu: Hardware) -> None:

@@ -13,7 +13,9 @@ from terradistill.models.frame_adapter import FrameAdapter
 from terradistill.models.generator import build_generator
 from terradistill.training.frames import (
     DAYS_A_MONTH,
-    SEASONS,
+    MONTHS,
+    SEASONAL,
+    TURNS,
     Coarser,
     FrameTable,
     OtherDay,
@@ -60,25 +62,30 @@ def test_an_other_day_looks_like_its_season_and_says_how_far_it_is(reader: Frame
 
 
 def test_seasons_are_told_of_frames_and_of_what_is_drawn(reader: FrameAdapter) -> None:
-    table = FrameTable(PIXELS, OtherSeasons(EXACT, frames=3, clouds=0.0), reader)
-    views = torch.tensor([0, 3, N_VIEWS, N_VIEWS * 2 + 1, N_VIEWS * 3])
-    counts = set()
+    table = FrameTable(PIXELS, OtherSeasons(EXACT, frames=3, clouds=0.0), reader, seasonal=True)
+    views = torch.tensor([0, 3, TURNS, TURNS * 6 + 1, TURNS * 11])
+    counts, seen = set(), []
     for seed in range(12):
         frames, known, target = table.draw(np.arange(5), views, rng(seed))
         counts.add(frames.shape[1])
         months = [row["month"] for row in reader.of_target.values(target)]
-        assert months == pytest.approx([SEASONS[0], SEASONS[0], SEASONS[1], SEASONS[2], SEASONS[3]])
+        assert months == pytest.approx([0.5, 1.5, 1.5, 6.5, 11.5])
         assert known.shape[:2] == frames.shape[:2]
+        seen += [row["month"] for rows in known for row in reader.of_frame.values(rows)]
     assert counts == {1, 2, 3}
+    assert 0 <= min(seen) < 1
+    assert 11 < max(seen) < 12
     assert table.whole(np.arange(5), views)[0].shape[1] == 3
     assert torch.equal(table.whole(np.arange(5), views)[0], table.whole(np.arange(5), views)[0])
 
 
 def test_a_seasonal_view_is_a_view_in_a_month() -> None:
     images = to_float(PIXELS)
-    july = SEASONS.index(MIDSUMMER)
-    torch.testing.assert_close(seasonal_view(images, july * N_VIEWS + 5), view(images, 5), atol=1e-5, rtol=0)
+    month = torch.full((5,), 6.5)  # the middle of June
+    torch.testing.assert_close(seasonal_view(images, 5 * N_VIEWS + 1), in_month(view(images, 1), month))
     assert not torch.allclose(seasonal_view(images, 5), view(images, 5), atol=1e-2)
+    assert len(SEASONAL) == MONTHS * TURNS
+    assert {number // N_VIEWS for number in SEASONAL} == set(range(MONTHS))
 
 
 def test_half_of_the_frames_may_be_cloudy() -> None:
