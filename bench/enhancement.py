@@ -48,9 +48,10 @@ from terradistill.models.downstream import build_network
 from terradistill.models.generator import Generator
 from terradistill.models.places import learned_from
 from terradistill.report.gallery import side_by_side
+from terradistill.sections import EnhancerSettings
 from terradistill.seeding import derive
 from terradistill.seeding import generator as seeded
-from terradistill.settings import EnhancerSettings, Settings
+from terradistill.settings import Settings
 from terradistill.training.frames import OtherDay
 
 Pixels = NDArray[np.uint8]
@@ -123,7 +124,8 @@ def super_resolve(asked: argparse.Namespace, settings: Settings, folder: Path) -
         row(f"regression, {asked.minutes:g} min", regress(coarse))
     seeds = [derive(0, "bench", i) for i in range(len(coarse))]
     how = settings.sampling
-    free = [sharpened(enhancer, *each, how, faithful=False) for each in zip(coarse, prompts, seeds, strict=True)]
+    planes = to_float(coarse).numpy()
+    free = [sharpened(enhancer, *each, how) for each in zip(planes, prompts, seeds, strict=True)]
     row("drawn, free", np.stack(free))
     row("drawn", np.stack([agreeing(made, image, scale) for made, image in zip(free, coarse, strict=True)]))
     table.picture(asked.sheet)

@@ -70,7 +70,7 @@ def test_every_method_trains_under_the_same_recipe(
 def test_a_killed_training_goes_on_to_the_same_network(
     drawn: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch
 ) -> None:
-    from terradistill.training import scene_classifier
+    from terradistill.classification import training as scene_classifier
 
     def weights(run: Path) -> dict[str, torch.Tensor]:
         return SceneClassifier.load(run).network.state_dict()

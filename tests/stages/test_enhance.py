@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import terradistill as td
+from terradistill.data.images import to_float
 from terradistill.enhancing.dates import parse_date
 from terradistill.enhancing.enhancer import open_enhancer
 from terradistill.enhancing.fuse import fused
@@ -191,7 +192,7 @@ def test_large_scenes_are_drawn_in_tiles_of_bounded_batches(runs: dict[str, Path
 
     enhancer.generator.unet.forward = counted
     wanted = tiny_settings().sampling.model_copy(update={"batch_size": 3})
-    made = sharpened(enhancer, scene(60, 45), "", 0, wanted)
+    made = sharpened(enhancer, to_float(scene(60, 45)[None])[0].numpy(), "", 0, wanted)
     assert made.shape == (120, 90, 3)
     assert {width for _, width in sizes} == {side}
     assert max(n for n, _ in sizes) == 3, "tiles at a time; nothing is told, so guidance costs nothing"
@@ -330,3 +331,39 @@ def test_a_scale_that_cannot_be_read_is_refused_before_anything_is_encoded(
     with pytest.raises(td.TerraDistillError, match="cannot be read"):
         td.train(drawn, tmp_path / "run", settings, until="enhancer")
     assert not (tmp_path / "run" / "latents").exists()
+
+
+def test_bands_of_a_multispectral_scene_are_learned_from_and_super_resolved(
+    finished: td.Distilled, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    rng = np.random.default_rng(0)
+    fine = {f"B{k}": rng.integers(0, 4000, (96, 96)).astype(np.uint16) for k in (2, 3, 4)}
+    coarse = {"B5": rng.integers(0, 4000, (48, 48)).astype(np.uint16), "B1": rng.random((16, 16), np.float32)}
+    np.savez(tmp_path / "s2.npz", **fine, **coarse)
+    command = ["data", "cut", str(tmp_path / "s2.npz"), "--side", "30", "--out", str(tmp_path / "cut")]
+    assert terradistill(*command, "--stride", "16", capsys=capsys, monkeypatch=monkeypatch)[0] == 2
+    command[4] = "48"
+    code, error = terradistill(*command, "--stride", "12", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, error
+    command = ["train", "enhancer", str(tmp_path / "cut"), "--scale", "2", "--generator", str(finished.run), "--preset"]
+    command += ["tiny", "--set", "enhancer.steps=4", "--set", "enhancer.batch_size=4", "--out", str(tmp_path / "run")]
+    bands = ["--set", 'enhancer.bands=["B2","B3","B4","B5","B1"]']
+    code, error = terradistill(*command, *bands, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, error
+    adapter = td.Generator.load(tmp_path / "run").frame_adapter
+    assert adapter is not None
+    assert adapter.bands == ("B2", "B3", "B4", "B5", "B1")
+    assert adapter.about["bands"]["mean"][0] == pytest.approx(2000, rel=0.1)
+    enhance = ["enhance", "super-resolve", str(tmp_path / "s2.npz"), "--generator", str(tmp_path / "run"), "--preset"]
+    code, error = terradistill(*enhance, "tiny", "--out", str(tmp_path / "out"), capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, error
+    with Image.open(tmp_path / "out" / "s2.png") as image:
+        assert image.size == (192, 192)
+    np.savez(tmp_path / "less.npz", **fine)
+    enhance[2] = str(tmp_path / "less.npz")
+    code, error = terradistill(*enhance, "tiny", "--out", str(tmp_path / "o"), capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, "band B5 is missing" in error) == (2, True), error
+    Image.fromarray(scene(32, 32)).save(tmp_path / "a.png")
+    enhance[2] = str(tmp_path / "a.png")
+    code, error = terradistill(*enhance, "tiny", "--out", str(tmp_path / "o"), capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, "reads the bands" in error) == (2, True), error

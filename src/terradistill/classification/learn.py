@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from terradistill.classification.calibration import expected_error, reliability
 from terradistill.classification.explain import looked_at
+from terradistill.classification.training import train_scene_classifier
 from terradistill.data.images import load_pixels
 from terradistill.distillation.work import Work, open_work
 from terradistill.evaluation.metrics import agreement
@@ -30,7 +31,6 @@ from terradistill.run import Reporter
 from terradistill.seeding import derive
 from terradistill.settings import Settings
 from terradistill.training.classifier import stratified
-from terradistill.training.scene_classifier import train_scene_classifier
 
 Pixels = NDArray[np.uint8]
 

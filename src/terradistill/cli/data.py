@@ -115,6 +115,26 @@ def data_annotate(
     console.print_made(made)
 
 
+@app.command("cut")
+def data_cut(
+    scene: Annotated[Path, typer.Argument(metavar="SCENE.npz", help="An array (h, w) a band, by its name.")],
+    out: NewFolder,
+    side: Annotated[int, typer.Option("--side", min=8, help="Of the squares, finest pixels.")] = 128,
+    stride: Annotated[int | None, typer.Option("--stride", min=1, help="Between them; else the side.")] = None,
+    rgb: Annotated[str, typer.Option("--rgb", help="Bands that the pictures show.")] = "B4,B3,B2",
+) -> None:
+    """Cut a scene of many bands into scenes to learn from."""
+    from terradistill import console
+    from terradistill.data.bands import cut_scenes
+
+    shown = [name.strip() for name in rgb.split(",") if name.strip()]
+    if len(shown) != 3:
+        raise ConfigError(f"--rgb {rgb!r}: expected three bands, such as B4,B3,B2.")
+    count = cut_scenes(scene, out, side=side, stride=stride or side, rgb=shown)
+    print(f"{count} scenes")
+    console.print_made({"scenes": out})
+
+
 @app.command("draw")
 def data_draw(
     out: NewFolder,

@@ -114,7 +114,13 @@ def _disk_reader(root: Path) -> Callable[[str], bytes]:
     return read
 
 
-OURS = ("dataset.json", "README.md", "learned_from.json")  # beside the class folders of a scene folder
+OURS = (
+    "dataset.json",
+    "README.md",
+    "learned_from.json",
+    "bands.json",
+    "asked.json",
+)  # beside the class folders of a scene folder
 
 
 def _from_files(path: Path, names: Sequence[str], read: Callable[[str], bytes]) -> SceneFolder:

@@ -1,10 +1,14 @@
 """The stages of the main job that learn, each from files to files: autoencoder, latents, classifier, generator."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from terradistill.data.bands import BandScale, bands_note, bands_of
 from terradistill.data.maps import load_maps, parse_maps
 from terradistill.data.sensor import Sensor
 from terradistill.data.views import view
@@ -20,13 +24,15 @@ from terradistill.models.latent_classifier import LatentClassifier
 from terradistill.models.map_adapter import MapAdapter
 from terradistill.models.perceptual import Perceptual
 from terradistill.run import Stage
+from terradistill.sections import EnhancerSettings
 from terradistill.seeding import derive
-from terradistill.settings import DiffusionSettings, EnhancerSettings
+from terradistill.settings import DiffusionSettings
 from terradistill.training.autoencoder import reconstruction_psnr, train_autoencoder
 from terradistill.training.classifier import train_latent_classifier
 from terradistill.training.diffusion import Consistency, repeats, train_diffusion
 from terradistill.training.frames import (
     SEASONAL,
+    BandTable,
     Coarser,
     FrameTable,
     OtherDay,
@@ -235,12 +241,13 @@ def enhancer(work: Work) -> None:
             run.say(
                 f"the given generator's enhancer (to {generator.frame_adapter.about['task']}) is replaced by a new one"
             )
+        bands = _bands(work, generator) if wanted.bands else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(work.settings.seed, "enhancer weights"))
             adapter = FrameAdapter(
                 generator.unet,
                 generator.factor,
-                bands=("R", "G", "B"),
+                bands=wanted.bands or ("R", "G", "B"),
                 scale=wanted.ratio,
                 middle=wanted.middle,
                 temporal=wanted.task == "timelapse",
@@ -249,6 +256,7 @@ def enhancer(work: Work) -> None:
                     "task": wanted.task,
                     "n_frames": wanted.frames if wanted.task == "timelapse" else 1,
                     "simulated": {name: getattr(wanted, name) for name in SIMULATED},
+                    **({"bands": bands[1]} if bands else {}),
                 },
             )
         generator.frame_adapter = adapter
@@ -261,7 +269,9 @@ def enhancer(work: Work) -> None:
             metadata=known_numbers(work, generator),
             repeats=repeats(work.train.labels, work.settings.diffusion.balance),
             parts=["frame_adapter"],
-            conditions=FrameTable(work.pixels(), simulation_of(wanted), adapter, seasonal=wanted.task == "timelapse"),
+            conditions=BandTable(bands[0], adapter, wanted.noise)
+            if bands
+            else FrameTable(work.pixels(), simulation_of(wanted), adapter, seasonal=wanted.task == "timelapse"),
             section="enhancer",
             seed=derive(work.settings.seed, "enhancer"),
             **_loop(work, stage),
@@ -269,6 +279,20 @@ def enhancer(work: Work) -> None:
         with stage.writes("generator") as folder:
             _remember(work, generator)
             generator.save(folder)
+
+
+def _bands(work: Work, generator: Generator) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Bands of the train scenes in the grid of the frames, and what has to be known to read others like them.
+
+    Raises:
+        DataError: DATA has no bands, or not these.
+    """
+    wanted, folder = work.settings.enhancer, Path(str(work.run.manifest["data"]["source"]))
+    note = bands_note(folder)
+    side = generator.resolution // wanted.ratio
+    stacks = np.stack([bands_of(folder, scene.name).stacked(wanted.bands, side, side) for scene in work.train.scenes])
+    scale = BandScale.of(wanted.bands, stacks)
+    return scale.scaled(stacks), {**note, "mean": scale.mean, "std": scale.std}
 
 
 def require_readable_frames(work: Work) -> None:

@@ -1,5 +1,7 @@
 """Super-resolution: images drawn after coarser ones of any size, tile by tile."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from terradistill.data.bands import BandScale, read_bands, to_rgb
 from terradistill.data.images import MAX_PIXELS, to_float, to_uint8
-from terradistill.data.pictures import open_pictures
+from terradistill.data.pictures import Picture, open_pictures
 from terradistill.enhancing.canvas import draw_large, padded, shown, tiles_of
 from terradistill.enhancing.enhancer import Enhancer, open_enhancer
 from terradistill.enhancing.results import Piece, Results, asked_for, make_all, require_apart
@@ -35,7 +38,7 @@ def super_resolve(
     """Draw images at several times their resolution.
 
     Args:
-        source: an image file, a folder of them, or DATA.
+        source: an image file, a folder of them, DATA, or an `.npz` file with an array for each band.
         out: a folder; the same call goes on with it.
         settings: `generator` (with an enhancer for this task), `sampling`, `seed`.
         scale: what the enhancer must have learned; None: whatever it has.
@@ -52,48 +55,89 @@ def super_resolve(
     """
     settings, reporter = settings or Settings(), reporter or Silent()
     require_apart(Path(out), source)
-    pictures = {picture.name: picture for picture in open_pictures(source)}
-    sizes = {name: picture.size() for name, picture in pictures.items()}
+    frames = _frames(source)
     enhancer = open_enhancer(settings, "super-resolve")
     ratio = enhancer.adapter.scale
     if scale not in (None, ratio):
         raise ConfigError(f"This enhancer draws at {ratio} times the resolution, and not at {scale}.")
-    for name, (height, width) in sizes.items():
+    for name, frame in frames.items():
+        height, width = frame.size()
         if height * width * ratio**2 > MAX_PIXELS:
             raise DataError(
                 f"{name} would have {width * ratio} x {height * ratio} pixels: at most {MAX_PIXELS} are drawn; cut it "
                 "into tiles."
             )
+        frame.read(enhancer)  # a band that is missing is missed now
     asked = asked_for("super-resolve", settings, enhancer.generator, scale=ratio, prompt=prompt, faithful=faithful)
-    results, alone = Results(Path(out), asked), len(pictures) == 1
+    results, alone = Results(Path(out), asked), len(frames) == 1
 
     def make(piece: Piece) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         seed, steps = derive(settings.seed, "super-resolve", piece.name), reporter.progress if alone else None
-        image = pictures[piece.name].pixels()
-        made = sharpened(enhancer, image, prompt, seed, settings.sampling, faithful=faithful, progress=steps)
+        frame, given = frames[piece.name].read(enhancer)
+        made = sharpened(enhancer, frame, prompt, seed, settings.sampling, progress=steps)
+        made = agreeing(made, given, ratio) if faithful else made
         return made, {"prompt": prompt, "seed": seed, "scale": ratio}
 
     def before(piece: Piece) -> NDArray[np.uint8]:
-        return bicubic(pictures[piece.name].pixels(), ratio)
+        return bicubic(frames[piece.name].read(enhancer)[1], ratio)
 
-    pieces = [Piece(name, [picture.read]) for name, picture in pictures.items()]
+    pieces = [Piece(name, [frame.data]) for name, frame in frames.items()]
     return make_all(results, pieces, make, before, "Super-resolving", reporter, ("given", "drawn"))
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What is super-resolved: a picture, or a file of bands."""
+
+    data: Callable[[], bytes]
+    size: Callable[[], tuple[int, int]]
+    read: Callable[[Enhancer], tuple[NDArray[np.float32], NDArray[np.uint8]]]
+
+
+def _frames(source: str | Path) -> dict[str, _Frame]:
+    """Frames by name: bands (C, h, w) from -1 to 1, and what they look like, uint8 (h, w, 3)."""
+    path = Path(source)
+    if path.suffix == ".npz":
+        image = read_bands(path)
+
+        def stacked(enhancer: Enhancer) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+            note = enhancer.adapter.about.get("bands")
+            if note is None:
+                raise ConfigError("This enhancer reads pictures: give an image, or train one with enhancer.bands.")
+            scale = BandScale(enhancer.adapter.bands, tuple(note["mean"]), tuple(note["std"]))
+            planes = scale.scaled(image.stacked(scale.names, *image.size))
+            return planes, to_rgb(image, note["rgb"], note["low"], note["high"])
+
+        return {path.stem: _Frame(path.read_bytes, lambda: image.size, stacked)}
+
+    def pictured(picture: Picture) -> _Frame:
+        def read(enhancer: Enhancer) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+            if "bands" in enhancer.adapter.about:
+                raise ConfigError(
+                    f"This enhancer reads the bands {', '.join(enhancer.adapter.bands)}: give an .npz file of them."
+                )
+            image = picture.pixels()
+            return to_float(image[None])[0].numpy(), image
+
+        return _Frame(picture.read, picture.size, read)
+
+    return {picture.name: pictured(picture) for picture in open_pictures(source)}
 
 
 def sharpened(
     enhancer: Enhancer,
-    image: NDArray[np.uint8],
+    frame: NDArray[np.float32],
     prompt: str,
     seed: int,
     wanted: SamplingSettings,
     *,
-    faithful: bool = True,
     progress: Progress | None = None,
 ) -> NDArray[np.uint8]:
-    """An image (H, W, 3) at `scale` times its resolution."""
+    """An image (H * scale, W * scale, 3) after a frame (C, H, W) from -1 to 1."""
     generator, scale = enhancer.generator, enhancer.adapter.scale
-    height, width = image.shape[:2]
-    coarse = enhancer.frames(padded(image, enhancer.multiple // scale)[None])[0]
+    height, width = frame.shape[1:]
+    wide = padded(np.moveaxis(frame, 0, -1), enhancer.multiple // scale)
+    coarse = torch.from_numpy(np.ascontiguousarray(np.moveaxis(wide, -1, 0))).to(enhancer.hardware.device)
     step = generator.factor // scale  # coarse pixels per latent
     size = (coarse.shape[1] // step, coarse.shape[2] // step)
     places, side = tiles_of(generator, size), generator.latent_shape[1] * step
@@ -106,8 +150,7 @@ def sharpened(
 
     hardware = enhancer.hardware
     latents = draw_large(generator, prompt, seed, size, wanted, hardware, control=control, progress=progress)
-    made = shown(generator, latents, hardware)[: height * scale, : width * scale]
-    return agreeing(made, image, scale) if faithful else made
+    return shown(generator, latents, hardware)[: height * scale, : width * scale]
 
 
 def agreeing(made: NDArray[np.uint8], coarse: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from terradistill.errors import EvaluationError
 from terradistill.run import Progress
+from terradistill.sections import ClassifySettings
 from terradistill.seeding import batch_indices, derive, generator
-from terradistill.settings import ClassifySettings, EvaluationSettings
+from terradistill.settings import EvaluationSettings
 
 PREDICT_BATCH = 128
 

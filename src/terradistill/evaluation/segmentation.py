@@ -15,8 +15,8 @@ from terradistill.data.views import N_VIEWS, viewed
 from terradistill.evaluation.recipe import repeatable
 from terradistill.hardware import Hardware
 from terradistill.run import Progress
+from terradistill.sections import EngineSettings
 from terradistill.seeding import batch_indices, derive, generator
-from terradistill.settings import EngineSettings
 
 PREDICT_BATCH = 64
 

@@ -159,3 +159,31 @@ class FrameTable:
         shown = self.simulation.show(images, numbers // N_VIEWS, rng, most)
         known = torch.stack([self.reader.of_frame.table(rows) for rows in shown.known])
         return shown.frames, known, self.reader.of_target.table(shown.target)
+
+
+@dataclass(frozen=True)
+class BandTable:
+    """Bands of N scenes as single frames, taken as they were: nothing is simulated but a little noise.
+
+    Attributes:
+        planes: float (N, C, h, w) from -1 to 1, see `BandScale`; may be memory-mapped.
+        reader: the adapter.
+        noise: deviation of a pixel.
+        adapter: its name in the generator.
+    """
+
+    planes: NDArray[np.float32]
+    reader: FrameAdapter
+    noise: float = 0.0
+    adapter: str = "frame_adapter"
+
+    def draw(self, index: NDArray[np.int64], views: Tensor, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """As `FrameTable.draw`."""
+        frames, *known = self.whole(index, views)
+        return frames + self.noise * torch.randn(frames.shape, generator=rng), *known
+
+    def whole(self, index: NDArray[np.int64], views: Tensor) -> tuple[Tensor, ...]:
+        """As `FrameTable.whole`."""
+        frames = viewed(torch.from_numpy(np.array(self.planes[index], np.float32)), views)[:, None]
+        rows: list[dict[str, float]] = [{}] * len(index)
+        return frames, self.reader.of_frame.table(rows)[:, None], self.reader.of_target.table(rows)

@@ -5,7 +5,7 @@ import torch
 from sklearn.calibration import calibration_curve
 
 from terradistill.classification.calibration import expected_error, reliability
-from terradistill.training.scene_classifier import calibrated
+from terradistill.classification.training import calibrated
 
 
 def test_bins_are_those_of_scikit_learn() -> None:

@@ -21,9 +21,9 @@ from terradistill.evaluation.recipe import PREDICT_BATCH, augment, logits
 from terradistill.hardware import Hardware
 from terradistill.models.self_distillation import SelfDistiller, stages_of, watched
 from terradistill.run import replacing, write_text
+from terradistill.sections import ClassifySettings
 from terradistill.seeding import batch_indices, derive
 from terradistill.seeding import generator as seeded
-from terradistill.settings import ClassifySettings
 from terradistill.training.progress import (
     Checkpoint,
     Ema,

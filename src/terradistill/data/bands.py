@@ -1,0 +1,196 @@
+"""Scenes of many bands: named planes of one extent, each at its own resolution."""
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from terradistill.data.images import MAX_PIXELS
+from terradistill.errors import DataError
+
+Plane = NDArray[np.float32]
+NOTE, BANDS = "bands.json", ".bands"  # of a folder of cut scenes: how, and the bands of each
+
+
+@dataclass(frozen=True)
+class BandImage:
+    """One scene.
+
+    Attributes:
+        planes: band -> float32 (h, w). Sizes differ by whole factors; all show the same ground.
+    """
+
+    planes: Mapping[str, Plane]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the finest bands."""
+        return max(plane.shape for plane in self.planes.values())
+
+    def stacked(self, names: Sequence[str], height: int, width: int) -> Plane:
+        """Some bands in one grid: float32 (C, height, width); finer ones averaged, coarser ones interpolated.
+
+        Raises:
+            DataError: a band is missing.
+        """
+        if lacking := [name for name in names if name not in self.planes]:
+            raise DataError(
+                f"The band {lacking[0]} is missing: expected {', '.join(names)}, found {', '.join(self.planes)}."
+            )
+        return np.stack([_resampled(self.planes[name], height, width) for name in names])
+
+    def cut(self, top: int, left: int, side: int) -> "BandImage":
+        """A square, in pixels of the finest bands; it begins and ends between pixels of all."""
+        full = self.size[0]
+        found = {}
+        for name, plane in self.planes.items():
+            factor = full // plane.shape[0]
+            found[name] = plane[top // factor : (top + side) // factor, left // factor : (left + side) // factor]
+        return BandImage(found)
+
+    @property
+    def coarsest(self) -> int:
+        """Finest pixels along a side of the coarsest band's."""
+        return int(self.size[0] // min(plane.shape[0] for plane in self.planes.values()))
+
+
+def read_bands(path: Path) -> BandImage:
+    """An `.npz` file with an array (h, w) for each band, by its name.
+
+    Raises:
+        DataError: it is none, or its arrays do not show the same ground.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            n_bytes = sum(entry.file_size for entry in archive.infolist())
+        if n_bytes > 16 * MAX_PIXELS:
+            raise DataError(f"{path} unpacks to {n_bytes / 2**20:.0f} MiB: cut it into tiles.")
+        with np.load(path, allow_pickle=False) as arrays:
+            planes = {name: np.asarray(arrays[name]) for name in arrays.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} cannot be read as an .npz file of bands ({error}).") from error
+    for name, plane in planes.items():
+        if plane.ndim != 2 or plane.dtype.kind not in "uif" or not plane.size:
+            raise DataError(f"{path}: {name} has shape {plane.shape}; expected an array (h, w) of numbers a band.")
+    if not planes:
+        raise DataError(f"{path} is empty: expected an array (h, w) a band.")
+    image = BandImage({name: plane.astype(np.float32) for name, plane in planes.items()})
+    height, width = image.size
+    for name, plane in image.planes.items():
+        if height % plane.shape[0] or width % plane.shape[1] or height // plane.shape[0] != width // plane.shape[1]:
+            raise DataError(
+                f"{path}: {name} has {plane.shape[1]} x {plane.shape[0]} pixels and the finest band {width} x "
+                f"{height}: expected a whole factor between them."
+            )
+        if not np.isfinite(plane).all():
+            raise DataError(f"{path}: {name} holds values that are no numbers: fill them first.")
+    return image
+
+
+@dataclass(frozen=True)
+class BandScale:
+    """How bands become -1 … 1: their mean, less or more two deviations (DiffusionSat).
+
+    Attributes:
+        names: in the order of the two.
+        mean: of each band.
+        std: likewise.
+    """
+
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, names: Sequence[str], stacks: NDArray[np.float32]) -> "BandScale":
+        """Of planes (N, C, h, w)."""
+        mean, std = (getattr(stacks, kind)((0, 2, 3), dtype=np.float64) for kind in ("mean", "std"))
+        return cls(tuple(names), tuple(map(float, mean)), tuple(max(float(value), 1e-9) for value in std))
+
+    def scaled(self, stack: Plane) -> Plane:
+        """Planes (C, h, w) or (N, C, h, w) from -1 to 1."""
+        shape = (-1, 1, 1)
+        mean, std = (np.array(values, np.float32).reshape(shape) for values in (self.mean, self.std))
+        return np.asarray(((stack - mean) / (2 * std)).clip(-1, 1), np.float32)
+
+
+def to_rgb(image: BandImage, names: Sequence[str], low: float, high: float) -> NDArray[np.uint8]:
+    """Three bands as a picture, uint8 (H, W, 3); values from `low` to `high`."""
+    planes = image.stacked(names, *image.size)
+    return np.asarray(((planes - low) / (high - low) * 255).clip(0, 255).round().astype(np.uint8).transpose(1, 2, 0))
+
+
+def cut_scenes(path: Path, out: Path, *, side: int, stride: int, rgb: Sequence[str]) -> int:
+    """Cut a scene of bands into squares: a scene folder of pictures, `.bands/` beside the class, `bands.json`.
+
+    Args:
+        path: the `.npz` file.
+        out: a new or empty folder.
+        side: of the squares, pixels of the finest bands.
+        stride: from one to the next.
+        rgb: three bands that the pictures show, stretched alike from their 2nd to their 98th percentile.
+
+    Returns:
+        How many.
+
+    Raises:
+        DataError: a band is missing, or squares would cut through pixels of the coarsest bands, or fit nowhere.
+    """
+    from terradistill.data.scenes import write_scene_folder
+
+    image = read_bands(path)
+    height, width = image.size
+    if side % image.coarsest or stride % image.coarsest or side > min(height, width):
+        raise DataError(
+            f"Squares of {side} pixels every {stride} do not fit {path.name} ({width} x {height}, coarsest bands at "
+            f"1/{image.coarsest}): give multiples of {image.coarsest}, no larger than the scene."
+        )
+    shown = image.stacked(rgb, height, width)
+    low, high = (float(value) for value in np.percentile(shown, (2, 98)))
+    corners = [(y, x) for y in range(0, height - side + 1, stride) for x in range(0, width - side + 1, stride)]
+    cuts = [image.cut(y, x, side) for y, x in corners]
+    pictures = np.stack([to_rgb(cut, rgb, low, high) for cut in cuts])
+    name = path.stem
+    rows = [{"row": y, "column": x} for y, x in corners]
+    write_scene_folder(out, (name,), pictures, [0] * len(cuts), rows, {"name": name, "title": name})
+    (out / BANDS / name).mkdir(parents=True)
+    for k, cut in enumerate(cuts):
+        planes: dict[str, Any] = dict(cut.planes)
+        np.savez(out / BANDS / name / f"{name}_{k:04d}.npz", **planes)
+    note = {"rgb": list(rgb), "low": low, "high": high, "bands": list(image.planes)}
+    (out / NOTE).write_text(json.dumps(note) + "\n")
+    return len(cuts)
+
+
+def bands_note(folder: Path) -> dict[str, Any]:
+    """What `cut_scenes` has noted: `rgb`, `low`, `high`, `bands`.
+
+    Raises:
+        DataError: nothing was cut there.
+    """
+    try:
+        found: dict[str, Any] = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{folder} holds no bands ({error}): cut some with terradistill data cut SCENE.npz --out DIR, and give DIR."
+        ) from error
+    return found
+
+
+def bands_of(folder: Path, name: str) -> BandImage:
+    """The bands of a scene of a cut folder, by its name."""
+    return read_bands((folder / BANDS / name).with_suffix(".npz"))
+
+
+def _resampled(plane: Plane, height: int, width: int) -> Plane:
+    if plane.shape[0] % height == 0 and plane.shape[1] % width == 0:
+        y, x = plane.shape[0] // height, plane.shape[1] // width
+        return np.asarray(plane.reshape(height, y, width, x).mean((1, 3)), np.float32)
+    resized = Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(resized, np.float32)

@@ -1,0 +1,152 @@
+"""Sections of the settings for what stands beside the main job: adapters, enhancers, classifiers, the data engine."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+if TYPE_CHECKING:
+    from terradistill.settings import DiffusionSettings
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Width = Annotated[int, Field(ge=8, multiple_of=8)]  # channels of a level: group normalisation wants a divisor
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class AdapterSettings(Section):
+    """The map adapter and the content encoder (CRS-Diff), trained beside a generator that stays as it is."""
+
+    maps: tuple[str, ...] = Field(
+        (), description="what is learned, such as edges, lines, or road=FOLDER for maps that are given as files"
+    )
+    kind: Literal["modulation", "controlnet"] = Field(
+        "modulation",
+        description="modulation: one copy of the denoiser's encoder for all maps (CRS-Diff); controlnet: a ControlNet "
+        "for each map, to compare with",
+    )
+    content: bool = Field(False, description="learn from a content image too")
+    widths: tuple[Width, ...] = Field(
+        (192, 256, 384, 512), min_length=1, description="kind = modulation: of the features at each depth"
+    )
+    steps: int = Field(3000, ge=1)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+    rate: Literal["cosine", "constant"] = Field("cosine", description="of learning, after the warm-up")
+    warmup_steps: int = Field(100, ge=0)
+    ema_decay: float = Field(0.995, ge=0, lt=1)
+    caption_dropout: float = Field(0.5, ge=0, lt=1, description="share of captions emptied; CRS-Diff: 0.5")
+    map_dropout: float = Field(0.5, ge=0, lt=1, description="share of maps left out; CRS-Diff: 0.5 to 0.6")
+    keep_all: float = Field(0.1, ge=0, le=1, description="share of scenes that are given all their maps")
+    drop_all: float = Field(0.1, ge=0, le=1, description="share of scenes that are given none")
+
+    @model_validator(mode="after")
+    def _shares(self) -> "AdapterSettings":
+        if self.keep_all + self.drop_all > 1:
+            raise ValueError("keep_all and drop_all should not be more than 1 together")
+        return self
+
+    def of(self, diffusion: "DiffusionSettings") -> "DiffusionSettings":
+        """The settings of the loop that trains."""
+        own = {"maps", "kind", "content", "widths", "map_dropout", "keep_all", "drop_all"}
+        return diffusion.model_copy(update={**self.model_dump(exclude=own), "consistency_weight": 0.0})
+
+
+class EnhancerSettings(Section):
+    """The frame adapter (DiffusionSat's 3-D ControlNet), trained beside a generator that stays as it is.
+
+    Its frames are simulated from the scenes themselves; what is not said of them in the papers is ours.
+    """
+
+    task: Literal["super-resolve", "fuse", "timelapse"] = Field("super-resolve", description="what is learned")
+    bands: tuple[str, ...] = Field(
+        (), description="super-resolve: read these bands of scenes that `data cut` has made, instead of pictures"
+    )
+    scale: Literal[1, 2, 4, 8] | None = Field(
+        None, description="pixels drawn per pixel of a frame, along a side; none: 4, for timelapse 1"
+    )
+    frames: int = Field(3, ge=1, le=8, description="timelapse: of one place, at most")
+    middle: bool = Field(False, description="copy the denoiser's middle too: twice the weights")
+    blur: float = Field(0.4, ge=0, description="deviation of the sensor's point spread, in its pixels")
+    gain: float = Field(0.03, ge=0, description="deviation of a frame's contrast around 1")
+    offset: float = Field(0.02, ge=0, description="deviation of its brightness, of the range -1 to 1")
+    noise: float = Field(0.01, ge=0, description="deviation of its pixels, likewise")
+    shift: float = Field(1.0, ge=0, description="fuse: deviation of its place, in pixels of what is drawn")
+    clouds: Share = Field(
+        0.3, description="fuse, timelapse: share of the frames that are cloudy; hidden of them, at most"
+    )
+    days: float = Field(180.0, gt=0, description="fuse: between a frame and what is drawn, at most")
+    steps: int = Field(3000, ge=1)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+    rate: Literal["cosine", "constant"] = Field("cosine", description="of learning, after the warm-up")
+    warmup_steps: int = Field(100, ge=0)
+    ema_decay: float = Field(0.995, ge=0, lt=1)
+    caption_dropout: float = Field(0.5, ge=0, lt=1, description="share of captions emptied")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "EnhancerSettings":
+        if (self.ratio == 1) != (self.task == "timelapse"):
+            raise ValueError("scale should be 1 for timelapse, and more for the others")
+        return self
+
+    @property
+    def ratio(self) -> int:
+        """Pixels drawn per pixel of a frame, along a side."""
+        return self.scale or (1 if self.task == "timelapse" else 4)
+
+    def of(self, diffusion: "DiffusionSettings") -> "DiffusionSettings":
+        """The settings of the loop that trains."""
+        loop = {"steps", "batch_size", "learning_rate", "rate", "warmup_steps", "ema_decay", "caption_dropout"}
+        return diffusion.model_copy(update={**self.model_dump(include=loop), "consistency_weight": 0.0})
+
+
+class ClassifySettings(Section):
+    """A classifier of scenes and how it is trained: one recipe for all methods."""
+
+    network: str = Field("resnet18", description="as evaluation.networks; self-distillation wants four stages")
+    method: Literal["ce", "byot", "logit-sd", "dsd"] = Field(
+        "dsd", description="ce: labels alone; byot: be your own teacher; logit-sd: without diffusion; dsd: DSDNet"
+    )
+    soft: float = Field(0.5, ge=0, description="weight of a student's cross-entropy to its teacher")
+    entropy: float = Field(0.5, ge=0, description="dsd: weight of the entropies, which are to be high")
+    noise: float = Field(0.5, ge=0, description="dsd: weight of the denoising losses")
+    hint: float = Field(1e-6, ge=0, description="byot: weight of the distance to the deepest features")
+    temperature: float = Field(3.0, gt=0, description="byot: of the soft labels")
+    shuffled: bool = Field(False, description="dsd: condition each refinement on another image, as a control")
+    resolution: int = Field(64, ge=16, description="side that the network sees, pixels")
+    optimizer: Literal["adamw", "sgd"] = Field(
+        "adamw", description="ours; DSDNet: RMSprop, which it tunes for 405 epochs"
+    )
+    learning_rate: float = Field(1e-3, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    weight_decay: float = Field(5e-2, ge=0)
+    warmup_epochs: float = Field(1.0, ge=0)
+    epochs: int = Field(30, ge=1)
+    patience: int = Field(10, ge=1, description="epochs without a better validation before it stops")
+    batch_size: int = Field(64, ge=2)
+    smoothing: float = Field(0.0, ge=0, lt=1, description="of the hard labels")
+    ema_decay: float = Field(0.998, ge=0, lt=1)
+    validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="of the train scenes: selects the epoch")
+    crop_area: tuple[float, float] = Field((0.67, 1.0), description="random resized crop: share of the area")
+    crop_aspect: tuple[float, float] = (0.75, 1.33)
+    flips: bool = True
+    turns: bool = Field(True, description="quarter turns: scenes have no up")
+    light: float = Field(0.1, ge=0, lt=1, description="largest change of brightness and contrast, as a share")
+    randaugment: int = Field(0, ge=0, le=8, description="operations of RandAugment an image, by kornia; 0: none")
+    pretrained: bool = Field(False, description="start from published weights, where the network has some")
+
+
+class EngineSettings(Section):
+    """The data engine: pairs drawn after masks, and the segmentation networks that judge them."""
+
+    test_fraction: float = Field(0.2, gt=0, lt=1, description="share of the images, the last by name, that only judge")
+    drawn_per_real: float = Field(1.0, gt=0, le=100, description="drawn pairs for each real one")
+    prompt: str = Field("a satellite image of road", description="of drawn scenes: that of the class which tiles are")
+    strength: float = Field(1.0, ge=0, le=10, description="of the masks")
+    widths: tuple[Width, ...] = Field((32, 64, 128, 128), min_length=2, description="of the segmentation network")
+    steps: int = Field(1200, ge=1)
+    batch_size: int = Field(16, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    n_seeds: int = Field(3, ge=1)
