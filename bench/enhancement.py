@@ -4,6 +4,7 @@
     python bench/enhancement.py fuse RUN DATA [--dates 1 2 4 8] [--seeds 3]
     python bench/enhancement.py timelapse RUN DATA [--dates 1 2 3]
     python bench/enhancement.py inpaint GENERATOR DATA [--cover 0.3]
+    python bench/enhancement.py seams RUN IMAGE     a large image super-resolved: gradients at the edges of tiles
 
 PSNR in dB, SSIM, and LPIPS (needs the extra `metrics`), each against the scene itself. Beside each task stand what
 costs nothing (interpolation, copying the input, means) and, for super-resolution, a regression network of the adapter's
@@ -12,6 +13,7 @@ shown to a classifier that learned from real ones.
 """
 
 import argparse
+import resource
 import time
 from collections.abc import Callable
 from datetime import date
@@ -29,11 +31,12 @@ from torch.nn import functional as F
 from terradistill.config import load_settings
 from terradistill.data.captions import class_prompt
 from terradistill.data.images import load_pixels, to_float, to_uint8
+from terradistill.data.pictures import open_pictures
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sensor import in_month
 from terradistill.data.weather import cloud_cover, clouded
 from terradistill.distillation.learning import simulation_of
-from terradistill.enhancing.canvas import filled
+from terradistill.enhancing.canvas import filled, tiles_of
 from terradistill.enhancing.enhancer import Enhancer, open_enhancer
 from terradistill.enhancing.fuse import fused
 from terradistill.enhancing.inpaint import fill_hidden
@@ -296,7 +299,31 @@ def inpaint(asked: argparse.Namespace, settings: Settings, folder: Path) -> None
     table.picture(asked.sheet)
 
 
-TASKS = {"super-resolve": super_resolve, "fuse": fuse, "timelapse": timelapse, "inpaint": inpaint}
+def seams(asked: argparse.Namespace, settings: Settings, _: Path) -> None:
+    enhancer = open_enhancer(settings, "super-resolve")
+    (picture,) = open_pictures(asked.data)
+    began, image = time.monotonic(), picture.pixels()
+    frame = to_float(image[None])[0].numpy()
+    made = sharpened(enhancer, frame, "", 0, settings.sampling).astype(np.float32).mean(2)
+    height, width = made.shape
+    factor, side = enhancer.generator.factor, enhancer.generator.latent_shape[1]
+    places = tiles_of(enhancer.generator, (-(-height // factor), -(-width // factor)))
+    edges = [sorted({k * factor for place in places for k in (place[axis], place[axis] + side)}) for axis in (0, 1)]
+    across = [np.abs(np.diff(made, axis=axis)).mean(1 - axis) for axis in (0, 1)]
+    at, inside = [], []
+    for steps, lines in zip(across, edges, strict=True):
+        seam = np.isin(np.arange(1, len(steps) + 1), lines)
+        at.append(steps[seam])
+        inside.append(steps[~seam])
+    ratio = float(np.concatenate(at).mean() / np.concatenate(inside).mean())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(
+        f"{width} x {height} pixels in {len(places)} tiles, {time.monotonic() - began:.0f} s, {peak:.1f} GiB at most; "
+        f"gradient at the edges of tiles {ratio:.3f} of that elsewhere"
+    )
+
+
+TASKS = {"seams": seams, "super-resolve": super_resolve, "fuse": fuse, "timelapse": timelapse, "inpaint": inpaint}
 
 
 def main() -> None:

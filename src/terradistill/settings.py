@@ -238,6 +238,11 @@ class SamplingSettings(Section):
         False, description="add unit noise / sqrt(latent size) to the prototype (DPD, revised release)"
     )
     candidates: int = Field(5, ge=1, le=1000, description="R: images drawn for each prototype")
+    prune: tuple[Share, ...] = Field(
+        (),
+        description="shares of the steps after which the less sure half of each prototype's candidates is given up; "
+        "none: all are drawn to the end",
+    )
     selection: Literal["margin", "herding", "coverage"] = Field(
         "margin",
         description="margin: DPD's best of R; herding: a set with the class's mean, to the latent classifier [ours]; "
@@ -277,6 +282,11 @@ class EvaluationSettings(Section):
 
     networks: tuple[str, ...] = Field(("convnet3",), min_length=1)
     pretrained: bool = False
+    teacher: Path | None = Field(
+        None,
+        description="run of classify train, whose network gives soft labels, and the features of audit and fidelity; "
+        "none: a small one is trained for them",
+    )
     methods: tuple[str, ...] = Field(
         ("distilled", "random", "medoid", "full"),
         min_length=1,

@@ -178,3 +178,31 @@ def test_a_network_without_stages_is_refused_before_anything_is_read(
         drawn, tmp_path / "run", capsys, monkeypatch, "--network", "convnet3", "--method", "ce", "--limit", "12"
     )
     assert code == 0, error
+
+
+def test_a_trained_classifier_teaches_and_is_asked_by_audit_and_fidelity(
+    run: Path, drawn: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    import terradistill as td
+    from terradistill.config import load_settings
+
+    split = run / "split.json"
+    given = ["--set", f"evaluation.teacher={run}", "--split-file", str(split)]
+    command = ["bench", "fidelity", str(drawn), "--against", str(drawn), "--preset", "tiny", *given]
+    code, error = terradistill(*command, "--out", str(tmp_path / "fidelity"), capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, error
+    assert not (tmp_path / "fidelity" / "teacher").exists(), "none is trained"
+    settings = load_settings(["tiny"], overrides=[f"evaluation.teacher={run}"], data__split_file=split)
+    found = td.audit(drawn, drawn, tmp_path / "audit", settings)
+    assert all(0 <= row["features"]["cosine"] <= 1.001 for row in found["images"])
+    for other, says in (
+        (
+            load_settings(["tiny"], overrides=[f"evaluation.teacher={run}", "data.split_seed=5"]),
+            "of the scenes that judge",
+        ),
+        (load_settings(["tiny"], overrides=[f"evaluation.teacher={drawn}"]), "is no classifier"),
+    ):
+        from terradistill.distillation.fidelity import fidelity
+
+        with pytest.raises(td.TerraDistillError, match=says):
+            fidelity(drawn, drawn, tmp_path / "o", other)

@@ -161,3 +161,27 @@ def test_a_near_copy_with_nothing_to_replace_it_is_drawn_again(
     kept = load_file(run / "latents" / "distilled.safetensors")
     assert [row["seed"] for row in rows] == kept["seed"].tolist()
     assert len(set(kept["seed"].tolist())) == 6
+
+
+def test_giving_up_on_the_less_sure_half_costs_less_and_keeps_what_the_card_says(
+    finished: td.Distilled, drawn: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    runs = {}
+    for name, prune in (("all", []), ("halved", [0.4, 0.7])):
+        settings = tiny_settings(
+            generator=str(finished.run),
+            finetune__steps=0,
+            sampling__candidates=6,
+            sampling__prune=prune,
+            sampling__steps=6,
+        )
+        runs[name] = td.distill(drawn, tmp_path / name, settings, evaluate=False)
+    every, some = (load_file(made.run / "latents" / "distilled.safetensors") for made in runs.values())
+    assert len(some["latents"]) == len(every["latents"])
+    assert (some["candidate"] // 6 == every["candidate"] // 6).all(), "of the same prototypes"
+    same = some["candidate"] == every["candidate"]
+    assert same.any()
+    assert np.allclose(some["latents"][same], every["latents"][same], atol=1e-4), "drawn as if alone"
+    assert (some["margin"] <= every["margin"] + 1e-4).all(), "what is given up may have been better"

@@ -111,7 +111,14 @@ def _train(work: Work) -> None:
         }
         readable = {name: work.train.readable(name) for name in work.train.classes}
         classifier = SceneClassifier(
-            network, wanted.network, tuple(work.train.classes), readable, wanted.resolution, trained.temperature, about
+            network,
+            wanted.network,
+            tuple(work.train.classes),
+            readable,
+            wanted.resolution,
+            trained.temperature,
+            about,
+            work.learned,
         )
         with stage.writes("model") as folder:
             classifier.save(folder)

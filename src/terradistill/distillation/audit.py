@@ -24,7 +24,7 @@ from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import load_split
 from terradistill.distillation.scoreboard import learned_by
-from terradistill.distillation.teacher import teacher_network, trained_network
+from terradistill.distillation.teacher import given_teacher, teacher_network, trained_network
 from terradistill.distillation.work import Work
 from terradistill.errors import DataError
 from terradistill.evaluation.copies import BANDS, SIDE, likeness
@@ -143,6 +143,8 @@ def _examined(
     """What `audit.json` holds; written, with the picture, into a folder."""
     hidden = settings.export.hide_real
     _require_comparable(made.scenes, learned.scenes, unseen.scenes)
+    given = given_teacher(settings, learned.scenes.classes, unseen.scenes)
+    network, side = given or (network, SIDE)
     if network is None:
         network = trained_network(
             learned.pixels,
@@ -153,7 +155,7 @@ def _examined(
             seed=derive(settings.seed, "audit"),
             recipe=settings.evaluation,
         )
-    features = partial(embed, network, resolution=SIDE, device=hardware.device, bf16=hardware.bf16)
+    features = partial(embed, network.to(hardware.device), resolution=side, device=hardware.device, bf16=hardware.bf16)
     rows, nearest = [dict[str, Any]()] * len(made.scenes), np.zeros(len(made.scenes), np.int64)
     limits: dict[str, dict[str, float | int]] = {}
     told: list[tuple[NDArray[np.bool_], torch.Tensor]] = []

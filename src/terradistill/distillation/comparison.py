@@ -30,7 +30,7 @@ from terradistill.distillation.coresets import CORESETS, random_subset
 from terradistill.distillation.rded import stitched_crops
 from terradistill.distillation.scoreboard import coreset, labelled, pick
 from terradistill.distillation.teacher import SIDE as TAUGHT_AT
-from terradistill.distillation.teacher import teach, teacher_network
+from terradistill.distillation.teacher import given_teacher, teach, teacher_network
 from terradistill.distillation.work import Work, open_work
 from terradistill.errors import ConfigError, DataError, RunError
 from terradistill.evaluation.harness import Labelled, Row, score_method, with_references
@@ -161,9 +161,12 @@ def compare(
     return rows
 
 
+BESIDE = {"data", "evaluation", "export", "engine", "adapter", "enhancer", "classify", "ipc"}  # what no set depends on
+
+
 def _digest(settings: Settings) -> str:
     """What a synthetic method is, beside data, exam and number of images."""
-    told = settings.model_dump(mode="json", exclude={"data", "evaluation", "export", "engine", "adapter", "ipc"})
+    told = settings.model_dump(mode="json", exclude=BESIDE)
     for section, key in (name.split(".") for name in FREE if name.startswith("sampling.")):
         del told[section][key]
     return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
@@ -316,9 +319,12 @@ def _png_bytes(image: NDArray[np.uint8]) -> int:
 
 def _taught(exam: Work, made: Labelled) -> Labelled:
     """The same images, with what the exam's teacher thinks of them."""
-    teach(exam)
-    device, bf16 = exam.hardware.device, exam.hardware.bf16
-    return replace(made, soft=probabilities(teacher_network(exam), made.images, TAUGHT_AT, device=device, bf16=bf16))
+    given, device = given_teacher(exam.settings, exam.train.classes, exam.test), exam.hardware.device
+    if given is None:
+        teach(exam)
+    network, side = given or (teacher_network(exam), TAUGHT_AT)
+    soft = probabilities(network.to(device), made.images, side, device=device, bf16=exam.hardware.bf16)
+    return replace(made, soft=soft)
 
 
 def _labelled(exam: Work, scenes: SceneFolder, cache: Path, name: str) -> Labelled:

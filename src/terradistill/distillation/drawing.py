@@ -24,7 +24,7 @@ from terradistill.models.latent_classifier import LatentClassifier
 from terradistill.run import Progress
 from terradistill.sampling.guidance import PROTOTYPE_GUIDANCES, classifier_free
 from terradistill.sampling.refinement import refine
-from terradistill.sampling.sampler import Guidance, Request, decoded, sample
+from terradistill.sampling.sampler import Guidance, Prune, Request, decoded, sample_some
 from terradistill.sampling.selection import best_of, covering, herding, margins
 from terradistill.seeding import derive, noise
 from terradistill.training.classifier import embed, predict
@@ -149,16 +149,17 @@ def candidates(work: Work) -> None:
         # Everything from here on is R rows a prototype, side by side.
         rows, seeds = np.repeat(np.arange(len(targets)), wanted.candidates), candidate_seeds(work)
         draw = partial(_drawn, work, generator, targets)
-        drawn = draw(rows, seeds, stage.progress)
+        drawn, left = draw(rows, seeds, _halving(work, labels) if wanted.prune else None, stage.progress)
+        n_drawn, rows, seeds = len(rows), rows[left.numpy()], [seeds[k] for k in left]
         kept, latents, copies = _chosen(
-            work, generator, drawn, labels, seeds, lambda i: draw(rows[i], [seeds[k] for k in i])
+            work, generator, drawn, labels, seeds, lambda i: draw(rows[i], [seeds[k] for k in i])[0]
         )
         scores = margins(predict(judge(work), latents, work.hardware), torch.as_tensor(labels))
         kept_seeds = torch.tensor([seeds[k] for k in kept])
         with stage.writes("latents/distilled.safetensors") as path:
-            save_file({"latents": latents, "margin": scores, "candidate": kept, "seed": kept_seeds}, path)
+            save_file({"latents": latents, "margin": scores, "candidate": left[kept], "seed": kept_seeds}, path)
         right = float((scores > 0).float().mean())
-        stage.note = f"{len(kept)} of {len(drawn)} kept, {right:.0%} of them judged as their class"
+        stage.note = f"{len(kept)} of {n_drawn} kept, {right:.0%} of them judged as their class"
         if copies:
             stage.note += f", {copies} of them near-copies of train scenes"
 
@@ -169,9 +170,10 @@ def _drawn(
     targets: Tensor,
     rows: NDArray[np.int64],
     seeds: Sequence[int],
+    prune: Prune | None = None,
     progress: Progress | None = None,
-) -> Tensor:
-    """Latents for prototypes by number, each from its own seed: float32 (len(rows), C, h, w)."""
+) -> tuple[Tensor, Tensor]:
+    """Latents for prototypes by number, each from its own seed, and which of `rows` they are, but for pruned ones."""
     wanted, prompts, known = work.settings.sampling, prototype_prompts(work), known_numbers(work, generator)
     distinct = list(dict.fromkeys(prompts))
     text = generator.embed([*distinct, ""])
@@ -188,16 +190,35 @@ def _drawn(
         classifier_free(wanted.cfg_scale, text[-1:], between=wanted.cfg_between),
         guide(targets[rows], generator.parameterisation, wanted.prototype_scale, wanted.prototype_until),
     ]
-    return sample(
+    # The candidates of a prototype are drawn together, so that they can be compared on the way.
+    whole = max(1, wanted.batch_size // wanted.candidates) * wanted.candidates
+    return sample_some(
         generator,
         request,
+        prune,
         steps=wanted.steps,
         hardware=work.hardware,
         scheduler=wanted.scheduler,
         guidances=guidances,
-        batch_size=wanted.batch_size,
+        batch_size=whole if prune else wanted.batch_size,
         progress=progress,
     )
+
+
+def _halving(work: Work, labels: NDArray[np.int64]) -> Prune:
+    """Of each prototype's candidates the surer half goes on, as the latent classifier judges what they will be."""
+    wanted, model, groups = work.settings.sampling, judge(work), torch.as_tensor(labels)
+
+    def keep(rows: Tensor, z0: Tensor) -> Tensor:
+        prototypes = rows // wanted.candidates
+        scores = margins(predict(model, z0, work.hardware), groups[prototypes])
+        go_on = torch.zeros(len(rows), dtype=torch.bool)
+        for prototype in prototypes.unique():
+            here = (prototypes == prototype).nonzero()[:, 0]
+            go_on[here[scores[here].topk(-(-len(here) // 2)).indices]] = True
+        return go_on
+
+    return Prune(wanted.prune, keep)
 
 
 def _chosen(
@@ -214,14 +235,15 @@ def _chosen(
     drawn again from other seeds, a few times. What is a near-copy even so stays, and is counted.
     """
     wanted, groups, model = work.settings.sampling, torch.as_tensor(labels), judge(work)
+    candidates = len(drawn) // len(groups)  # that pruning has left of each prototype
     real, original = _class_features(work, model), Originality(work)
     means = torch.stack([each.mean(0) for each in real])
     barred = torch.zeros(len(drawn), dtype=torch.bool)
     for redrawn in range(REDRAWS + 1):
-        scores = margins(predict(model, drawn, work.hardware), groups.repeat_interleave(wanted.candidates))
+        scores = margins(predict(model, drawn, work.hardware), groups.repeat_interleave(candidates))
         features = embed(model, drawn, work.hardware).unflatten(0, (len(real), -1))
         while True:
-            kept = _picked(work, scores, features, real, barred)
+            kept = _picked(work, scores, features, real, barred, candidates)
             latents = _refined(work, drawn[kept], groups, means)
             if not wanted.avoid_copies:
                 return kept, latents, 0
@@ -240,11 +262,13 @@ def _chosen(
     return kept, latents, int(copies.sum())
 
 
-def _picked(work: Work, scores: Tensor, features: Tensor, real: Sequence[Tensor], barred: Tensor) -> Tensor:
+def _picked(
+    work: Work, scores: Tensor, features: Tensor, real: Sequence[Tensor], barred: Tensor, candidates: int
+) -> Tensor:
     """Places of the kept candidates, class after class: int64 (n_classes * ipc,)."""
     wanted, classes, ipc = work.settings.sampling, len(real), work.settings.ipc
     if wanted.selection == "margin":
-        return best_of(scores - barred * 1e6, wanted.candidates)
+        return best_of(scores - barred * 1e6, candidates)
     barred = barred.unflatten(0, (classes, -1))
     if wanted.selection == "herding":
         places = herding(features, torch.stack([each.mean(0) for each in real]), ipc, barred)

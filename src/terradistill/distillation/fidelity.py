@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from terradistill.data.captions import class_prompt
 from terradistill.distillation.coresets import random_subset
 from terradistill.distillation.scoreboard import labelled, open_exam, pick
-from terradistill.distillation.teacher import SIDE, teach, teacher_network
+from terradistill.distillation.teacher import SIDE, given_teacher, teach, teacher_network
 from terradistill.distillation.work import Work
 from terradistill.evaluation.coverage import frechet, intra_class_coverage, neighbourhoods
 from terradistill.evaluation.fidelity import Inception, features, kid
@@ -66,7 +66,8 @@ def fidelity(
     judged, work = open_exam(scenes, against, out, settings, captions=captions, reporter=reporter)
     with closing(work.run):
         cache, words = work.run / "cache", Clip.load(clip, work.hardware.device) if clip else None
-        side = SIDE if network == "own" else max(scene.height for scene in judged.scenes)
+        given = given_teacher(work.settings, work.train.classes, work.test) if network == "own" else None
+        side = max(scene.height for scene in judged.scenes) if network == "inception" else given[1] if given else SIDE
         made, test, train = (
             labelled(scenes_, side, cache, name)
             for scenes_, name in ((judged, "judged"), (work.test, "test"), (work.train, "train"))
@@ -76,7 +77,7 @@ def fidelity(
         index = random_subset(test.labels, _floor_of(test.labels, ipc), derive(work.settings.seed, "floor"))
         rest = np.setdiff1d(np.arange(len(test.labels)), index)
         sets = {"made": made, "floor": pick(test, index)}
-        see = _eye(work, network)
+        see = _eye(work, network, given)
         real, known = see(test.images[rest]), see(train.images)
         result: dict[str, Any] = {"network": network, "clip": clip, "n_test": len(rest)}
         for name, each in sets.items():
@@ -94,12 +95,14 @@ def _floor_of(labels: NDArray[np.int64], ipc: int) -> int:
     return max(1, min(ipc, int(np.bincount(labels).min()) // 2))
 
 
-def _eye(work: Work, network: Network) -> Callable[[NDArray[np.uint8]], Tensor]:
+def _eye(work: Work, network: Network, given: tuple[nn.Module, int] | None) -> Callable[[NDArray[np.uint8]], Tensor]:
     device = work.hardware.device
     if network == "inception":
         return partial(features, Inception(), device=device)
-    teach(work)
-    return partial(embed, teacher_network(work), resolution=SIDE, device=device, bf16=work.hardware.bf16)
+    if given is None:
+        teach(work)
+    seeing, side = given or (teacher_network(work), SIDE)
+    return partial(embed, seeing.to(device), resolution=side, device=device, bf16=work.hardware.bf16)
 
 
 def _distances(seen: Tensor, each: Labelled, real: Tensor, known: Tensor, train: Labelled) -> dict[str, float]:

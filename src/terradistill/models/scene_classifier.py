@@ -12,6 +12,7 @@ from torch import nn
 
 from terradistill.errors import EvaluationError
 from terradistill.models.downstream import build_network
+from terradistill.models.places import LEARNED_FROM
 
 KIND = "terradistill scene classifier"
 
@@ -28,6 +29,7 @@ class SceneClassifier:
         resolution: side that it sees, pixels.
         temperature: by which logits are divided before they become probabilities.
         about: how it was trained, for whoever asks.
+        learned_from: hashes of the scenes that it has learned from; a file beside the others.
     """
 
     network: nn.Module
@@ -37,6 +39,7 @@ class SceneClassifier:
     resolution: int
     temperature: float = 1.0
     about: Mapping[str, Any] = field(default_factory=dict)
+    learned_from: frozenset[str] = frozenset()
 
     def save(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors`."""
@@ -51,6 +54,7 @@ class SceneClassifier:
             "about": dict(self.about),
         }
         (folder / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / LEARNED_FROM).write_text(json.dumps({"sha256": sorted(self.learned_from)}) + "\n")
         state = {key: value.detach().cpu().contiguous() for key, value in self.network.state_dict().items()}
         save_file(state, folder / "model.safetensors")
 
@@ -70,6 +74,7 @@ class SceneClassifier:
                 raise ValueError("its config.json is of something else")
             network = build_network(config["network"], len(config["classes"]), config["resolution"])
             network.load_state_dict(load_file(folder / "model.safetensors"))
+            learned = frozenset(json.loads((folder / LEARNED_FROM).read_text())["sha256"])
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             reason = (str(error).splitlines() or ["no reason given"])[0][:200]
             raise EvaluationError(
@@ -83,4 +88,5 @@ class SceneClassifier:
             config["resolution"],
             config["temperature"],
             config["about"],
+            learned,
         )

@@ -6,6 +6,7 @@ innermost, and the sampler knows none of them by name. Legend: B batch, N images
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -97,6 +98,24 @@ class Request:
         return len(self.seeds)
 
 
+@dataclass(frozen=True)
+class Prune:
+    """Stop denoising what will not be kept (successive halving).
+
+    Attributes:
+        shares: of the steps that are done when it is looked; in (0, 1).
+        keep: from image numbers, int64 (B,), and the clean latents that their predictions imply, (B, C, h, w), to which
+            of them go on: bool (B,), at least one.
+    """
+
+    shares: tuple[float, ...]
+    keep: Callable[[Tensor, Tensor], Tensor]
+
+    def looks(self, steps: int) -> set[int]:
+        """After which steps, counted from 0."""
+        return {min(steps - 2, max(0, round(share * steps) - 1)) for share in self.shares}
+
+
 def sample(
     generator: Generator,
     request: Request,
@@ -109,14 +128,38 @@ def sample(
     progress: Progress | None = None,
 ) -> Tensor:
     """Draw scaled latents, float32 (N, C, h, w) on the CPU, in full batches whatever they are for."""
+    return sample_some(
+        generator, request, None, steps=steps, hardware=hardware, scheduler=scheduler, guidances=guidances,
+        batch_size=batch_size, progress=progress,
+    )[0]  # fmt: skip
+
+
+def sample_some(
+    generator: Generator,
+    request: Request,
+    prune: Prune | None,
+    *,
+    steps: int,
+    hardware: Hardware,
+    scheduler: Scheduler = "dpm++",
+    guidances: Sequence[Guidance] = (),
+    batch_size: int = 100,
+    progress: Progress | None = None,
+) -> tuple[Tensor, Tensor]:
+    """As `sample`, of those images alone that are not pruned: their latents, and their numbers, int64 (n,).
+
+    What is compared when images are pruned should lie in one batch: give `batch_size` a multiple of its size.
+    """
     predict = compose(unguided(generator, hardware), guidances)
-    drawn = []
+    drawn, kept = [torch.empty(0, *generator.latent_shape)], [torch.empty(0, dtype=torch.long)]
     for first in range(0, len(request), batch_size):
         rows = torch.arange(first, min(first + batch_size, len(request)))
-        drawn.append(_sample_batch(generator, request, rows, steps, scheduler, predict, hardware.device))
+        latents, left = _sample_batch(generator, request, rows, steps, scheduler, predict, hardware.device, prune)
+        drawn.append(latents)
+        kept.append(left)
         if progress:
             progress(int(rows[-1]) + 1, len(request))
-    return torch.cat(drawn) if drawn else torch.empty(0, *generator.latent_shape)
+    return torch.cat(drawn[1:] or drawn), torch.cat(kept)
 
 
 @torch.no_grad()
@@ -128,7 +171,8 @@ def _sample_batch(
     scheduler: Scheduler,
     predict: Predict,
     device: torch.device,
-) -> Tensor:
+    prune: Prune | None,
+) -> tuple[Tensor, Tensor]:
     solver = make_scheduler(generator.scheduler, scheduler)  # a fresh one: multistep solvers remember the batch
     solver.set_timesteps(steps)
     text = request.text[request.prompt_of[rows]].to(device)
@@ -146,12 +190,34 @@ def _sample_batch(
         z = solver.add_noise(request.start[rows].to(device), z, solver.timesteps[first : first + 1])
     # Steps that draw noise draw each image's from its own seed, so that its neighbours do not matter.
     own = {"generator": [seeded(seed, "steps") for seed in seeds]} if takes_generators(solver) else {}
+    looks = prune.looks(len(solver.timesteps)) if prune else set()
+    step = Step(rows, first, len(solver.timesteps), solver.timesteps[first], z, text, metadata, control)
     for index, t in enumerate(solver.timesteps[first:], first):
         # Some solvers keep z at the scale of its noise; networks and guidances see unit variance with all of them.
         scale = solver.scale_model_input(torch.ones((), device=device), t)
-        moved, output = predict(Step(rows, index, len(solver.timesteps), t, z * scale, text, metadata, control))
+        step = replace(step, index=index, t=t, z=z * scale)
+        moved, output = predict(step)
         z = solver.step(output, t, moved / scale, **own).prev_sample
-    return torch.as_tensor(z).float().cpu()
+        if prune and index in looks:
+            z0 = generator.parameterisation.z0(moved, output, t.round().long())
+            go_on = prune.keep(step.rows, z0).nonzero()[:, 0].to(device)
+            step, z = step.some(go_on), z[go_on]
+            own = {key: [several[int(k)] for k in go_on] for key, several in own.items()}
+            _forget_others(solver, go_on, len(moved))
+    return torch.as_tensor(z).float().cpu(), step.rows
+
+
+def _forget_others(solver: Any, index: Tensor, n: int) -> None:
+    """Leave in a solver's memory of earlier steps those of some of its n images."""
+
+    def some(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.ndim == 4 and len(value) == n:
+            return value[index]
+        return [some(each) for each in value] if isinstance(value, list) else value
+
+    for name, value in vars(solver).items():
+        if isinstance(value, Tensor | list):
+            setattr(solver, name, some(value))
 
 
 def decoded(generator: Generator, latents: Tensor, hardware: Hardware, batch_size: int = 64) -> NDArray[np.uint8]:

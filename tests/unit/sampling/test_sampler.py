@@ -10,7 +10,7 @@ from terradistill.hardware import Hardware
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.generator import build_generator
 from terradistill.sampling.guidance import classifier_free
-from terradistill.sampling.sampler import Request, sample
+from terradistill.sampling.sampler import Prune, Request, sample, sample_some
 from terradistill.seeding import derive
 from terradistill.settings import Scheduler
 from tests.unit.conftest import awake
@@ -121,3 +121,30 @@ def test_real_latents_noised_part_of_the_way_come_back_as_real_ones(scheduler: S
         assert drawn.std().item() == pytest.approx(0.5, abs=0.05)
     assert (near - real).square().mean() < (far - real).square().mean()
     assert (near - real).square().mean() > 0
+
+
+@pytest.mark.parametrize(
+    "scheduler", ["dpm++", "ddim", "unipc", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler"]
+)
+def test_what_is_not_pruned_is_drawn_as_if_the_others_had_been_too(scheduler: Scheduler, cpu: Hardware) -> None:
+    generator, asked = gaussian_generator(), request(12, (1.0, -1.0))
+    settings = {"steps": 8, "hardware": cpu, "scheduler": scheduler}
+    whole = sample(generator, asked, **settings)
+    looked: list[int] = []
+
+    def odd_ones(rows: torch.Tensor, z0: torch.Tensor) -> torch.Tensor:
+        looked.append(len(rows))
+        assert z0.shape == (len(rows), *whole.shape[1:])
+        return torch.arange(len(rows)) % 2 == 1
+
+    latents, rows = sample_some(generator, asked, Prune((0.3, 0.6), odd_ones), **settings, batch_size=6)
+    assert rows.tolist() == [3, 9]
+    assert looked == [6, 3, 6, 3]
+    torch.testing.assert_close(latents, whole[rows])
+
+
+def test_pruning_costs_less(cpu: Hardware) -> None:
+    generator = gaussian_generator()
+    half = Prune((0.5,), lambda rows, _: torch.arange(len(rows)) < len(rows) // 2)
+    sample_some(generator, request(8), half, steps=10, hardware=cpu)
+    assert sum(generator.unet.batch_sizes) == 5 * 8 + 5 * 4
