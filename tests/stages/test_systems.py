@@ -110,14 +110,14 @@ def test_near_copies_of_train_scenes_are_passed_over(
     plain = tiny_settings(generator=str(finished.run), finetune__steps=0, sampling__candidates=3)
     before = td.distill(drawn, tmp_path / "before", plain, evaluate=False).run
     first = int(load_file(before / "latents" / "distilled.safetensors")["candidate"][0])
-    draw = drawing.sample
+    draw = drawing.sample_some
 
     def copying(*given: object, **named: object) -> object:
-        latents = draw(*given, **named)  # type: ignore[arg-type]
+        latents, rows = draw(*given, **named)  # type: ignore[arg-type]
         latents[first] = LatentCache.load(before / "latents" / "train.safetensors").means()[0]
-        return latents
+        return latents, rows
 
-    monkeypatch.setattr(drawing, "sample", copying)
+    monkeypatch.setattr(drawing, "sample_some", copying)
     monkeypatch.setattr(drawing, "margins", lambda logits, _: (torch.arange(len(logits)) == first).float())
     for wanted, expected in ((False, True), (True, False)):
         settings = plain.model_copy(update={"sampling": plain.sampling.model_copy(update={"avoid_copies": wanted})})
@@ -144,16 +144,16 @@ def test_a_near_copy_with_nothing_to_replace_it_is_drawn_again(
     from terradistill.training.latents import LatentCache
 
     plain = tiny_settings(generator=str(finished.run), finetune__steps=0, sampling__candidates=1)
-    draw, calls = drawing.sample, []
+    draw, calls = drawing.sample_some, []
 
     def copying(*given: object, **named: object) -> object:
-        latents = draw(*given, **named)  # type: ignore[arg-type]
+        latents, rows = draw(*given, **named)  # type: ignore[arg-type]
         calls.append(len(latents))
         if len(calls) == 1:
             latents[0] = LatentCache.load(tmp_path / "run" / "latents" / "train.safetensors").means()[0]
-        return latents
+        return latents, rows
 
-    monkeypatch.setattr(drawing, "sample", copying)
+    monkeypatch.setattr(drawing, "sample_some", copying)
     run = td.distill(drawn, tmp_path / "run", plain, evaluate=False).run
     assert calls[0] == 6
     assert calls[1:], "the copy was drawn again"
