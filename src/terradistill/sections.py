@@ -87,6 +87,8 @@ class EnhancerSettings(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> "EnhancerSettings":
+        if self.bands and self.task != "super-resolve":
+            raise ValueError("bands are read to super-resolve alone")
         if (self.ratio == 1) != (self.task == "timelapse"):
             raise ValueError("scale should be 1 for timelapse, and more for the others")
         return self
@@ -100,6 +102,17 @@ class EnhancerSettings(Section):
         """The settings of the loop that trains."""
         loop = {"steps", "batch_size", "learning_rate", "rate", "warmup_steps", "ema_decay", "caption_dropout"}
         return diffusion.model_copy(update={**self.model_dump(include=loop), "consistency_weight": 0.0})
+
+
+def require_ordered(**pairs: tuple[float, float]) -> None:
+    """Bounds of a crop: two ordered positive numbers; of its area, at most 1.
+
+    Raises:
+        ValueError: they are not.
+    """
+    for name, (low, high) in pairs.items():
+        if not 0 < low <= high or (name == "crop_area" and high > 1):
+            raise ValueError(f"{name} should be two ordered positive numbers{', at most 1' * (name == 'crop_area')}")
 
 
 class ClassifySettings(Section):
@@ -134,8 +147,17 @@ class ClassifySettings(Section):
     flips: bool = True
     turns: bool = Field(True, description="quarter turns: scenes have no up")
     light: float = Field(0.1, ge=0, lt=1, description="largest change of brightness and contrast, as a share")
-    randaugment: int = Field(0, ge=0, le=8, description="operations of RandAugment an image, by kornia; 0: none")
+    randaugment: int = Field(
+        0, ge=0, le=8, description="operations of RandAugment, drawn for each batch by kornia; 0: none"
+    )
     pretrained: bool = Field(False, description="start from published weights, where the network has some")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "ClassifySettings":
+        require_ordered(crop_area=self.crop_area, crop_aspect=self.crop_aspect)
+        if self.method == "byot" and self.soft > 1:
+            raise ValueError("soft should be at most 1 for byot, which gives the labels what is left")
+        return self
 
 
 class EngineSettings(Section):

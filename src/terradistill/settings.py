@@ -13,6 +13,7 @@ from terradistill.sections import (
     Section,
     Share,
     Width,
+    require_ordered,
 )
 
 MAPS = ("lines", "edges", "sketch", "road", "depth", "segmentation")
@@ -312,11 +313,7 @@ class EvaluationSettings(Section):
 
     @model_validator(mode="after")
     def _ordered(self) -> "EvaluationSettings":
-        for name, (low, high) in (("crop_area", self.crop_area), ("crop_aspect", self.crop_aspect)):
-            if not 0 < low <= high or (name == "crop_area" and high > 1):
-                raise ValueError(
-                    f"{name} should be two ordered positive numbers{', at most 1' * (name == 'crop_area')}"
-                )
+        require_ordered(crop_area=self.crop_area, crop_aspect=self.crop_aspect)
         if self.min_steps > self.max_steps:
             raise ValueError("min_steps should not be more than max_steps")
         return self

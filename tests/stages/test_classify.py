@@ -39,6 +39,41 @@ def run(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def test_what_is_kept_gives_the_logits_of_what_was_trained(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from terradistill.classification import learn
+    from terradistill.config import load_settings
+
+    trained: list[torch.nn.Module] = []
+    plain = learn.train_scene_classifier
+
+    def watched(network: torch.nn.Module, *given: object, **named: object) -> object:
+        trained.append(network)
+        return plain(network, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(learn, "train_scene_classifier", watched)
+    settings = load_settings(["tiny"], overrides=[*SHORT, "classify.method=dsd", "data.limit=12"], ipc=2)
+    out = train_classifier(drawn, tmp_path / "run", settings)
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    with torch.inference_mode():
+        assert torch.equal(SceneClassifier.load(out).network(images), trained[0].eval()(images)), "bit for bit"
+
+
+def test_a_pretrained_scale_of_pixels_is_kept(tmp_path: Path) -> None:
+    from terradistill.models.downstream import Network
+
+    body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 2))
+    network = Network(body, ((0.4, 0.5, 0.6), (0.2, 0.3, 0.1))).eval()
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr("terradistill.models.scene_classifier.build_network", lambda *_: Network(body))
+    SceneClassifier(network, "x", ("a", "b"), {"a": "a", "b": "b"}, 16).save(tmp_path / "m")
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    with torch.inference_mode():
+        assert torch.equal(SceneClassifier.load(tmp_path / "m").network(images), network(images))
+    monkey.undo()
+
+
 def test_what_is_kept_is_the_plain_backbone(run: Path) -> None:
     model = SceneClassifier.load(run)
     plain = build_network("resnet18", len(model.classes), 32)
@@ -76,7 +111,14 @@ def test_a_killed_training_goes_on_to_the_same_network(
         return SceneClassifier.load(run).network.state_dict()
 
     more = ("--method", "dsd", "--limit", "12", "--set", "checkpoint_seconds=0", "--set", "classify.randaugment=2")
-    more += ("--set", "classify.epochs=4")
+    more += (
+        "--set",
+        "classify.epochs=4",
+        "--set",
+        "classify.network=efficientnet-lite0",
+        "--set",
+        "classify.method=ce",
+    )
     assert trained(drawn, tmp_path / "whole", capsys, monkeypatch, *more)[0] == 0
     plain, calls = scene_classifier.augmented, []
 
@@ -136,9 +178,9 @@ def test_large_images_are_classified_window_by_window(
     code, error = terradistill(*command, "--window", "32", capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, error
     places = [(row["row"], row["column"]) for row in map(json.loads, (tmp_path / "p.jsonl").read_text().splitlines())]
-    assert places == [(y, x) for y in (0, 32) for x in (0, 32, 64)]
+    assert places == [(y, x) for y in (0, 32, 38) for x in (0, 32, 64, 68)]
     code, error = terradistill(*command, "--window", "80", capsys=capsys, monkeypatch=monkeypatch)
-    assert (code, "do not fit large" in error) == (2, True)
+    assert (code, "do not fit large.png" in error) == (2, True)
 
 
 def test_the_exported_backbone_gives_the_same_logits(

@@ -337,8 +337,8 @@ def test_bands_of_a_multispectral_scene_are_learned_from_and_super_resolved(
     finished: td.Distilled, tmp_path: Path, capsys: Capture, monkeypatch: Patch
 ) -> None:
     rng = np.random.default_rng(0)
-    fine = {f"B{k}": rng.integers(0, 4000, (96, 96)).astype(np.uint16) for k in (2, 3, 4)}
-    coarse = {"B5": rng.integers(0, 4000, (48, 48)).astype(np.uint16), "B1": rng.random((16, 16), np.float32)}
+    fine = {f"B{k}": rng.integers(0, 4000, (96, 144)).astype(np.uint16) for k in (2, 3, 4)}
+    coarse = {"B5": rng.integers(0, 4000, (48, 72)).astype(np.uint16), "B1": rng.random((16, 24), np.float32)}
     np.savez(tmp_path / "s2.npz", **fine, **coarse)
     command = ["data", "cut", str(tmp_path / "s2.npz"), "--side", "30", "--out", str(tmp_path / "cut")]
     assert terradistill(*command, "--stride", "16", capsys=capsys, monkeypatch=monkeypatch)[0] == 2
@@ -347,7 +347,7 @@ def test_bands_of_a_multispectral_scene_are_learned_from_and_super_resolved(
     assert code == 0, error
     command = ["train", "enhancer", str(tmp_path / "cut"), "--scale", "2", "--generator", str(finished.run), "--preset"]
     command += ["tiny", "--set", "enhancer.steps=4", "--set", "enhancer.batch_size=4", "--out", str(tmp_path / "run")]
-    bands = ["--set", 'enhancer.bands=["B2","B3","B4","B5","B1"]']
+    bands = ["--split-file", str(tmp_path / "cut" / "split.json"), "--set", 'enhancer.bands=["B2","B3","B4","B5","B1"]']
     code, error = terradistill(*command, *bands, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, error
     adapter = td.Generator.load(tmp_path / "run").frame_adapter
@@ -358,7 +358,7 @@ def test_bands_of_a_multispectral_scene_are_learned_from_and_super_resolved(
     code, error = terradistill(*enhance, "tiny", "--out", str(tmp_path / "out"), capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, error
     with Image.open(tmp_path / "out" / "s2.png") as image:
-        assert image.size == (192, 192)
+        assert image.size == (288, 192)
     np.savez(tmp_path / "less.npz", **fine)
     enhance[2] = str(tmp_path / "less.npz")
     code, error = terradistill(*enhance, "tiny", "--out", str(tmp_path / "o"), capsys=capsys, monkeypatch=monkeypatch)

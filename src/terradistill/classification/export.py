@@ -61,5 +61,5 @@ def _write_onnx(classifier: SceneClassifier, path: Path) -> None:
         for n in (1, 3):
             right = classifier.network(images[:n]).numpy()
             (found,) = session.run(["logits"], {"images": images[:n].numpy()})
-            if off := float(np.abs(found - right).max()) > SLACK * max(1.0, float(np.abs(right).max())):
+            if (off := float(np.abs(found - right).max())) > SLACK * max(1.0, float(np.abs(right).max())):
                 raise EvaluationError(f"ONNX gives other logits, by up to {off:g}: leave it out with --no-onnx.")

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from terradistill.classification.calibration import expected_error, reliability
 from terradistill.classification.explain import looked_at
-from terradistill.classification.training import train_scene_classifier
+from terradistill.classification.training import require_augmentation, train_scene_classifier
 from terradistill.data.images import load_pixels
 from terradistill.distillation.work import Work, open_work
 from terradistill.evaluation.metrics import agreement
 from terradistill.evaluation.recipe import logits
-from terradistill.models.downstream import build_network, count_parameters, require_network
+from terradistill.models.downstream import build_network, count_parameters, named_network, require_network
 from terradistill.models.scene_classifier import SceneClassifier
 from terradistill.models.self_distillation import stages_of
 from terradistill.report.classifier import write_classifier_report
@@ -59,6 +59,7 @@ def train_classifier(
     settings = (settings or Settings()).model_copy(update={"generator": None})
     wanted = settings.classify
     require_network(wanted.network, pretrained=wanted.pretrained)
+    require_augmentation(wanted)
     if wanted.method != "ce":
         stages_of(build_network(wanted.network, 2, wanted.resolution))  # refused now rather than after the reading
     work = open_work(data, Path(out), settings, reporter=reporter, spare=3 - settings.ipc)
@@ -112,7 +113,7 @@ def _train(work: Work) -> None:
         readable = {name: work.train.readable(name) for name in work.train.classes}
         classifier = SceneClassifier(
             network,
-            wanted.network,
+            named_network(wanted.network)[0],
             tuple(work.train.classes),
             readable,
             wanted.resolution,

@@ -34,8 +34,9 @@ def predict_scenes(
         model: folder of a classifier.
         source: an image file (a GeoTIFF too), a folder of them, or DATA.
         out: `.csv`, or `.jsonl`; rows hold `file`, `class`, `confidence` and the calibrated probability of each class.
-        window: cut images into squares of so many pixels, side by side, and say of each what it shows (`row`, `column`
-            of its upper left corner); None: an image is one scene, its central square.
+        window: cut images into squares of so many pixels, side by side (the last ones flush with the edges), and say
+            of each what it shows (`row`, `column` of its upper left corner); None: an image is one scene, its central
+            square.
         progress: called with images done and images in all.
 
     Returns:
@@ -48,7 +49,15 @@ def predict_scenes(
     """
     if out.suffix not in (".csv", ".jsonl"):
         raise ConfigError(f"{out} should end in .csv or .jsonl.")
-    classifier, pictures, hardware = SceneClassifier.load(model), open_pictures(source), find_hardware()
+    classifier, pictures, hardware = SceneClassifier.load(model), open_pictures(source, distinct=False), find_hardware()
+    if window is not None:
+        for picture in pictures:
+            height, width = picture.pixels().shape[:2] if len(pictures) == 1 else picture.size()
+            if window > min(height, width):
+                raise ConfigError(
+                    f"Windows of {window} pixels do not fit {picture.file}, which has {width} x {height}: give a "
+                    "smaller --window."
+                )
     classifier.network.to(hardware.device)
     out.parent.mkdir(parents=True, exist_ok=True)
     count = 0
@@ -95,18 +104,13 @@ def _squares(
     for number, picture in enumerate(pictures):
         image = picture.pixels()
         if window is None:
-            yield {"file": picture.name}, resize(image, resolution)
+            yield {"file": picture.file}, resize(image, resolution)
         else:
-            height, width = image.shape[:2]
-            if window > min(height, width):
-                raise ConfigError(
-                    f"Windows of {window} pixels do not fit {picture.name}, which has {width} x {height}: give a "
-                    "smaller --window."
-                )
-            for row in range(0, height - window + 1, window):
-                for column in range(0, width - window + 1, window):
+            rows, columns = ([*range(0, side - window, window), side - window] for side in image.shape[:2])
+            for row in rows:
+                for column in columns:
                     cut = image[row : row + window, column : column + window]
-                    yield {"file": picture.name, "row": row, "column": column}, resize(cut, resolution)
+                    yield {"file": picture.file, "row": row, "column": column}, resize(cut, resolution)
         if progress:
             progress(number + 1, len(pictures))
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from terradistill.data.images import to_float
 from terradistill.data.views import random_views
 from terradistill.errors import ConfigError
-from terradistill.evaluation.recipe import PREDICT_BATCH, augment, logits
+from terradistill.evaluation.recipe import PREDICT_BATCH, augment, logits, repeatable
 from terradistill.hardware import Hardware
 from terradistill.models.self_distillation import SelfDistiller, stages_of, watched
 from terradistill.run import replacing, write_text
@@ -117,7 +117,8 @@ def train_scene_classifier(
     best = _Best(work)
     best.forget_after(start // of_epoch)
     model.train()
-    spent, steps_taken = 0.0, 0
+    timing = work / "timing.json"  # of earlier attempts too
+    spent, steps_taken = json.loads(timing.read_text()) if timing.exists() else (0.0, 0)
     for step in range(start, total):
         began = time.monotonic()
         epoch = step // of_epoch + 1
@@ -127,7 +128,8 @@ def train_scene_classifier(
         index = learned[batch_indices(len(learned), settings.batch_size, step, derive(seed, "batches"))]
         x = augmented(to_float(pixels[index]), settings, rng).to(device)
         y = torch.from_numpy(np.asarray(labels[index])).to(device)
-        with hardware.autocast(), watched(stages) as pooled:
+        # Dropout draws from torch's own chance: each step has its own.
+        with repeatable(derive(seed, "dropout", step), device), hardware.autocast(), watched(stages) as pooled:
             output = network(x)
         losses = distiller(pooled, output, y, rng)
         loss = torch.stack(list(losses.values())).sum()
@@ -150,13 +152,15 @@ def train_scene_classifier(
             if right > best.accuracy:
                 best.keep(network, ema, epoch, right)
             model.train()
+            write_text(timing, json.dumps([spent, steps_taken]))
         watch.progress(step + 1, total)
         keeper.maybe_save(step + 1)
 
     gain = None
     if settings.method == "dsd":
         some = np.sort(learned[batch_indices(len(learned), min(GAIN_OF, len(learned)), 0, derive(seed, "gain"))])
-        gain = refinement_gain(network, distiller, stages, pixels[some], validation[0][:GAIN_OF], hardware, seed)
+        held = batch_indices(len(validation[0]), min(GAIN_OF, len(validation[0])), 0, derive(seed, "gain held"))
+        gain = refinement_gain(network, distiller, stages, pixels[some], validation[0][held], hardware, seed)
     best.restore(network)
     network.to(device).eval()
     temperature = calibrated(logits(network, validation[0], side, **where), torch.from_numpy(validation[1]))
@@ -188,8 +192,11 @@ def augmented(x: Tensor, settings: ClassifySettings, rng: torch.Generator) -> Te
     x = augment(x, settings, rng)
     if settings.randaugment:
         x = _randaugmented(x, settings.randaugment, rng)
-    if settings.turns:
+    if settings.turns and settings.flips:
         x = random_views(x, rng)
+    elif settings.turns:
+        quarters = torch.randint(0, 4, (len(x),), generator=rng)
+        x = torch.stack([torch.rot90(image, int(k), (1, 2)) for image, k in zip(x, quarters, strict=True)])
     if settings.light:
         gain, shift = (settings.light * (2 * torch.rand(2, len(x), 1, 1, 1, generator=rng) - 1)).unbind()
         x = ((x + shift) * (1 + gain)).clamp(-1, 1)
@@ -209,7 +216,7 @@ def refinement_gain(
 
     Returns:
         `raw`, the logits of the branch; `refined`, by diffusion; `linear`, by a linear map of the raw ones that was
-        fitted on train scenes: what a few weights without diffusion do.
+        fitted on train scenes: what a few weights without diffusion do. All of the last epoch, whose branches are left.
     """
     model = nn.ModuleDict({"network": network, "distiller": distiller}).eval()
     fitted, judged = (_branches(network, distiller, stages, images, hardware) for images in (train, validation))
@@ -256,14 +263,21 @@ def _divergence(teacher: Tensor, student: Tensor) -> Tensor:
     return F.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="batchmean", log_target=True)
 
 
-def _randaugmented(x: Tensor, operations: int, rng: torch.Generator) -> Tensor:
-    """So many of RandAugment's operations an image (Cubuk et al. 2020), by kornia, which draws from torch's own chance.
+def require_augmentation(settings: ClassifySettings) -> None:
+    """Make sure that what augments is there.
 
     Raises:
         ConfigError: kornia is not installed.
     """
-    if find_spec("kornia") is None:
+    if settings.randaugment and find_spec("kornia") is None:
         raise ConfigError("classify.randaugment needs kornia: pip install '.[classify]', or set it to 0.")
+
+
+def _randaugmented(x: Tensor, operations: int, rng: torch.Generator) -> Tensor:
+    """So many of RandAugment's operations (Cubuk et al. 2020), by kornia, which draws from torch's own chance.
+
+    The operations are drawn for each batch, how they act for each image.
+    """
     from kornia.augmentation.auto import RandAugment
 
     with torch.random.fork_rng(devices=[]):
@@ -272,8 +286,13 @@ def _randaugmented(x: Tensor, operations: int, rng: torch.Generator) -> Tensor:
 
 
 def calibrated(logits: Tensor, labels: Tensor) -> float:
-    """The temperature under which the labels are likeliest (Guo et al. 2017), from 0.05 to 20."""
+    """The temperature under which the labels are likeliest (Guo et al. 2017), from 0.05 to 20.
+
+    Where all are right any sharpening would make them likelier, without end: then it is 1 or more.
+    """
     grid = torch.logspace(-1.3, 1.3, 261)
+    if bool((logits.argmax(1) == labels).all()):
+        grid = grid[grid >= 1]
     losses = torch.stack([F.cross_entropy(logits / t, labels) for t in grid])
     return float(grid[losses.argmin()])
 

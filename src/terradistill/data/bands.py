@@ -1,6 +1,8 @@
 """Scenes of many bands: named planes of one extent, each at its own resolution."""
 
 import json
+import math
+import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from terradistill.data.images import MAX_PIXELS
 from terradistill.errors import DataError
 
 Plane = NDArray[np.float32]
+TRAIN = 0.7  # of the width is learned from
 NOTE, BANDS = "bands.json", ".bands"  # of a folder of cut scenes: how, and the bands of each
 
 
@@ -55,9 +58,9 @@ class BandImage:
         return BandImage(found)
 
     @property
-    def coarsest(self) -> int:
-        """Finest pixels along a side of the coarsest band's."""
-        return int(self.size[0] // min(plane.shape[0] for plane in self.planes.values()))
+    def step(self) -> int:
+        """Finest pixels after which pixels of all bands begin together."""
+        return math.lcm(*(self.size[0] // plane.shape[0] for plane in self.planes.values()))
 
 
 def read_bands(path: Path) -> BandImage:
@@ -73,8 +76,11 @@ def read_bands(path: Path) -> BandImage:
             raise DataError(f"{path} unpacks to {n_bytes / 2**20:.0f} MiB: cut it into tiles.")
         with np.load(path, allow_pickle=False) as arrays:
             planes = {name: np.asarray(arrays[name]) for name in arrays.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as an .npz file of bands ({error}).") from error
+    except DataError:
+        raise
+    except Exception as error:  # damaged files make numpy's reader raise nearly anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        raise DataError(f"{path} cannot be read as an .npz file of bands ({reason}).") from error
     for name, plane in planes.items():
         if plane.ndim != 2 or plane.dtype.kind not in "uif" or not plane.size:
             raise DataError(f"{path}: {name} has shape {plane.shape}; expected an array (h, w) of numbers a band.")
@@ -129,6 +135,9 @@ def to_rgb(image: BandImage, names: Sequence[str], low: float, high: float) -> N
 def cut_scenes(path: Path, out: Path, *, side: int, stride: int, rgb: Sequence[str]) -> int:
     """Cut a scene of bands into squares: a scene folder of pictures, `.bands/` beside the class, `bands.json`.
 
+    `split.json` has the squares on the left to learn from and those on the right to judge; what lies across is left
+    out, so that squares that overlap are never on both sides.
+
     Args:
         path: the `.npz` file.
         out: a new or empty folder.
@@ -146,25 +155,41 @@ def cut_scenes(path: Path, out: Path, *, side: int, stride: int, rgb: Sequence[s
 
     image = read_bands(path)
     height, width = image.size
-    if side % image.coarsest or stride % image.coarsest or side > min(height, width):
+    step = image.step
+    if side % step or stride % step or 2 * side > width or side > height:
         raise DataError(
-            f"Squares of {side} pixels every {stride} do not fit {path.name} ({width} x {height}, coarsest bands at "
-            f"1/{image.coarsest}): give multiples of {image.coarsest}, no larger than the scene."
+            f"Squares of {side} pixels every {stride} do not fit {path.name} ({width} x {height}): give multiples of "
+            f"{step}, so that pixels of all bands stay whole, and at most half of the width."
         )
     shown = image.stacked(rgb, height, width)
     low, high = (float(value) for value in np.percentile(shown, (2, 98)))
-    corners = [(y, x) for y in range(0, height - side + 1, stride) for x in range(0, width - side + 1, stride)]
+    high = high if high > low else low + 1
+    # The first square of the right begins where none of the left ends later.
+    edge = max(side, round(TRAIN * width / stride) * stride)
+    edge = min(edge, (width - side) // step * step)
+    columns = [*range(0, edge - side + 1, stride), *range(edge, width - side + 1, stride)]
+    corners = [(y, x) for y in range(0, height - side + 1, stride) for x in columns]
     cuts = [image.cut(y, x, side) for y, x in corners]
     pictures = np.stack([to_rgb(cut, rgb, low, high) for cut in cuts])
     name = path.stem
     rows = [{"row": y, "column": x} for y, x in corners]
-    write_scene_folder(out, (name,), pictures, [0] * len(cuts), rows, {"name": name, "title": name})
-    (out / BANDS / name).mkdir(parents=True)
-    for k, cut in enumerate(cuts):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} exists and is not an empty folder; choose another place or remove it.")
+    made = out.with_name(out.name + ".cut")  # until the bands are there too
+    shutil.rmtree(made, ignore_errors=True)
+    write_scene_folder(made, (name,), pictures, [0] * len(cuts), rows, {"name": name, "title": name})
+    (made / BANDS / name).mkdir(parents=True)
+    sides: dict[str, list[str]] = {"train": [], "test": []}
+    for k, (cut, (_, x)) in enumerate(zip(cuts, corners, strict=True)):
         planes: dict[str, Any] = dict(cut.planes)
-        np.savez(out / BANDS / name / f"{name}_{k:04d}.npz", **planes)
+        np.savez(made / BANDS / name / f"{name}_{k:04d}.npz", **planes)
+        sides["train" if x < edge else "test"].append(f"{name}/{name}_{k:04d}.png")
     note = {"rgb": list(rgb), "low": low, "high": high, "bands": list(image.planes)}
-    (out / NOTE).write_text(json.dumps(note) + "\n")
+    (made / NOTE).write_text(json.dumps(note) + "\n")
+    (made / "split.json").write_text(json.dumps(sides) + "\n")
+    if out.exists():
+        out.rmdir()
+    made.replace(out)
     return len(cuts)
 
 

@@ -2,7 +2,7 @@
 
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -27,11 +27,13 @@ class Picture:
         name: path without an ending, such as "river/river_0001"; unique.
         read: gives the bytes of its file.
         metadata: what is known of it in numbers.
+        file: its path with the ending.
     """
 
     name: str
     read: Callable[[], bytes]
     metadata: Mapping[str, float] = field(default_factory=dict)
+    file: str = ""
 
     def pixels(self) -> Pixels:
         """uint8 (H, W, 3), decoded anew each time."""
@@ -63,8 +65,12 @@ def _opaque(image: Image.Image) -> bool:
     return image.mode == "RGBA" and image.getchannel("A").getextrema()[0] == 255
 
 
-def open_pictures(source: str | Path) -> list[Picture]:
+def open_pictures(source: str | Path, *, distinct: bool = True) -> list[Picture]:
     """One image file, a plain folder of them (with `metadata.jsonl`, perhaps), or the scenes of DATA.
+
+    Args:
+        source: what to open.
+        distinct: refuse two images whose names differ in their endings alone.
 
     Raises:
         DataError: there is nothing of that, or two images have the same name.
@@ -76,22 +82,18 @@ def open_pictures(source: str | Path) -> list[Picture]:
     if plain:
         notes = path / "metadata.jsonl"
         known = parse_notes(notes.read_bytes(), str(notes)) if notes.is_file() else {}
-        return _distinct(
-            [_of_file(file, known[file.name].metadata if file.name in known else {}) for file in plain],
-            [file.name for file in plain],
-        )
+        found = [_of_file(file, known[file.name].metadata if file.name in known else {}) for file in plain]
+        return _distinct(found) if distinct else found
     scenes = open_scenes(source)
 
     def reading(index: int) -> Callable[[], bytes]:
         return lambda: scenes.read(index)
 
-    return _distinct(
-        [
-            Picture(str(PurePosixPath(scene.name).with_suffix("")), reading(i), scene.metadata)
-            for i, scene in enumerate(scenes.scenes)
-        ],
-        [scene.name for scene in scenes.scenes],
-    )
+    found = [
+        Picture(str(PurePosixPath(scene.name).with_suffix("")), reading(i), scene.metadata, scene.name)
+        for i, scene in enumerate(scenes.scenes)
+    ]
+    return _distinct(found) if distinct else found
 
 
 def _plain(folder: Path) -> list[Path]:
@@ -109,12 +111,12 @@ def _plain(folder: Path) -> list[Path]:
 
 
 def _of_file(path: Path, known: Mapping[str, float] | None = None) -> Picture:
-    return Picture(path.stem, path.read_bytes, {**metadata_of(path.read_bytes()), **(known or {})})
+    return Picture(path.stem, path.read_bytes, {**metadata_of(path.read_bytes()), **(known or {})}, path.name)
 
 
-def _distinct(pictures: list[Picture], files: Sequence[str]) -> list[Picture]:
+def _distinct(pictures: list[Picture]) -> list[Picture]:
     twice = [name for name, count in Counter(picture.name for picture in pictures).items() if count > 1]
     if twice:
-        same = [file for picture, file in zip(pictures, files, strict=True) if picture.name == twice[0]]
+        same = [picture.file for picture in pictures if picture.name == twice[0]]
         raise DataError(f"{' and '.join(same)} would make one file: give one of them another name.")
     return pictures

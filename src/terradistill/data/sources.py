@@ -119,6 +119,7 @@ OURS = (
     "README.md",
     "learned_from.json",
     "bands.json",
+    "split.json",
     "asked.json",
 )  # beside the class folders of a scene folder
 

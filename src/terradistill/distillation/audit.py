@@ -23,8 +23,9 @@ from terradistill.data.images import load_pixels
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import load_split
+from terradistill.distillation.given import given_teacher
 from terradistill.distillation.scoreboard import learned_by
-from terradistill.distillation.teacher import given_teacher, teacher_network, trained_network
+from terradistill.distillation.teacher import teacher_network, trained_network
 from terradistill.distillation.work import Work
 from terradistill.errors import DataError
 from terradistill.evaluation.copies import BANDS, SIDE, likeness

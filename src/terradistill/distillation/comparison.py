@@ -27,10 +27,11 @@ from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.distillation import drawing, learning
 from terradistill.distillation.coresets import CORESETS, random_subset
+from terradistill.distillation.given import given_teacher
 from terradistill.distillation.rded import stitched_crops
 from terradistill.distillation.scoreboard import coreset, labelled, pick
 from terradistill.distillation.teacher import SIDE as TAUGHT_AT
-from terradistill.distillation.teacher import given_teacher, teach, teacher_network
+from terradistill.distillation.teacher import teach, teacher_network
 from terradistill.distillation.work import Work, open_work
 from terradistill.errors import ConfigError, DataError, RunError
 from terradistill.evaluation.harness import Labelled, Row, score_method, with_references

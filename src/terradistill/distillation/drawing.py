@@ -22,7 +22,7 @@ from terradistill.distillation.work import Work
 from terradistill.models.generator import Generator
 from terradistill.models.latent_classifier import LatentClassifier
 from terradistill.run import Progress
-from terradistill.sampling.guidance import PROTOTYPE_GUIDANCES, classifier_free
+from terradistill.sampling.guidance import PROTOTYPE_GUIDANCES, chunked, classifier_free
 from terradistill.sampling.refinement import refine
 from terradistill.sampling.sampler import Guidance, Prune, Request, decoded, sample_some
 from terradistill.sampling.selection import best_of, covering, herding, margins
@@ -187,6 +187,7 @@ def _drawn(
     )
     guide = PROTOTYPE_GUIDANCES[wanted.prototype_guidance]
     guidances: list[Guidance] = [
+        chunked(2 * wanted.batch_size),  # doubled by classifier-free guidance
         classifier_free(wanted.cfg_scale, text[-1:], between=wanted.cfg_between),
         guide(targets[rows], generator.parameterisation, wanted.prototype_scale, wanted.prototype_until),
     ]

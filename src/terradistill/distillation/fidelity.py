@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from terradistill.data.captions import class_prompt
 from terradistill.distillation.coresets import random_subset
+from terradistill.distillation.given import given_teacher
 from terradistill.distillation.scoreboard import labelled, open_exam, pick
-from terradistill.distillation.teacher import SIDE, given_teacher, teach, teacher_network
+from terradistill.distillation.teacher import SIDE, teach, teacher_network
 from terradistill.distillation.work import Work
 from terradistill.evaluation.coverage import frechet, intra_class_coverage, neighbourhoods
 from terradistill.evaluation.fidelity import Inception, features, kid

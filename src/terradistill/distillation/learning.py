@@ -14,7 +14,7 @@ from terradistill.data.sensor import Sensor
 from terradistill.data.views import view
 from terradistill.distillation.teacher import trained_network
 from terradistill.distillation.work import Work, metadata_fields, views_needed
-from terradistill.errors import RunError
+from terradistill.errors import DataError, RunError
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.content_encoder import ContentEncoder
 from terradistill.models.control_nets import ControlNets
@@ -255,8 +255,11 @@ def enhancer(work: Work) -> None:
                 about={
                     "task": wanted.task,
                     "n_frames": wanted.frames if wanted.task == "timelapse" else 1,
-                    "simulated": {name: getattr(wanted, name) for name in SIMULATED},
-                    **({"bands": bands[1]} if bands else {}),
+                    **(
+                        {"bands": bands[1]}
+                        if bands
+                        else {"simulated": {name: getattr(wanted, name) for name in SIMULATED}}
+                    ),
                 },
             )
         generator.frame_adapter = adapter
@@ -301,9 +304,15 @@ def require_readable_frames(work: Work) -> None:
     Raises:
         GeneratorError: see there.
     """
-    generator = Generator.load(str(work.settings.generator))
-    if not work.run.done("enhancer"):
-        require_scale(generator.factor, work.settings.enhancer.ratio)
+    if work.run.done("enhancer"):
+        return
+    wanted = work.settings.enhancer
+    require_scale(Generator.load(str(work.settings.generator)).factor, wanted.ratio)
+    if wanted.bands:
+        folder = Path(str(work.run.manifest["data"]["source"]))
+        known = bands_note(folder)["bands"]
+        if lacking := [name for name in wanted.bands if name not in known]:
+            raise DataError(f"{folder} has no band {lacking[0]}: expected some of {', '.join(known)}.")
 
 
 def simulation_of(wanted: EnhancerSettings) -> Simulation:

@@ -1,6 +1,5 @@
 """A network of pixels trained on the train scenes: what it sees serves coresets, perceptual terms and the audit."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +8,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from terradistill.data.images import load_pixels
-from terradistill.data.scenes import SceneFolder
 from terradistill.distillation.work import Work
-from terradistill.errors import EvaluationError
 from terradistill.evaluation.recipe import embed, fit, repeatable
 from terradistill.hardware import Hardware
 from terradistill.models.downstream import build_network
-from terradistill.models.scene_classifier import SceneClassifier
 from terradistill.run import Progress, replacing
 from terradistill.seeding import derive
-from terradistill.settings import EvaluationSettings, Settings
+from terradistill.settings import EvaluationSettings
 
 NETWORK = "convnet3"
 SIDE = 64  # pixels at which the teacher sees scenes
@@ -70,34 +66,6 @@ def trained_network(
         with replacing(kept) as part:
             save_file(network.state_dict(), part)
     return network
-
-
-def given_teacher(settings: Settings, classes: Sequence[str], judging: SceneFolder) -> tuple[nn.Module, int] | None:
-    """The network of `evaluation.teacher` and the side that it sees, if one is given.
-
-    Args:
-        settings: of the run.
-        classes: that it must know, in their order.
-        judging: scenes that it must not have learned from.
-
-    Raises:
-        EvaluationError: it is no classifier, of other classes, or has learned from what judges.
-    """
-    if settings.evaluation.teacher is None:
-        return None
-    given = SceneClassifier.load(settings.evaluation.teacher)
-    if list(given.classes) != list(classes):
-        raise EvaluationError(
-            f"The teacher {settings.evaluation.teacher} knows {', '.join(given.classes[:3])}, … ({len(given.classes)} "
-            f"classes): expected those of the data, {', '.join(classes[:3])}, … ({len(classes)})."
-        )
-    seen = given.learned_from & {scene.sha256 for scene in judging.scenes}
-    if seen:
-        raise EvaluationError(
-            f"The teacher {settings.evaluation.teacher} has learned from {len(seen)} of the scenes that judge: train "
-            "one on the same split (--split-file)."
-        )
-    return given.network, given.resolution
 
 
 def teach(work: Work) -> None:

@@ -22,6 +22,7 @@ from terradistill.data.scenes import SceneFolder, require_folder_names, resized_
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import divide, limit_scenes, load_split, save_split
 from terradistill.distillation.coresets import CORESETS
+from terradistill.distillation.given import given_teacher
 from terradistill.errors import ConfigError, DataError, GeneratorError, RunError, TerraDistillError
 from terradistill.hardware import Hardware, describe, find_hardware
 from terradistill.models.autoencoder import require_fitting_crop
@@ -270,6 +271,7 @@ def _unused(settings: Settings) -> list[str]:
 def _require_usable(settings: Settings, train: SceneFolder, test: SceneFolder, **least: int) -> None:
     require_enough(train, settings.ipc, **least)
     require_feasible(settings, train)
+    given_teacher(settings, train.classes, test)  # refused now rather than by the audit, which comes last
     _refuse_seen(settings.generator, test)
 
 

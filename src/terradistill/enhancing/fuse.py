@@ -140,7 +140,7 @@ def fused(
         hardware=enhancer.hardware,
         scheduler=wanted.scheduler,
         guidances=[
-            chunked(wanted.batch_size),
+            chunked(2 * wanted.batch_size),
             classifier_freely(wanted, text[1:], told=bool(prompt)),
             together,
             *([reporting(progress)] if progress else []),

@@ -54,14 +54,15 @@ def asked_for(task: str, settings: Settings, generator: Generator, **more: Any) 
     """All that makes images what they are, beside what they are made of."""
     sampling = flatten(settings.sampling.model_dump(mode="json"), "sampling.")
     told = {key: value for key, value in sampling.items() if key not in FREE}
+    told["precision"] = settings.precision
     return {"task": task, "seed": settings.seed, "generator": _fingerprint(generator), **more, **told}
 
 
 def _fingerprint(generator: Generator) -> str:
     """A hash of the weights that draw."""
     digest = sha256()
-    for part in (generator.unet, generator.frame_adapter):
-        for value in part.state_dict().values() if part is not None else ():
+    for part in generator.networks:
+        for value in part.state_dict().values():
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
@@ -102,11 +103,15 @@ class Results:
         out.mkdir(parents=True, exist_ok=True)
         write_text(note, text)
         self.keys: dict[str, str] = {}
-        with suppress(OSError):
-            for line in (out / "metadata.jsonl").read_text(encoding="utf-8").splitlines():
-                with suppress(ValueError):  # a kill may have left half a line
-                    row = json.loads(line)
-                    self.keys[row["file_name"]] = row["key"]
+        table, whole = out / "metadata.jsonl", []
+        lines = table.read_text(encoding="utf-8").splitlines() if table.is_file() else []
+        for line in lines:
+            with suppress(ValueError, KeyError, TypeError):  # a kill may have left half a line
+                row = json.loads(line)
+                self.keys[row["file_name"]] = row["key"]
+                whole.append(line)
+        if whole != lines:
+            write_text(table, "".join(f"{line}\n" for line in whole))
 
     def made(self, piece: Piece) -> Pixels | None:
         """What was made before of the same, if it was: uint8 (H, W, 3)."""

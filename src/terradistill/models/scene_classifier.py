@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -14,6 +15,7 @@ from terradistill.errors import EvaluationError
 from terradistill.models.downstream import build_network
 from terradistill.models.places import LEARNED_FROM
 
+STATISTICS = ("mean", "std")
 KIND = "terradistill scene classifier"
 
 
@@ -47,6 +49,8 @@ class SceneClassifier:
         config = {
             "kind": KIND,
             "network": self.name,
+            # Pretrained bodies want pixels in the scale that they were trained with.
+            **{key: getattr(self.network, key).flatten().tolist() for key in STATISTICS if hasattr(self.network, key)},
             "classes": self.classes,
             "readable": dict(self.readable),
             "resolution": self.resolution,
@@ -74,19 +78,22 @@ class SceneClassifier:
                 raise ValueError("its config.json is of something else")
             network = build_network(config["network"], len(config["classes"]), config["resolution"])
             network.load_state_dict(load_file(folder / "model.safetensors"))
+            for key in STATISTICS:
+                if key in config:
+                    getattr(network, key).copy_(torch.tensor(config[key]).view(1, -1, 1, 1))
             learned = frozenset(json.loads((folder / LEARNED_FROM).read_text())["sha256"])
+            return cls(
+                network.eval(),
+                config["network"],
+                tuple(config["classes"]),
+                config["readable"],
+                config["resolution"],
+                config["temperature"],
+                config["about"],
+                learned,
+            )
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             reason = (str(error).splitlines() or ["no reason given"])[0][:200]
             raise EvaluationError(
                 f"{source} is no classifier ({reason}): give the folder of a run of terradistill classify train."
             ) from error
-        return cls(
-            network.eval(),
-            config["network"],
-            tuple(config["classes"]),
-            config["readable"],
-            config["resolution"],
-            config["temperature"],
-            config["about"],
-            learned,
-        )

@@ -64,6 +64,8 @@ def watched(stages: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
 
 def _pooled(output: Any) -> Tensor:
     x: Tensor = output[0] if isinstance(output, tuple) else output
+    if x.ndim == 4 and x.shape[1] == x.shape[2] != x.shape[3]:  # channels last, as in timm's Swin
+        return x.mean((1, 2))
     return x.flatten(2).mean(2) if x.ndim == 4 else x.mean(1)
 
 
@@ -178,7 +180,7 @@ class SelfDistiller(nn.Module):
         self, branches: Sequence[Tensor], pooled: Sequence[Tensor], logits: Tensor, labels: Tensor
     ) -> dict[str, Tensor]:
         t, deepest = self.temperature, logits.detach()
-        hard = sum_of(F.cross_entropy(branch, labels) for branch in branches)
+        hard = sum_of(F.cross_entropy(branch, labels, label_smoothing=self.smoothing) for branch in branches)
         soft = sum_of(t * t * soft_cross_entropy(branch / t, deepest / t) for branch in branches)
         last = pooled[-1].float().detach()
         near = sum_of(

@@ -111,9 +111,13 @@ class Prune:
     shares: tuple[float, ...]
     keep: Callable[[Tensor, Tensor], Tensor]
 
-    def looks(self, steps: int) -> set[int]:
-        """After which steps, counted from 0."""
-        return {min(steps - 2, max(0, round(share * steps) - 1)) for share in self.shares}
+    def looks(self, first: int, steps: int) -> set[int]:
+        """After which steps, of those from `first` on; each look at a step of its own, the last step at none."""
+        found: list[int] = []
+        for share in sorted(self.shares):
+            earliest = found[-1] + 1 if found else first
+            found.append(max(earliest, first + round(share * (steps - first)) - 1))
+        return {step for step in found if step < steps - 1}
 
 
 def sample(
@@ -190,7 +194,7 @@ def _sample_batch(
         z = solver.add_noise(request.start[rows].to(device), z, solver.timesteps[first : first + 1])
     # Steps that draw noise draw each image's from its own seed, so that its neighbours do not matter.
     own = {"generator": [seeded(seed, "steps") for seed in seeds]} if takes_generators(solver) else {}
-    looks = prune.looks(len(solver.timesteps)) if prune else set()
+    looks = prune.looks(first, len(solver.timesteps)) if prune else set()
     step = Step(rows, first, len(solver.timesteps), solver.timesteps[first], z, text, metadata, control)
     for index, t in enumerate(solver.timesteps[first:], first):
         # Some solvers keep z at the scale of its noise; networks and guidances see unit variance with all of them.

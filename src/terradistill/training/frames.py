@@ -166,7 +166,7 @@ class BandTable:
     """Bands of N scenes as single frames, taken as they were: nothing is simulated but a little noise.
 
     Attributes:
-        planes: float (N, C, h, w) from -1 to 1, see `BandScale`; may be memory-mapped.
+        planes: float (N, C, h, w) from -1 to 1, see `BandScale`.
         reader: the adapter.
         noise: deviation of a pixel.
         adapter: its name in the generator.

@@ -40,11 +40,13 @@ def learning_rate(step: int, *, peak: float, warmup: int, total: int, floor: flo
 
 
 class Ema:
-    """Exponential moving average of a module's parameters, with a short memory at the start."""
+    """Exponential moving average of a module's parameters and running statistics, with a short memory at the start."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
         self.live: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
+        # Batch norms' means and variances belong to the weights: averages of both go together.
+        self.live += [b for b in module.buffers() if b.is_floating_point()]
         self.mean = [p.detach().clone() for p in self.live]
 
     @torch.no_grad()

@@ -32,3 +32,8 @@ def test_the_temperature_is_that_by_which_logits_were_too_sure() -> None:
     labels = torch.multinomial(logits.softmax(1), 1, generator=rng)[:, 0]
     assert calibrated(3 * logits, labels) == pytest.approx(3, rel=0.1)
     assert calibrated(logits, labels) == pytest.approx(1, rel=0.1)
+
+
+def test_perfect_validation_sharpens_nothing() -> None:
+    logits = torch.eye(3).repeat(4, 1) * 2
+    assert calibrated(logits, torch.arange(3).repeat(4)) == pytest.approx(1, rel=0.02)

@@ -23,7 +23,7 @@ def planes() -> dict[str, np.ndarray]:
 
 def test_bands_meet_in_one_grid(tmp_path: Path) -> None:
     image = read_bands(saved(tmp_path / "a.npz", **planes()))
-    assert (image.size, image.coarsest) == ((48, 72), 6)
+    assert (image.size, image.step) == ((48, 72), 6)
     stack = image.stacked(["B5", "B4", "B1"], 24, 36)
     assert stack.shape == (3, 24, 36)
     assert np.array_equal(stack[0], planes()["B5"])
@@ -44,9 +44,13 @@ def test_a_cut_is_the_same_ground_in_all_bands(tmp_path: Path) -> None:
 
 def test_a_scene_is_cut_into_a_scene_folder_with_its_bands(tmp_path: Path) -> None:
     path = saved(tmp_path / "s.npz", **planes())
-    assert cut_scenes(path, tmp_path / "cut", side=24, stride=12, rgb=("B4", "B3", "B2")) == 3 * 5
+    assert cut_scenes(path, tmp_path / "cut", side=24, stride=12, rgb=("B4", "B3", "B2")) == 3 * 4
     scenes = open_scenes(tmp_path / "cut")
-    assert (len(scenes), scenes.classes, scenes.n_ignored) == (15, ("s",), 0)
+    assert (len(scenes), scenes.classes, scenes.n_ignored) == (12, ("s",), 0)
+    split = json.loads((tmp_path / "cut" / "split.json").read_text())
+    columns = {row["file_name"]: row["column"] for row in map(json.loads, (tmp_path / "cut" / "metadata.jsonl").open())}
+    assert max(columns[name] for name in split["train"]) + 24 <= min(columns[name] for name in split["test"])
+    assert len(split["train"]) + len(split["test"]) == 12
     again = bands_of(tmp_path / "cut", scenes.scenes[6].name)
     row = json.loads((tmp_path / "cut" / "metadata.jsonl").read_text().splitlines()[6])
     assert np.array_equal(
@@ -97,6 +101,10 @@ def test_pictures_are_stretched_as_asked() -> None:
 def test_what_is_no_scene_of_bands_is_one_sentence(arrays: dict[str, np.ndarray], says: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=says):
         read_bands(saved(tmp_path / "a.npz", **arrays))
+    whole = saved(tmp_path / "c.npz", B4=np.zeros((40, 40))).read_bytes()
+    (tmp_path / "c.npz").write_bytes(whole.replace(b"40, 40", b"99999, 99999".ljust(6)[:6]))
+    with pytest.raises(DataError):
+        read_bands(tmp_path / "c.npz")
     (tmp_path / "b.npz").write_bytes(b"PK")
     with pytest.raises(DataError, match="cannot be read"):
         read_bands(tmp_path / "b.npz")

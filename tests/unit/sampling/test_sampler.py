@@ -148,3 +148,10 @@ def test_pruning_costs_less(cpu: Hardware) -> None:
     half = Prune((0.5,), lambda rows, _: torch.arange(len(rows)) < len(rows) // 2)
     sample_some(generator, request(8), half, steps=10, hardware=cpu)
     assert sum(generator.unet.batch_sizes) == 5 * 8 + 5 * 4
+
+
+def test_looks_are_at_steps_of_their_own_among_those_that_are_taken() -> None:
+    prune = Prune((0.2, 0.21, 0.9), lambda rows, _: rows >= 0)
+    assert prune.looks(0, 10) == {1, 2, 8}
+    assert prune.looks(5, 20) == {7, 8, 18}
+    assert Prune((1.0,), prune.keep).looks(0, 10) == set(), "nothing is left to save"
