@@ -221,14 +221,15 @@ def fuse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
         order = np.argsort(np.abs(days), axis=1)[:, :n]  # the nearest dates
         if n > 1:
             alone = [
-                np.mean(
-                    [fused(enhancer, stacks[i][[k]], [days[i][k]], "", i, settings.sampling) for k in order[i]], axis=0
-                )
+                np.mean([fused(enhancer, stacks[i][[k]], [days[i][k]], "", i, settings) for k in order[i]], axis=0)
                 for i in range(len(fine))
             ]
             table.add(f"mean of {n} images drawn alone", np.stack(alone).round().astype(np.uint8))
-        for name, fusion in (("fused", settings.sampling.fusion), ("mean of independent latents", 0.0)):
-            how, scores = settings.sampling.model_copy(update={"fusion": fusion}), []
+        for name, fusion in (("fused", settings.enhance.fusion), ("mean of independent latents", 0.0)):
+            how, scores = (
+                settings.model_copy(update={"enhance": settings.enhance.model_copy(update={"fusion": fusion})}),
+                [],
+            )
             if n == 1 and fusion == 0:
                 continue
             for seed in range(asked.seeds):
@@ -291,7 +292,7 @@ def inpaint(asked: argparse.Namespace, settings: Settings, folder: Path) -> None
     table.add("interpolated", np.stack([filled(*each) for each in zip(given, hidden, strict=True)]))
     for name, texts in (("drawn, no prompt", [""] * len(fine)), ("drawn, prompt of the class", prompts)):
         made = [
-            fill_hidden(generator, given[i], hidden[i], texts[i], derive(0, "bench", i), settings.sampling, hardware)
+            fill_hidden(generator, given[i], hidden[i], texts[i], derive(0, "bench", i), settings, hardware)
             for i in range(len(fine))
         ]
         table.add(name, np.stack(made))

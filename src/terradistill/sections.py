@@ -15,7 +15,24 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class AdapterSettings(Section):
+class BesideSettings(Section):
+    """How something is trained beside a generator that stays as it is."""
+
+    steps: int = Field(3000, ge=1)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+    rate: Literal["cosine", "constant"] = Field("cosine", description="of learning, after the warm-up")
+    warmup_steps: int = Field(100, ge=0)
+    ema_decay: float = Field(0.995, ge=0, lt=1)
+    caption_dropout: float = Field(0.5, ge=0, lt=1, description="share of captions emptied; CRS-Diff: 0.5")
+
+    def of(self, diffusion: "DiffusionSettings") -> "DiffusionSettings":
+        """The settings of the loop that trains."""
+        loop = self.model_dump(include=set(BesideSettings.model_fields))
+        return diffusion.model_copy(update={**loop, "consistency_weight": 0.0})
+
+
+class AdapterSettings(BesideSettings):
     """The map adapter and the content encoder (CRS-Diff), trained beside a generator that stays as it is."""
 
     maps: tuple[str, ...] = Field(
@@ -30,13 +47,6 @@ class AdapterSettings(Section):
     widths: tuple[Width, ...] = Field(
         (192, 256, 384, 512), min_length=1, description="kind = modulation: of the features at each depth"
     )
-    steps: int = Field(3000, ge=1)
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(2e-4, gt=0)
-    rate: Literal["cosine", "constant"] = Field("cosine", description="of learning, after the warm-up")
-    warmup_steps: int = Field(100, ge=0)
-    ema_decay: float = Field(0.995, ge=0, lt=1)
-    caption_dropout: float = Field(0.5, ge=0, lt=1, description="share of captions emptied; CRS-Diff: 0.5")
     map_dropout: float = Field(0.5, ge=0, lt=1, description="share of maps left out; CRS-Diff: 0.5 to 0.6")
     keep_all: float = Field(0.1, ge=0, le=1, description="share of scenes that are given all their maps")
     drop_all: float = Field(0.1, ge=0, le=1, description="share of scenes that are given none")
@@ -47,13 +57,8 @@ class AdapterSettings(Section):
             raise ValueError("keep_all and drop_all should not be more than 1 together")
         return self
 
-    def of(self, diffusion: "DiffusionSettings") -> "DiffusionSettings":
-        """The settings of the loop that trains."""
-        own = {"maps", "kind", "content", "widths", "map_dropout", "keep_all", "drop_all"}
-        return diffusion.model_copy(update={**self.model_dump(exclude=own), "consistency_weight": 0.0})
 
-
-class EnhancerSettings(Section):
+class EnhancerSettings(BesideSettings):
     """The frame adapter (DiffusionSat's 3-D ControlNet), trained beside a generator that stays as it is.
 
     Its frames are simulated from the scenes themselves; what is not said of them in the papers is ours.
@@ -77,13 +82,6 @@ class EnhancerSettings(Section):
         0.3, description="fuse, timelapse: share of the frames that are cloudy; hidden of them, at most"
     )
     days: float = Field(180.0, gt=0, description="fuse: between a frame and what is drawn, at most")
-    steps: int = Field(3000, ge=1)
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(2e-4, gt=0)
-    rate: Literal["cosine", "constant"] = Field("cosine", description="of learning, after the warm-up")
-    warmup_steps: int = Field(100, ge=0)
-    ema_decay: float = Field(0.995, ge=0, lt=1)
-    caption_dropout: float = Field(0.5, ge=0, lt=1, description="share of captions emptied")
 
     @model_validator(mode="after")
     def _fits(self) -> "EnhancerSettings":
@@ -98,10 +96,19 @@ class EnhancerSettings(Section):
         """Pixels drawn per pixel of a frame, along a side."""
         return self.scale or (1 if self.task == "timelapse" else 4)
 
-    def of(self, diffusion: "DiffusionSettings") -> "DiffusionSettings":
-        """The settings of the loop that trains."""
-        loop = {"steps", "batch_size", "learning_rate", "rate", "warmup_steps", "ema_decay", "caption_dropout"}
-        return diffusion.model_copy(update={**self.model_dump(include=loop), "consistency_weight": 0.0})
+
+class EnhanceSettings(Section):
+    """How images are enhanced, beside how all are drawn (`sampling`)."""
+
+    repeats: int = Field(
+        4,
+        ge=1,
+        description="in-painting: how often a step is taken, so that what is drawn fits what is around it [ours]",
+    )
+    fusion: Share = Field(0.8, description="fusing dates: λ, how far trajectories are led to their centre (SatDiffMoE)")
+    fusion_rises: bool = Field(True, description="λ grows from 0 at the first step; false: the same in all [ours]")
+    fusion_distance: Literal["l2", "l1"] = Field("l2", description="whose centre: the mean, or the median")
+    fusion_subset: int | None = Field(None, ge=1, description="trajectories that are denoised in a step; none: all")
 
 
 def require_ordered(**pairs: tuple[float, float]) -> None:

@@ -10,6 +10,7 @@ from terradistill.sections import (
     ClassifySettings,
     EngineSettings,
     EnhancerSettings,
+    EnhanceSettings,
     Section,
     Share,
     Width,
@@ -255,15 +256,6 @@ class SamplingSettings(Section):
         0, ge=0, description="of moving the chosen latents until their mean features are the class's; 0: not [ours]"
     )
     refine_leash: float = Field(1.0, ge=0, description="weight of staying near what was drawn [ours]")
-    repeats: int = Field(
-        4,
-        ge=1,
-        description="in-painting: how often a step is taken, so that what is drawn fits what is around it [ours]",
-    )
-    fusion: Share = Field(0.8, description="fusing dates: λ, how far trajectories are led to their centre (SatDiffMoE)")
-    fusion_rises: bool = Field(True, description="λ grows from 0 at the first step; false: the same in all [ours]")
-    fusion_distance: Literal["l2", "l1"] = Field("l2", description="whose centre: the mean, or the median")
-    fusion_subset: int | None = Field(None, ge=1, description="trajectories that are denoised in a step; none: all")
     batch_size: int = Field(100, ge=1)
     low_memory: bool = Field(
         False,
@@ -346,6 +338,7 @@ class Settings(Section):
     finetune: FinetuneSettings = FinetuneSettings()
     adapter: AdapterSettings = AdapterSettings()
     enhancer: EnhancerSettings = EnhancerSettings()
+    enhance: EnhanceSettings = EnhanceSettings()
     classifier: ClassifierSettings = ClassifierSettings()
     classify: ClassifySettings = ClassifySettings()
     prototypes: PrototypeSettings = PrototypeSettings()

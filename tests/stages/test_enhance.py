@@ -122,7 +122,7 @@ def test_a_task_that_was_not_learned_is_one_sentence(
 def test_fusing_takes_any_number_of_images_in_any_order(runs: dict[str, Path]) -> None:
     enhancer = open_enhancer(tiny_settings(generator=str(runs["fuse"])), "fuse")
     images, days = np.stack([scene(16, 16, seed) for seed in range(8)]), [-30, 4, 90, 7, -2, 60, 11, 0]
-    wanted = tiny_settings().sampling
+    wanted = tiny_settings()
     made = {n: fused(enhancer, images[:n], days[:n], "", 0, wanted) for n in (1, 2, 4, 8)}
     assert all(image.shape == (32, 32, 3) for image in made.values())
     turned = fused(enhancer, images[:4][::-1], days[:4][::-1], "", 0, wanted)
@@ -130,9 +130,7 @@ def test_fusing_takes_any_number_of_images_in_any_order(runs: dict[str, Path]) -
     other = fused(enhancer, images[:4], [day + 40 for day in days[:4]], "", 0, wanted)
     assert not np.array_equal(other, made[4]), "the days matter"
     # One image is plain super-resolution by the same adapter, whatever the fusion's weight.
-    alone = [
-        fused(enhancer, images[:1], days[:1], "", 0, wanted.model_copy(update={"fusion": share})) for share in (0, 1)
-    ]
+    alone = [fused(enhancer, images[:1], days[:1], "", 0, tiny_settings(enhance__fusion=share)) for share in (0, 1)]
     assert np.array_equal(*alone)
 
 
@@ -224,7 +222,7 @@ def test_in_painting_leaves_all_other_pixels_as_they_are(
         (["--mask", str(tmp_path / "a.png"), "--clouds", "0.2"], "Say what is hidden"),
         (["--clouds", "1.5"], "at most 1"),
         (["--mask", str(tmp_path / "no.png")], "There is no mask"),
-        (["--clouds", "0.2", "--set-metadata", "month=7"], "has not learned month"),
+        (["--clouds", "0.2", "--set-metadata", "month=7"], "has not learned metadata"),
     ):
         code, error = terradistill(
             *command, *more, "--out", str(tmp_path / "o"), capsys=capsys, monkeypatch=monkeypatch

@@ -157,7 +157,6 @@ def _test(work: Work) -> None:
             "reliability": bins,
         }
         run.write_json("scores.json", scores)
-        np.save(run.root / "cache" / "probabilities.npy", shares.numpy())
         looked_at(classifier, pixels, labels, run.root / "looked_at.png", work.hardware)
         stage.note = f"OA {found.oa:.1%}, κ {found.kappa:.3f}, calibration error {scores['calibration_error']:.3f}"
 

@@ -16,11 +16,13 @@ from terradistill.cli.options import (
     Captions,
     Config,
     Data,
+    Drawing,
     Fraction,
     FromScratch,
     GeneratorOption,
     HideReal,
     Limit,
+    Metadata,
     NewFolder,
     Out,
     Preset,
@@ -118,13 +120,8 @@ def generate(
     content: Annotated[
         str | None, typer.Option("--content", metavar="FILE[:STRENGTH]", help="A picture to look like.")
     ] = None,
-    set_metadata: Annotated[
-        str | None, typer.Option("--set-metadata", metavar="A=B,C=D", help="Numbers, such as gsd_m=10,month=7.")
-    ] = None,
-    generator: Annotated[
-        str | None,
-        typer.Option("--generator", help="Name, folder, run folder or hub id of what draws.", show_default="base-128"),
-    ] = None,
+    set_metadata: Metadata = None,
+    generator: Drawing = None,
     preset: Preset = None,
     config: Config = None,
     set_: Set = None,
@@ -216,10 +213,7 @@ def audit(
 
 @app.command()
 def studio(
-    generator: Annotated[
-        str | None,
-        typer.Option("--generator", help="Name, folder, run folder or hub id of what draws.", show_default="base-128"),
-    ] = None,
+    generator: Drawing = None,
     port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Default: the first free one.")] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
     preset: Preset = None,

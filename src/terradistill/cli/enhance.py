@@ -5,25 +5,18 @@ from typing import Annotated
 
 import typer
 
-from terradistill.cli.options import Config, Out, Preset, Seed, Set, settings_from
+from terradistill.cli.options import Config, Drawing, Metadata, Out, Preset, Seed, Set, settings_from
 
 app = typer.Typer(help="Fill in, sharpen, fuse or move images in time.", no_args_is_help=True)
 
 Input = Annotated[
     str, typer.Argument(metavar="INPUT", help="An image (PNG, JPEG, GeoTIFF), a folder of them, or DATA.")
 ]
-GeneratorOption = Annotated[
-    str | None,
-    typer.Option("--generator", help="Name, folder, run folder or hub id of what draws.", show_default="base-128"),
-]
 Trained = Annotated[
     str | None,
     typer.Option("--generator", help="Run of train enhancer, or a generator with one.", show_default=False),
 ]
 Prompt = Annotated[str, typer.Option("--prompt", help="What the images show.")]
-Metadata = Annotated[
-    str | None, typer.Option("--set-metadata", metavar="A=B,C=D", help="Numbers, such as gsd_m=10,month=7.")
-]
 
 
 @app.command("inpaint")
@@ -38,7 +31,7 @@ def enhance_inpaint(
     ] = None,
     prompt: Prompt = "",
     set_metadata: Metadata = None,
-    generator: GeneratorOption = None,
+    generator: Drawing = None,
     preset: Preset = None,
     config: Config = None,
     set_: Set = None,

@@ -162,7 +162,17 @@ def compare(
     return rows
 
 
-BESIDE = {"data", "evaluation", "export", "engine", "adapter", "enhancer", "classify", "ipc"}  # what no set depends on
+BESIDE = {
+    "data",
+    "evaluation",
+    "export",
+    "engine",
+    "adapter",
+    "enhancer",
+    "enhance",
+    "classify",
+    "ipc",
+}  # what no set depends on
 
 
 def _digest(settings: Settings) -> str:

@@ -1,5 +1,6 @@
 """The stages of the main job that learn, each from files to files: autoencoder, latents, classifier, generator."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,12 @@ from terradistill.models.latent_classifier import LatentClassifier
 from terradistill.models.map_adapter import MapAdapter
 from terradistill.models.perceptual import Perceptual
 from terradistill.run import Stage
-from terradistill.sections import EnhancerSettings
+from terradistill.sections import BesideSettings, EnhancerSettings
 from terradistill.seeding import derive
 from terradistill.settings import DiffusionSettings
 from terradistill.training.autoencoder import reconstruction_psnr, train_autoencoder
 from terradistill.training.classifier import train_latent_classifier
-from terradistill.training.diffusion import Consistency, repeats, train_diffusion
+from terradistill.training.diffusion import Conditions, Consistency, repeats, train_diffusion
 from terradistill.training.frames import (
     SEASONAL,
     BandTable,
@@ -210,23 +211,7 @@ def adapter(work: Work) -> None:
                 width = int(generator.text_encoder.config.hidden_size)
                 generator.content_encoder = ContentEncoder(generator.latent_shape[0], width)
                 parts.append("content_encoder")
-        generator.to(work.hardware.device)
-        train_diffusion(
-            generator,
-            work.latents(),
-            work.captions(),
-            wanted.of(work.settings.diffusion),
-            metadata=known_numbers(work, generator),
-            repeats=repeats(work.train.labels, work.settings.diffusion.balance),
-            parts=parts,
-            conditions=table,
-            section="adapter",
-            seed=derive(work.settings.seed, "adapter"),
-            **_loop(work, stage),
-        )
-        with stage.writes("generator") as folder:
-            _remember(work, generator)
-            generator.save(folder)
+        _train_beside(work, stage, generator, wanted, parts, table, "adapter")
 
 
 def enhancer(work: Work) -> None:
@@ -263,25 +248,40 @@ def enhancer(work: Work) -> None:
                 },
             )
         generator.frame_adapter = adapter
-        generator.to(work.hardware.device)
-        train_diffusion(
-            generator,
-            work.latents(),
-            work.captions(),
-            wanted.of(work.settings.diffusion),
-            metadata=known_numbers(work, generator),
-            repeats=repeats(work.train.labels, work.settings.diffusion.balance),
-            parts=["frame_adapter"],
-            conditions=BandTable(bands[0], adapter, wanted.noise)
+        table: Conditions = (
+            BandTable(bands[0], adapter, wanted.noise)
             if bands
-            else FrameTable(work.pixels(), simulation_of(wanted), adapter, seasonal=wanted.task == "timelapse"),
-            section="enhancer",
-            seed=derive(work.settings.seed, "enhancer"),
-            **_loop(work, stage),
+            else FrameTable(work.pixels(), simulation_of(wanted), adapter, seasonal=wanted.task == "timelapse")
         )
-        with stage.writes("generator") as folder:
-            _remember(work, generator)
-            generator.save(folder)
+        _train_beside(work, stage, generator, wanted, ["frame_adapter"], table, "enhancer")
+
+
+def _train_beside(
+    work: Work,
+    stage: Stage,
+    generator: Generator,
+    wanted: BesideSettings,
+    parts: Sequence[str],
+    conditions: Conditions | None,
+    section: str,
+) -> None:
+    """Train parts beside a generator, and leave it with them: `generator/`."""
+    train_diffusion(
+        generator.to(work.hardware.device),
+        work.latents(),
+        work.captions(),
+        wanted.of(work.settings.diffusion),
+        metadata=known_numbers(work, generator),
+        repeats=repeats(work.train.labels, work.settings.diffusion.balance),
+        parts=parts,
+        conditions=conditions,
+        section=section,
+        seed=derive(work.settings.seed, section),
+        **_loop(work, stage),
+    )
+    with stage.writes("generator") as folder:
+        _remember(work, generator)
+        generator.save(folder)
 
 
 def _bands(work: Work, generator: Generator) -> tuple[NDArray[np.float32], dict[str, Any]]:

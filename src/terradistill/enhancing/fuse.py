@@ -24,7 +24,7 @@ from terradistill.sampling.fusion import constant, fuse, rising
 from terradistill.sampling.guidance import chunked, reporting
 from terradistill.sampling.sampler import Request, sample
 from terradistill.seeding import derive
-from terradistill.settings import SamplingSettings, Settings
+from terradistill.settings import Settings
 
 
 def fuse_dates(
@@ -80,7 +80,7 @@ def fuse_dates(
         days = [(when - target).days for when in dates[piece.name]]
         images = np.stack([picture.pixels() for picture in pictures])
         steps = reporter.progress if alone else None
-        made = fused(enhancer, images, days, prompt, seed, settings.sampling, progress=steps)
+        made = fused(enhancer, images, days, prompt, seed, settings, progress=steps)
         told = {"year": target.year, "month": target.month, "day": target.day}
         return made, {"prompt": prompt, "seed": seed, **told, "made_of": [picture.name for picture in pictures]}
 
@@ -98,7 +98,7 @@ def fused(
     days: Sequence[float],
     prompt: str,
     seed: int,
-    wanted: SamplingSettings,
+    settings: Settings,
     *,
     progress: Progress | None = None,
 ) -> NDArray[np.uint8]:
@@ -107,7 +107,7 @@ def fused(
     N trajectories are drawn, each from noise of its image's own, so that their order does not matter; what comes out
     is their mean.
     """
-    generator, scale = enhancer.generator, enhancer.adapter.scale
+    generator, scale, wanted, how = enhancer.generator, enhancer.adapter.scale, settings.sampling, settings.enhance
     n, height, width = images.shape[:3]
     coarse = np.stack([padded(image, enhancer.multiple // scale) for image in images])
     step = generator.factor // scale
@@ -124,13 +124,13 @@ def fused(
         size=size,
         control=lambda rows: read.rows(rows.to(frames.device)),
     )
-    weight = rising(wanted.fusion) if wanted.fusion_rises else constant(wanted.fusion)
+    weight = rising(how.fusion) if how.fusion_rises else constant(how.fusion)
     together = fuse(
         torch.zeros(n, dtype=torch.long),
         generator.parameterisation,
         weight,
-        distance=wanted.fusion_distance,
-        subset=wanted.fusion_subset,
+        distance=how.fusion_distance,
+        subset=how.fusion_subset,
         seeds=seeds,
     )
     latents = sample(

@@ -16,13 +16,14 @@ from terradistill.data.weather import cloud_cover, clouded
 from terradistill.enhancing.canvas import draw_large, encoded, filled, multiple_of, padded, shown, tiles_of
 from terradistill.enhancing.results import Piece, Results, asked_for, make_all, require_apart
 from terradistill.errors import ConfigError, DataError
+from terradistill.generation.orders import require_numbers
 from terradistill.hardware import Hardware, find_hardware
 from terradistill.models.generator import Generator
 from terradistill.run import Progress, Reporter, Silent
 from terradistill.sampling.masking import keep_known
 from terradistill.seeding import derive
 from terradistill.seeding import generator as seeded
-from terradistill.settings import SamplingSettings, Settings
+from terradistill.settings import Settings
 
 FORGETFUL = ("dpm++", "ddim", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")  # solvers
 WHITE = 128  # of a mask, from here on
@@ -66,7 +67,7 @@ def inpaint(
         raise ConfigError(f"Clouds over a share of {clouds:g}: expected more than 0 and at most 1.")
     if settings.generator is None:
         raise ConfigError("There is nothing to draw with: name a generator, such as --generator base-128.")
-    require_repeatable(settings.sampling)
+    require_repeatable(settings)
     require_apart(Path(out), source)
     pictures = {picture.name: picture for picture in open_pictures(source)}
     masks = {} if mask is None else _masks(mask, list(pictures.values()))
@@ -76,7 +77,8 @@ def inpaint(
             _require_fitting(masks[name], size)
     hardware, known = find_hardware(settings.precision), dict(metadata or {})
     generator = Generator.load(settings.generator)
-    told = _told(generator, known)
+    require_numbers(generator, known)
+    told = generator.metadata_encoder.table([known]) if known and generator.metadata_encoder else None
     asked = asked_for("inpaint", settings, generator, clouds=clouds, prompt=prompt, metadata=known)
     results = Results(Path(out), asked)
     generator.ready(hardware.device, low_memory=settings.sampling.low_memory)
@@ -90,8 +92,7 @@ def inpaint(
     def make(piece: Piece) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         (image, hidden), seed = given(piece.name), derive(settings.seed, "inpaint", piece.name)
         steps = reporter.progress if alone else None
-        how = (settings.sampling, hardware)
-        made = fill_hidden(generator, image, hidden, prompt, seed, *how, metadata=told, progress=steps)
+        made = fill_hidden(generator, image, hidden, prompt, seed, settings, hardware, metadata=told, progress=steps)
         more = {**known, "simulated": "clouds"} if clouds is not None else known
         return made, {"prompt": prompt, "seed": seed, "hidden": round(float(hidden.mean()), 4), **more}
 
@@ -106,16 +107,16 @@ def inpaint(
     return make_all(results, pieces, make, before, "In-painting", reporter)
 
 
-def require_repeatable(wanted: SamplingSettings) -> None:
+def require_repeatable(settings: Settings) -> None:
     """Make sure that the solver steps from where the last prediction was made.
 
     Raises:
         ConfigError: it remembers latents of its own, which repeated steps leave behind.
     """
-    if wanted.repeats > 1 and wanted.scheduler not in FORGETFUL:
+    if settings.enhance.repeats > 1 and settings.sampling.scheduler not in FORGETFUL:
         raise ConfigError(
-            f"{wanted.scheduler} cannot repeat a step: choose sampling.scheduler among {', '.join(FORGETFUL)}, or set "
-            "sampling.repeats to 1."
+            f"{settings.sampling.scheduler} cannot repeat a step: choose sampling.scheduler among "
+            f"{', '.join(FORGETFUL)}, or set enhance.repeats to 1."
         )
 
 
@@ -125,7 +126,7 @@ def fill_hidden(
     hidden: NDArray[np.bool_],
     prompt: str,
     seed: int,
-    wanted: SamplingSettings,
+    settings: Settings,
     hardware: Hardware,
     *,
     metadata: Tensor | None = None,
@@ -144,30 +145,23 @@ def fill_hidden(
         prompt,
         seed,
         size,
-        wanted,
+        settings.sampling,
         hardware,
         metadata=metadata,
         places=places,
         guidances=[
-            keep_known(known, drawn, generator.parameterisation, seeds=[derive(seed, "again")], repeats=wanted.repeats)
+            keep_known(
+                known,
+                drawn,
+                generator.parameterisation,
+                seeds=[derive(seed, "again")],
+                repeats=settings.enhance.repeats,
+            )
         ],
         progress=progress,
     )
     made = shown(generator, latents, hardware)[:height, :width]
     return np.where(hidden[..., None], made, image)
-
-
-def _told(generator: Generator, known: Mapping[str, float]) -> Tensor | None:
-    if not known:
-        return None
-    encoder = generator.metadata_encoder
-    learned = encoder.learned if encoder is not None else ()
-    if encoder is None or (odd := [name for name in known if name not in learned]):
-        name = next(iter(known)) if encoder is None else odd[0]
-        raise ConfigError(
-            f"This generator has not learned {name}: it knows {', '.join(learned) or 'no numbers'}; leave it out."
-        )
-    return encoder.table([known])
 
 
 def _masks(given: Path, pictures: list[Picture]) -> dict[str, Path]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,7 +42,7 @@ class Piece:
     made_of: Sequence[Callable[[], bytes]]
     taken: date | None = None
 
-    @property
+    @cached_property
     def key(self) -> str:
         """A hash of what it is made of."""
         digest = sha256()
@@ -52,8 +53,8 @@ class Piece:
 
 def asked_for(task: str, settings: Settings, generator: Generator, **more: Any) -> dict[str, Any]:
     """All that makes images what they are, beside what they are made of."""
-    sampling = flatten(settings.sampling.model_dump(mode="json"), "sampling.")
-    told = {key: value for key, value in sampling.items() if key not in FREE}
+    drawing = {name: getattr(settings, name).model_dump(mode="json") for name in ("sampling", "enhance")}
+    told = {key: value for key, value in flatten(drawing).items() if key not in FREE}
     told["precision"] = settings.precision
     return {"task": task, "seed": settings.seed, "generator": _fingerprint(generator), **more, **told}
 
@@ -113,12 +114,12 @@ class Results:
         if whole != lines:
             write_text(table, "".join(f"{line}\n" for line in whole))
 
-    def made(self, piece: Piece) -> Pixels | None:
-        """What was made before of the same, if it was: uint8 (H, W, 3)."""
+    def made(self, piece: Piece) -> Path | None:
+        """The file that was made before of the same, if it was."""
         for ending in (".png", ".tif"):
             path = self.out / f"{piece.name}{ending}"
             if path.exists() and self.keys.get(f"{piece.name}{ending}") == piece.key:
-                return decode(path.read_bytes())
+                return path
         return None
 
     def keep(self, piece: Piece, pixels: Pixels, **row: Any) -> None:
@@ -171,10 +172,12 @@ def make_all(
     reporter.start(title)
     began = time.monotonic()
     for number, piece in enumerate(pieces):
-        pixels = results.made(piece)
-        if pixels is None:
+        path = results.made(piece)
+        if path is None:
             pixels, row = make(piece)
             results.keep(piece, pixels, **row)
+        elif number < SHOWN:
+            pixels = decode(path.read_bytes())
         if number < SHOWN:
             for label, image in zip(labels, (before(piece), pixels), strict=True):
                 rows[label].append(shrunk(image))

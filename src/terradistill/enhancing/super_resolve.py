@@ -67,7 +67,7 @@ def super_resolve(
                 f"{name} would have {width * ratio} x {height * ratio} pixels: at most {MAX_PIXELS} are drawn; cut it "
                 "into tiles."
             )
-        frame.read(enhancer)  # a band that is missing is missed now
+        frame.check(enhancer)
     asked = asked_for("super-resolve", settings, enhancer.generator, scale=ratio, prompt=prompt, faithful=faithful)
     results, alone = Results(Path(out), asked), len(frames) == 1
 
@@ -87,10 +87,11 @@ def super_resolve(
 
 @dataclass(frozen=True)
 class _Frame:
-    """What is super-resolved: a picture, or a file of bands."""
+    """What is super-resolved: a picture, or a file of bands; `check` refuses what `read` would."""
 
     data: Callable[[], bytes]
     size: Callable[[], tuple[int, int]]
+    check: Callable[[Enhancer], object]
     read: Callable[[Enhancer], tuple[NDArray[np.float32], NDArray[np.uint8]]]
 
 
@@ -108,18 +109,20 @@ def _frames(source: str | Path) -> dict[str, _Frame]:
             planes = scale.scaled(image.stacked(scale.names, *image.size))
             return planes, to_rgb(image, note["rgb"], note["low"], note["high"])
 
-        return {path.stem: _Frame(path.read_bytes, lambda: image.size, stacked)}
+        return {path.stem: _Frame(path.read_bytes, lambda: image.size, stacked, stacked)}
+
+    def check(enhancer: Enhancer) -> None:
+        if "bands" in enhancer.adapter.about:
+            raise ConfigError(
+                f"This enhancer reads the bands {', '.join(enhancer.adapter.bands)}: give an .npz file of them."
+            )
 
     def pictured(picture: Picture) -> _Frame:
-        def read(enhancer: Enhancer) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-            if "bands" in enhancer.adapter.about:
-                raise ConfigError(
-                    f"This enhancer reads the bands {', '.join(enhancer.adapter.bands)}: give an .npz file of them."
-                )
+        def read(_: Enhancer) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
             image = picture.pixels()
             return to_float(image[None])[0].numpy(), image
 
-        return _Frame(picture.read, picture.size, read)
+        return _Frame(picture.read, picture.size, check, read)
 
     return {picture.name: pictured(picture) for picture in open_pictures(source)}
 

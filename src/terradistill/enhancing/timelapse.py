@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from terradistill.data.images import decode
 from terradistill.data.pictures import open_pictures
 from terradistill.enhancing.canvas import classifier_freely, padded, require_small, shown
 from terradistill.enhancing.dates import parse_date, required_date, season_of
@@ -77,8 +78,10 @@ def timelapse(
     began = time.monotonic()
     for number, target in enumerate(targets):
         piece = Piece(target.isoformat(), [pictures[0].read], target)
-        made = results.made(piece)
-        if made is None:
+        path = results.made(piece)
+        if path is not None:
+            made = decode(path.read_bytes())
+        else:
             nearest = sorted(known, key=lambda frame: abs((frame[0] - target).days))[:most]
             seed = derive(settings.seed, "timelapse", target.isoformat())
             made = at_date(enhancer, nearest, target, prompt, seed, settings.sampling)

@@ -15,7 +15,7 @@ from terradistill.data.maps import read_map
 from terradistill.data.scenes import SceneFolder, require_folder_names, write_scene_folder
 from terradistill.data.sources import open_scenes
 from terradistill.errors import ConfigError, RunError
-from terradistill.generation.orders import Order
+from terradistill.generation.orders import Order, require_numbers
 from terradistill.hardware import Hardware, find_hardware
 from terradistill.models.control import Control
 from terradistill.models.generator import Generator
@@ -162,14 +162,7 @@ def draw(
 
 def _require_learned(orders: Sequence[Order], generator: Generator) -> None:
     for order in orders:
-        if order.metadata and generator.metadata_encoder is None:
-            name = next(iter(order.metadata))
-            raise ConfigError(f"This generator has not learned metadata, so {name} would mean nothing: leave it out.")
-        learned = generator.metadata_encoder.learned if generator.metadata_encoder is not None else ()
-        if odd := [name for name in order.metadata if name not in learned]:
-            raise ConfigError(
-                f"This generator has not learned {odd[0]}: it knows {', '.join(learned) or 'no numbers'}; leave it out."
-            )
+        require_numbers(generator, order.metadata)
         for what, asked, part in (
             ("maps", order.maps, generator.map_adapter),
             ("content images", order.content, generator.content_encoder),

@@ -61,6 +61,22 @@ class Order:
         return row
 
 
+def require_numbers(generator: Generator, metadata: Mapping[str, float]) -> None:
+    """Make sure that a generator can be told numbers.
+
+    Raises:
+        ConfigError: it has not learned one of them.
+    """
+    if metadata and generator.metadata_encoder is None:
+        name = next(iter(metadata))
+        raise ConfigError(f"This generator has not learned metadata, so {name} would mean nothing: leave it out.")
+    learned = generator.metadata_encoder.learned if generator.metadata_encoder is not None else ()
+    if odd := [name for name in metadata if name not in learned]:
+        raise ConfigError(
+            f"This generator has not learned {odd[0]}: it knows {', '.join(learned) or 'no numbers'}; leave it out."
+        )
+
+
 def orders_like(scenes: SceneFolder, template: str, generator: Generator) -> list[Order]:
     """One order a class, in the words and at the ground sampling distance of a real dataset.
 

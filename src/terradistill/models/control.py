@@ -43,6 +43,15 @@ def through(block: Any, x: Tensor, time: Tensor, text: Tensor) -> tuple[Tensor, 
     return x, list(skips)
 
 
+def encoded(net: Any, x: Tensor, time: Tensor, text: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """All blocks of an encoder: what comes out, and its skips, that of the first convolution before them."""
+    skips = [x]
+    for block in net.down_blocks:
+        x, more = through(block, x, time, text)
+        skips += more
+    return x, skips
+
+
 def skip_widths(unet: Any) -> list[int]:
     """Channels of the skips that a denoiser's encoder leaves, in their order."""
     widths = [int(unet.config.block_out_channels[0])]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from terradistill.models.control import Control, through
+from terradistill.models.control import Control, encoded
 from terradistill.models.parts import load_part, save_part
 from terradistill.settings import MAPS
 
@@ -80,11 +80,7 @@ def _residuals(
     net: Any, z: Tensor, time: Tensor, text: Tensor, features: Tensor, strength: Tensor
 ) -> tuple[list[Tensor], Tensor]:
     x = net.conv_in(z)
-    x = x + features.to(x)
-    skips = [x]
-    for block in net.down_blocks:
-        x, more = through(block, x, time, text)
-        skips += more
+    x, skips = encoded(net, x + features.to(x), time, text)
     x = net.mid_block(x, time, encoder_hidden_states=text)
     added = [(strength * out(skip)).to(skip) for out, skip in zip(net.controlnet_down_blocks, skips, strict=True)]
     return added, (strength * net.controlnet_mid_block(x)).to(x)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from terradistill.errors import GeneratorError
-from terradistill.models.control import Control, skip_widths, through, zeroed
+from terradistill.models.control import Control, encoded, skip_widths, zeroed
 from terradistill.models.metadata_encoder import MetadataEncoder
 from terradistill.models.parts import load_part, save_part
 
@@ -114,12 +114,8 @@ class FrameAdapter(nn.Module):
             return x.repeat_interleave(n, 0)
 
         x = self.conv_in(of_each(z))
-        x = x + read.flatten(0, 1).to(x)
-        times = of_each(time) + vectors.flatten(0, 1).to(time)
-        texts, skips = of_each(text), [x]
-        for block in self.down_blocks:
-            x, more = through(block, x, times, texts)
-            skips += more
+        times, texts = of_each(time) + vectors.flatten(0, 1).to(time), of_each(text)
+        x, skips = encoded(self, x + read.flatten(0, 1).to(x), times, texts)
         strength = control.strength.view(-1, 1, 1, 1)
         added = []
         # Kept in 0 … 1 without losing its gradient at the bounds, where it begins.

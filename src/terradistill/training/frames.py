@@ -82,10 +82,7 @@ class OtherDay:
         days = self.days * (2 * torch.rand(n, generator=rng) - 1)
         x = in_month(images, MIDSUMMER + days / DAYS_A_MONTH)
         x = shifted(x, self.shift * torch.randn(n, 2, generator=rng))
-        cloudy = torch.rand(n, generator=rng) < self.clouds
-        cover = self.clouds * float(torch.rand((), generator=rng))
-        thick = cloud_cover(n, x.shape[2], x.shape[3], cover, rng) * cloudy.view(-1, 1, 1, 1)
-        frames = self.sensor.see(clouded(x, thick), rng)
+        frames = self.sensor.see(_under_clouds(x, self.clouds, rng), rng)
         return Shown(frames[:, None], [[{"days": float(day)}] for day in days], [{}] * n)
 
 
@@ -108,12 +105,17 @@ class OtherSeasons:
         count = self.frames if most else int(torch.randint(1, self.frames + 1, (), generator=rng))
         months = MONTHS * torch.rand(n, count, generator=rng)
         x = in_month(images.repeat_interleave(count, 0), 1 + months.flatten())
-        cloudy = torch.rand(n * count, generator=rng) < self.clouds
-        cover = self.clouds * float(torch.rand((), generator=rng))
-        thick = cloud_cover(n * count, x.shape[2], x.shape[3], cover, rng) * cloudy.view(-1, 1, 1, 1)
-        frames = self.sensor.see(clouded(x, thick), rng).unflatten(0, (n, count))
+        frames = self.sensor.see(_under_clouds(x, self.clouds, rng), rng).unflatten(0, (n, count))
         known = [[{"month": float(month)} for month in row] for row in months]
         return Shown(frames, known, [{"month": int(look) + 0.5} for look in looks])
+
+
+def _under_clouds(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    """Images (n, C, H, W) of which such a share is cloudy, with as much of each hidden at most."""
+    n, _, height, width = images.shape
+    cloudy = torch.rand(n, generator=rng) < share
+    cover = share * float(torch.rand((), generator=rng))
+    return clouded(images, cloud_cover(n, height, width, cover, rng) * cloudy.view(-1, 1, 1, 1))
 
 
 def seasonal_view(images: Tensor, number: int) -> Tensor:
