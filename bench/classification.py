@@ -2,10 +2,12 @@
 
     python bench/classification.py DATA [DATA ...] --out DIR [--methods ce byot logit-sd dsd] [--seeds 3]
         [--networks resnet18 convnext-atto] [--variant shuffled:classify.shuffled=true] [--set classify.epochs=30]
+        [--learn SCENES ...]
 
 A run a network, method and seed, which `terradistill classify train` makes; the same command goes on after a kill.
 Seeds draw weights, order, augmentation and validation scenes; the split is the same for all. Differences to `ce` are
-paired by seed, with 95 % intervals of Student's t. DIR/classification.md is the table.
+paired by seed, with 95 % intervals of Student's t. DIR/classification.md is the table. With --learn, all is learned
+from these scene folders, such as distilled ones, and the test scenes of the one DATA judge.
 """
 
 import argparse
@@ -42,6 +44,7 @@ def main() -> None:
     parser.add_argument("--variant", action="append", default=[], metavar="NAME:A.B=C[,...]")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--learn", nargs="+", default=[], metavar="SCENES")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
     asked = parser.parse_args()
 
@@ -53,20 +56,24 @@ def main() -> None:
         "| data | network | method | OA % | to ce, points | AA % | κ | ECE | weights, learning | ms a step |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for data in asked.data:
+    if asked.learn and len(asked.data) > 1:
+        parser.error("--learn needs one DATA that judges")
+    jobs: list[tuple[str, str | None]] = [(learn, asked.data[0]) for learn in asked.learn]
+    for data, against in jobs or [(data, None) for data in asked.data]:
         title = open_scenes(data).info.title or Path(data).stem
+        name = "-".join(Path(data).resolve().with_suffix("").parts[-2:]) if against else Path(data).stem
         for network in asked.networks:
             found: dict[str, list[dict[str, Any]]] = {}
             about: dict[str, Any] = {}
             for arm, overrides in arms.items():
                 for seed in range(asked.seeds):
-                    run = asked.out / Path(data).stem / network / f"{arm}-{seed}"
+                    run = asked.out / name / network / f"{arm}-{seed}"
                     settings = load_settings(
                         None, None, [*asked.set, *overrides, f"classify.network={network}"], seed=seed,
                         data__limit=asked.limit,
                     )  # fmt: skip
                     with Rich() as reporter:
-                        train_classifier(data, run, settings, reporter=reporter)
+                        train_classifier(data, run, settings, against=against, reporter=reporter)
                     shutil.rmtree(run / "cache", ignore_errors=True)
                     found.setdefault(arm, []).append(scores_of(run))
                     about[arm] = SceneClassifier.load(run).about

@@ -76,6 +76,7 @@ def draw(name: str) -> None:
             "title": "Sample scenes, drawn by base-128",
             "licence": "Apache-2.0",
             "made_by": "scripts/ship.py",
+            "synthetic": True,
         }
         _add(out, "sample/metadata.jsonl", ("\n".join(lines) + "\n").encode())
         _add(out, "sample/dataset.json", json.dumps(info, indent=1).encode())

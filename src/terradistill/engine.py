@@ -248,7 +248,7 @@ def _draw_after(
     seeds = [derive(settings.seed, "pair", i) for i in range(len(masks))]
     images = draw(drawing, orders, seeds, [1] * len(masks), settings.sampling, hardware, progress=progress)
     rows = [{**order.row(), "seed": seed} for order, seed in zip(orders, seeds, strict=True)]
-    target, info = out / "scenes", {"name": f"{name}-drawn", "title": "Drawn after masks"}
+    target, info = out / "scenes", {"name": f"{name}-drawn", "title": "Drawn after masks", "synthetic": True}
     if not target.exists():
         write_scene_folder(target, (name,), images, [0] * len(masks), rows, info)
 

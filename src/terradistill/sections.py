@@ -146,6 +146,7 @@ class ClassifySettings(Section):
     epochs: int = Field(30, ge=1)
     patience: int = Field(10, ge=1, description="epochs without a better validation before it stops")
     batch_size: int = Field(64, ge=2)
+    least_steps: int = Field(16, ge=1, description="of an epoch: a small set is seen several times in one")
     smoothing: float = Field(0.0, ge=0, lt=1, description="of the hard labels")
     ema_decay: float = Field(0.998, ge=0, lt=1)
     validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="of the train scenes: selects the epoch")

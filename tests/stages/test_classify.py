@@ -9,16 +9,25 @@ import pytest
 import torch
 from PIL import Image
 
+import terradistill as td
 from terradistill.classification.explain import heatmaps
 from terradistill.classification.learn import scores_of, train_classifier
+from terradistill.data.check import check_scenes
 from terradistill.data.sources import open_scenes
+from terradistill.generation.orders import Order
 from terradistill.hardware import Hardware
 from terradistill.models.downstream import build_network, count_parameters
 from terradistill.models.scene_classifier import SceneClassifier
-from tests.conftest import terradistill
+from tests.conftest import terradistill, tiny_settings
 
 Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
-SHORT = ("classify.epochs=2", "classify.batch_size=16", "classify.resolution=32", "classify.warmup_epochs=0.5")
+SHORT = (
+    "classify.epochs=2",
+    "classify.batch_size=16",
+    "classify.resolution=32",
+    "classify.warmup_epochs=0.5",
+    "classify.least_steps=1",
+)
 
 
 def trained(drawn: Path, out: Path, capsys: Capture, monkeypatch: Patch, *more: str) -> tuple[int, str]:
@@ -100,6 +109,31 @@ def test_every_method_trains_under_the_same_recipe(
     about = SceneClassifier.load(tmp_path / "run").about
     assert about["method"] == method
     assert (about["parameters_while_training"] == about["parameters"]) == (method == "ce")
+
+
+def test_any_scene_folder_can_be_learned_from_and_real_scenes_judge(
+    finished: td.Distilled, drawn: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    made = finished.run / "distilled"
+    few = ("--against", str(drawn), "--method", "ce", "--set", "classify.validation_fraction=0.3")
+    code, error = trained(made, tmp_path / "two", capsys, monkeypatch, *few)
+    assert (code, "fewer than the 3 images" in error) == (2, True), error  # nothing is left to choose the epoch by
+
+    scenes, generator = tmp_path / "scenes", td.Generator.load(finished.run)
+    orders = [Order(f"a satellite image of {name}", name) for name in open_scenes(made).classes]
+    td.generate(orders, scenes, generator, n=4, settings=tiny_settings())
+    code, error = trained(scenes, tmp_path / "run", capsys, monkeypatch, *few)
+    assert code == 0, error
+    split = json.loads((tmp_path / "run" / "split.json").read_text())
+    assert scores_of(tmp_path / "run")["n_test"] == len(split["test"])
+    model = SceneClassifier.load(tmp_path / "run")
+    assert {scene.sha256 for scene in check_scenes(open_scenes(scenes))[0].scenes} <= model.learned_from
+    assert model.about["data"] == "Scenes made to order"
+    code, error = terradistill(
+        "classify", "train", str(scenes), str(drawn), "--against", str(drawn), "--out", str(tmp_path / "x"),
+        capsys=capsys, monkeypatch=monkeypatch,
+    )  # fmt: skip
+    assert (code, "give one" in error) == (2, True)
 
 
 def test_a_killed_training_goes_on_to_the_same_network(

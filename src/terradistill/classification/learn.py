@@ -3,6 +3,8 @@
 OUT/model/         the plain backbone, with its temperature
 OUT/scores.json    of the test scenes, which nothing else has seen
 OUT/report.html    confusion, reliability, what it looks at
+
+It learns from the train scenes of DATA, or from any other scene folder, such as a distilled one.
 """
 
 import json
@@ -19,8 +21,12 @@ from numpy.typing import NDArray
 from terradistill.classification.calibration import expected_error, reliability
 from terradistill.classification.explain import looked_at
 from terradistill.classification.training import require_augmentation, train_scene_classifier
+from terradistill.data.check import require_enough
 from terradistill.data.images import load_pixels
+from terradistill.data.scenes import SceneFolder
+from terradistill.distillation.scoreboard import learned_by, open_exam
 from terradistill.distillation.work import Work, open_work
+from terradistill.errors import ConfigError
 from terradistill.evaluation.metrics import agreement
 from terradistill.evaluation.recipe import logits
 from terradistill.models.downstream import build_network, count_parameters, named_network, require_network
@@ -33,6 +39,7 @@ from terradistill.settings import Settings
 from terradistill.training.classifier import stratified
 
 Pixels = NDArray[np.uint8]
+LEAST = 3  # images a class: one of them chooses the epoch
 
 
 def train_classifier(
@@ -40,6 +47,7 @@ def train_classifier(
     out: str | Path,
     settings: Settings | None = None,
     *,
+    against: str | Path | None = None,
     reporter: Reporter | None = None,
 ) -> Path:
     """Train on the train scenes, choose the epoch on a part of them, test on the others.
@@ -48,6 +56,9 @@ def train_classifier(
         data: as for `distill`; a list is pooled.
         out: run folder; an existing one with the same settings is gone on with.
         settings: `classify`, `data`, `seed`.
+        against: real scenes of the same classes. `data` is then a scene folder that all is learned from, the choice of
+            the epoch too, and the test scenes of `against` only judge. The split is that of the run which holds `data`,
+            unless a split file is given.
         reporter: told of progress.
 
     Returns:
@@ -62,24 +73,42 @@ def train_classifier(
     require_augmentation(wanted)
     if wanted.method != "ce":
         stages_of(build_network(wanted.network, 2, wanted.resolution))  # refused now rather than after the reading
-    work = open_work(data, Path(out), settings, reporter=reporter, spare=3 - settings.ipc)
+    if against is None:
+        work = open_work(data, Path(out), settings, reporter=reporter, spare=LEAST - settings.ipc)
+        learned, known = work.train, work.learned
+    else:
+        if not isinstance(data, str | Path):
+            data = only(data)
+        learned, work = open_exam(data, against, out, settings, reporter=reporter, least=1)
+        known = learned_by(Path(data)) | {scene.sha256 for scene in learned.scenes}
     with closing(work.run):
-        _train(work)
+        if against is not None:
+            require_enough(learned, LEAST, spare=0)
+        _train(work, learned, known)
         _test(work)
         write_classifier_report(work.run.root)
         return work.run / "model"
 
 
-def _train(work: Work) -> None:
+def only(data: Sequence[str | Path]) -> str | Path:
+    """The one folder to learn from.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    if len(data) != 1:
+        raise ConfigError(f"{len(data)} scene folders were given to learn from; with --against give one.")
+    return data[0]
+
+
+def _train(work: Work, scenes: SceneFolder, known: frozenset[str]) -> None:
     run, wanted = work.run, work.settings.classify
     if run.done("classify"):
         return
     with run.stage("classify", "Training the classifier") as stage:
-        pixels = _pixels(work, "train")
-        n_classes = len(work.train.classes)
-        learned, held = stratified(
-            work.train.labels, wanted.validation_fraction, derive(work.settings.seed, "classify")
-        )
+        pixels, labels = _pixels(work, scenes, "learned"), scenes.labels
+        n_classes = len(scenes.classes)
+        learned, held = stratified(labels, wanted.validation_fraction, derive(work.settings.seed, "classify"))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(work.settings.seed, "classify weights"))
             network = build_network(wanted.network, n_classes, wanted.resolution, pretrained=wanted.pretrained)
@@ -87,9 +116,9 @@ def _train(work: Work) -> None:
         trained = train_scene_classifier(
             network,
             pixels,
-            work.train.labels,
+            labels,
             learned,
-            (pixels[held], work.train.labels[held]),
+            (pixels[held], labels[held]),
             n_classes,
             wanted,
             seed=derive(work.settings.seed, "classify"),
@@ -107,19 +136,19 @@ def _train(work: Work) -> None:
             **({"divergence_from_teachers": trained.refinement} if trained.refinement else {}),
             "milliseconds_a_step": round(trained.milliseconds, 1),
             "seconds": round(time.monotonic() - began, 1),
-            "data": work.train.info.title or work.train.info.name,
-            "licence": work.train.info.licence,
+            "data": scenes.info.title or scenes.info.name,
+            "licence": scenes.info.licence,
         }
-        readable = {name: work.train.readable(name) for name in work.train.classes}
+        readable = {name: scenes.readable(name) for name in scenes.classes}
         classifier = SceneClassifier(
             network,
             named_network(wanted.network)[0],
-            tuple(work.train.classes),
+            tuple(scenes.classes),
             readable,
             wanted.resolution,
             trained.temperature,
             about,
-            work.learned,
+            known,
         )
         with stage.writes("model") as folder:
             classifier.save(folder)
@@ -136,7 +165,7 @@ def _test(work: Work) -> None:
     with run.stage("test", "Testing the classifier") as stage:
         classifier = SceneClassifier.load(run / "model")
         network, device = classifier.network.to(work.hardware.device), work.hardware.device
-        pixels, labels = _pixels(work, "test"), work.test.labels
+        pixels, labels = _pixels(work, work.test, "test"), work.test.labels
         said = logits(network, pixels, classifier.resolution, device=device, bf16=work.hardware.bf16)
         shares = (said / classifier.temperature).softmax(1)
         found = agreement(labels, said.argmax(1).numpy(), len(classifier.classes))
@@ -161,10 +190,9 @@ def _test(work: Work) -> None:
         stage.note = f"OA {found.oa:.1%}, κ {found.kappa:.3f}, calibration error {scores['calibration_error']:.3f}"
 
 
-def _pixels(work: Work, side: str) -> Pixels:
+def _pixels(work: Work, scenes: SceneFolder, name: str) -> Pixels:
     resolution = work.settings.classify.resolution
-    scenes = work.train if side == "train" else work.test
-    return load_pixels(scenes, resolution, work.run / "cache" / f"{side}-{resolution}.npy")
+    return load_pixels(scenes, resolution, work.run / "cache" / f"{name}-{resolution}.npy")
 
 
 def scores_of(run: Path) -> dict[str, Any]:

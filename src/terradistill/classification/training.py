@@ -112,7 +112,7 @@ def train_scene_classifier(
     start = keeper.resume()
     watch.forget_after(start)
 
-    of_epoch = max(1, len(learned) // settings.batch_size)
+    of_epoch = max(settings.least_steps, len(learned) // settings.batch_size)
     total, warmup = settings.epochs * of_epoch, round(settings.warmup_epochs * of_epoch)
     best = _Best(work)
     best.forget_after(start // of_epoch)
@@ -140,7 +140,7 @@ def train_scene_classifier(
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         ema.update(step)
-        require_finite(float(loss), "classify", settings.learning_rate)
+        require_finite(loss.item(), "classify", settings.learning_rate)
         spent, steps_taken = spent + time.monotonic() - began, steps_taken + 1
 
         if (step + 1) % of_epoch == 0 or step + 1 == total:
@@ -149,7 +149,7 @@ def train_scene_classifier(
             ema.swap()
             right = float((said.argmax(1).numpy() == validation[1]).mean())
             watch.log(step + 1, accuracy=right, **{name: float(value) for name, value in losses.items()})
-            if right > best.accuracy:
+            if right >= best.accuracy:  # few scenes validate alike for long: the later has learned more
                 best.keep(network, ema, epoch, right)
             model.train()
             write_text(timing, json.dumps([spent, steps_taken]))

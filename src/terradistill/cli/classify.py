@@ -29,6 +29,10 @@ Model = Annotated[str, typer.Argument(metavar="MODEL", help="Run of classify tra
 def classify_train(
     data: Pooled,
     out: Out,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="DATA", help="Learn from all of a scene folder; real scenes judge."),
+    ] = None,
     network: Annotated[
         str | None, typer.Option("--network", help="resnet18, convnext-atto, timm:NAME, …", show_default="resnet18")
     ] = None,
@@ -44,7 +48,10 @@ def classify_train(
     split_file: SplitFile = None,
     captions: Captions = None,  # noqa: ARG001 - scenes with captions are welcome, which are not looked at
 ) -> None:
-    """Train on the train scenes of DATA, test on the others, and write a report."""
+    """Train on the train scenes of DATA, test on the others, and write a report.
+
+    With --against, learn from all of one scene folder, such as a distilled one, and test on real scenes.
+    """
     settings = settings_from(
         preset, config, set_, seed=seed, classify__network=network, classify__method=method,
         data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
@@ -53,7 +60,7 @@ def classify_train(
     from terradistill.classification.learn import train_classifier
 
     with console.Rich() as reporter:
-        model = train_classifier(data, out, settings, reporter=reporter)
+        model = train_classifier(data, out, settings, against=against, reporter=reporter)
     console.print_made({"classifier": model, "scores": out / "scores.json", "report": out / "report.html"})
 
 

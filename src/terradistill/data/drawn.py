@@ -295,6 +295,7 @@ def draw_scenes(out: Path, *, per_class: int = 40, size: int = 64, seed: int = 0
             "gsd_m": GSD_M * 64 / size,
             "licence": "Apache-2.0",
             "made_by": f"terradistill, draw_scenes(seed={seed})",
+            "synthetic": True,
         },
     )
     return out

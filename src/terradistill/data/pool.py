@@ -37,6 +37,7 @@ def pool_scenes(folders: Sequence[SceneFolder]) -> SceneFolder:
             },
             licence="; ".join(f"{info.name}: {info.licence}" for info in infos),
             citation=" ".join(info.citation for info in infos if info.citation),
+            synthetic=all(info.synthetic for info in infos),
         ),
         _reader=read,
         n_ignored=sum(folder.n_ignored for folder in folders),

@@ -38,6 +38,7 @@ class DatasetInfo:
         citation: the publication to cite.
         hub_id: Hugging Face dataset id, if there is one.
         url: home page.
+        synthetic: the scenes were drawn, by a generator or by hand.
     """
 
     name: str
@@ -48,6 +49,7 @@ class DatasetInfo:
     citation: str = ""
     hub_id: str | None = None
     url: str = ""
+    synthetic: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,8 @@ def write_scene_folder(
         images: uint8, shape (n, height, width, 3).
         labels: n indices into `classes`.
         metadata: one dict an image, empty ones allowed; `file_name` and `label` are filled in here.
-        info: name, readable (class -> words), gsd_m, licence, citation, made_by and whatever else the card should hold.
+        info: name, readable (class -> words), gsd_m, licence, citation, made_by, synthetic and whatever else the card
+            should hold.
 
     Raises:
         DataError: `out` is not empty, a class name is no folder name, or the lengths differ.

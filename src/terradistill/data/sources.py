@@ -187,6 +187,10 @@ def _info(path: Path, classes: tuple[str, ...], card: bytes | None) -> DatasetIn
     for key in ("name", "title", "licence", "citation", "url"):
         if given.get(key) is not None:
             changes[key] = str(given[key])
+    if given.get("synthetic") is not None:
+        if not isinstance(given["synthetic"], bool):
+            raise DataError(f"{where}: 'synthetic' is {given['synthetic']!r}; expected true or false.")
+        changes["synthetic"] = given["synthetic"]
     if given.get("gsd_m") is not None:
         if isinstance(given["gsd_m"], bool) or not isinstance(given["gsd_m"], int | float) or not given["gsd_m"] > 0:
             raise DataError(f"{where}: 'gsd_m' is {given['gsd_m']!r}; expected metres a pixel, above 0.")

@@ -84,6 +84,7 @@ def dataset_card(
         tags=["dataset-distillation", "synthetic", "remote-sensing", "earth-observation", "terradistill"],
     )
     source = f"[{_md(title)}](<{url.replace('>', '%3E').replace('<', '%3C')}>)" if url else _md(title)
+    kind = "synthetic" if data.get("synthetic") else "real"
     return f"""---
 {header.to_yaml()}
 ---
@@ -91,7 +92,7 @@ def dataset_card(
 # {_md(name)}
 
 {n_images:,} synthetic scenes in {len(data["classes"])} classes, made to train a classifier
-in place of the {data.get("n_train") or 0:,} real images that they were distilled from.
+in place of the {data.get("n_train") or 0:,} {kind} images that they were distilled from.
 No image is a photograph of a place.
 
 Classes: {", ".join(_md(name) for name in data["classes"])}.

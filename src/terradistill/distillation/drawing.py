@@ -351,6 +351,7 @@ def export(work: Work) -> None:
                     "licence": info.licence,
                     "citation": info.citation,
                     "made_by": "terradistill",
+                    "synthetic": True,
                 },
             )
         stage.note = f"{len(labels)} images"

@@ -101,8 +101,12 @@ def open_exam(
     *,
     captions: Path | None = None,
     reporter: Reporter | None = None,
+    least: int | None = None,
 ) -> tuple[SceneFolder, Work]:
-    """A scene folder to judge, and DATA split so that no test scene went into it; see `evaluate`. Close `work.run`."""
+    """A scene folder to judge, and DATA split so that no test scene went into it; see `evaluate`. Close `work.run`.
+
+    DATA has to have at least `least` train scenes a class: as many as are judged, where nothing is said.
+    """
     judged, found = check_scenes(open_scenes(scenes))
     ipc = max(judged.counts.values())
     made_in = Path(scenes).resolve().parent
@@ -110,7 +114,8 @@ def open_exam(
     if settings.data.split_file is None and of_a_run:
         settings = settings.model_copy(update={"data": settings.data.model_copy(update={"split_file": split})})
     settings, seen = settings.model_copy(update={"ipc": ipc, "generator": None}), learned_by(Path(scenes))
-    work = open_work(against, Path(out), settings, captions=captions, reporter=reporter, spare=0, seen=seen)
+    spare = 0 if least is None else least - ipc
+    work = open_work(against, Path(out), settings, captions=captions, reporter=reporter, spare=spare, seen=seen)
     try:
         _require_honest(judged, work, seen, str(scenes), str(against), f" {split}" if of_a_run else "")
     except BaseException:

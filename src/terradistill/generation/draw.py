@@ -87,7 +87,7 @@ def generate(
     ]
     classes = sorted(folders)
     labels = np.repeat([classes.index(folder) for folder in folders], counts)
-    info = {"name": out.name, "title": "Scenes made to order", "made_by": "terradistill generate"}
+    info = {"name": out.name, "title": "Scenes made to order", "made_by": "terradistill generate", "synthetic": True}
     write_scene_folder(out, classes, images, labels, rows, info)
     if generator.learned_from:  # so that `evaluate` can refuse an exam with these scenes
         (out / LEARNED_FROM).write_text(json.dumps({"sha256": sorted(generator.learned_from)}))

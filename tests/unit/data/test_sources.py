@@ -178,7 +178,9 @@ def test_the_folders_own_card_beats_the_catalogue(make_folder: Any) -> None:
     assert folder.readable("bField") == "field"
 
 
-@pytest.mark.parametrize("card", ["{", "[]", '{"gsd_m": "ten"}', '{"gsd_m": -1}', '{"readable": ["a"]}'])
+@pytest.mark.parametrize(
+    "card", ["{", "[]", '{"gsd_m": "ten"}', '{"gsd_m": -1}', '{"readable": ["a"]}', '{"synthetic": 1}']
+)
 def test_a_wrong_card_is_refused(make_folder: Any, card: str) -> None:
     root = make_folder({"a": 1, "b": 1})
     (root / "dataset.json").write_text(card)

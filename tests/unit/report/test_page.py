@@ -54,6 +54,15 @@ def test_report_is_whole(make_run: MakeRun) -> None:
     assert not list(run.glob(".*"))
 
 
+def test_a_report_of_scenes_that_were_drawn_says_so(make_run: MakeRun) -> None:
+    run = make_run()
+    assert "synthetic themselves" not in read(write_report(run)).text
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["data"]["synthetic"] = True
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    assert "The scenes of Toy <b>scenes</b> are synthetic themselves" in read(write_report(run)).text
+
+
 def test_report_asks_nothing_of_the_network(make_run: MakeRun) -> None:
     page = read(write_report(make_run()))
     assert not page.named("script")
