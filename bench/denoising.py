@@ -47,7 +47,7 @@ def main(run: Path, data: str) -> None:
     generator, hardware = Generator.load(run).frozen(), find_hardware()
     generator.to(hardware.device)
     train, _ = load_split(run / "split.json", open_scenes(data))
-    latents = LatentCache.load(run / "latents" / "train.safetensors")
+    latents = LatentCache.load(run / "latents" / "train.npy")
     kept_back, learned = held_out_split(len(latents), settings.diffusion.held_out, derive(settings.seed, "diffusion"))
     text = generator.embed([class_prompt(train, name, settings.data.caption_template) for name in train.classes])
     numbers = generator.metadata_encoder

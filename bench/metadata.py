@@ -8,7 +8,6 @@ Shuffled numbers are those of other scenes of all DATA together, so DATA of diff
 
 import argparse
 import statistics
-from functools import partial
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from terradistill.hardware import find_hardware
 from terradistill.models.generator import Generator
 from terradistill.models.places import learned_from
 from terradistill.settings import Settings
-from terradistill.training.diffusion import Told, denoising_loss
+from terradistill.training.diffusion import Noising, Told, denoising_loss
 from terradistill.training.latents import encode_scenes
 
 BATCH = 64
@@ -60,8 +59,10 @@ def main() -> None:
                 part = slice(start, start + BATCH)
                 told = Told(tokens[part], numbers[part])
                 rng = torch.Generator().manual_seed(1000 * seed + start)
-                loss = partial(denoising_loss, generator, generator.parameterisation, latents[part], told)
-                losses.append(float(loss(rng, hardware, None)) * len(latents[part]))
+                schedule = generator.parameterisation
+                noising = Noising.draw(schedule, latents[part], rng)
+                loss = denoising_loss(generator, schedule, latents[part], told, noising, hardware, None)
+                losses.append(float(loss) * len(latents[part]))
             found[name].append(sum(losses) / len(latents))
     print(f"{len(latents)} unseen scenes, {asked.seeds} seeds")
     for name, values in found.items():

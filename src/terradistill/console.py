@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.table import Table
 
 from terradistill.report.words import accuracy, audited, duration
+from terradistill.team import Team
 
 if TYPE_CHECKING:
     from terradistill.data.check import CheckReport
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     from terradistill.distillation.plan import PlannedStage
 
 console = Console(highlight=False)
+
+
+def heard(team: Team) -> Team:
+    """Of several processes at one run the first speaks."""
+    console.quiet = not team.leads
+    return team
 
 
 class Rich:

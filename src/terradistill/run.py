@@ -2,6 +2,9 @@
 
 A stage writes to a temporary name and renames; `Run.stage` is entered only for work that is not done. Killed at any
 moment, the same command resumes and ends with the same images. Nothing outside the folder is written.
+
+Several processes may be at one run (`Team`). The first leads and writes; to the others a stage that is not shared is
+done as soon as the first has done it. Of a shared one each makes its pieces.
 """
 
 import json
@@ -10,7 +13,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +22,7 @@ from typing import IO, Any, Protocol
 from terradistill.config import flatten, to_toml
 from terradistill.errors import RunError
 from terradistill.settings import Settings
+from terradistill.team import Team
 
 Progress = Callable[[int, int], None]
 
@@ -49,8 +53,10 @@ class Silent:
 class Run:
     """One run folder, opened for one set of settings."""
 
-    def __init__(self, root: Path, settings: Settings, reporter: Reporter | None = None) -> None:
-        """Open or create the folder.
+    def __init__(
+        self, root: Path, settings: Settings, reporter: Reporter | None = None, team: Team | None = None
+    ) -> None:
+        """Open or create the folder; who does not lead waits for it.
 
         Raises:
             RunError: the folder holds something else, or a run with other settings; the message names the keys.
@@ -58,6 +64,7 @@ class Run:
         self.root = Path(root)
         self.settings = settings
         self.reporter: Reporter = reporter or Silent()
+        self.team = team or Team()
         self._lock: IO[str] | None = None
         self.manifest: dict[str, Any] = {"stages": []}
         try:
@@ -72,8 +79,11 @@ class Run:
     def _open(self) -> None:
         asked = json.loads(self.settings.model_dump_json())
         resolved = self.root / "resolved.json"
+        if not self.team.leads:
+            wait_for(resolved.exists)
         if resolved.exists():
-            self._take()
+            if self.team.leads:
+                self._take()
             self.manifest = self.read_json("manifest.json", default=self.manifest)
             # A setting that the run does not know yet is as it was when there was none: its default.
             before = flatten(Settings().model_dump(mode="json")) | flatten(json.loads(resolved.read_text()))
@@ -88,6 +98,8 @@ class Run:
                 raise RunError(
                     f"{self.root} holds a run with other settings: {what}. Use another --out, or the same settings."
                 )
+            if not self.team.leads:
+                return
             self._write_settings(asked)
             for stage in self.manifest["stages"]:  # left over where a kill came between a stage's end and its tidying
                 shutil.rmtree(self.root / "work" / stage["name"], ignore_errors=True)
@@ -131,23 +143,48 @@ class Run:
     def discard(self) -> None:
         """Empty the folder of a run in which nothing was made."""
         self.close()
+        if not self.team.leads:
+            return
         for path in self.root.iterdir():
             _remove(path)
         self.root.rmdir()
 
     # -- stages ---------------------------------------------------------------------------------------------------
 
-    def done(self, name: str) -> bool:
-        """Whether a stage is finished (and says so to the user)."""
+    def done(self, name: str, *, shared: bool = False) -> bool:
+        """Whether a stage is finished (and says so to the user).
+
+        Who does not lead waits until it is, unless the stage is shared.
+        """
+        if not self.team.leads:
+            self._look()
+            if not shared:
+                wait_for(lambda: self._ended(name))
         for stage in self.manifest["stages"]:
             if stage["name"] == name:
                 self.reporter.skip(stage["title"])
                 return True
         return False
 
+    def _look(self) -> None:
+        self.manifest = self.read_json("manifest.json", default=self.manifest)
+
+    def _ended(self, name: str) -> bool:
+        if not (self.root / "resolved.json").exists():
+            raise RunError(f"The leading process has given up {self.root}: it says why.")
+        self._look()
+        return any(stage["name"] == name for stage in self.manifest["stages"])
+
     @contextmanager
     def stage(self, name: str, title: str) -> Iterator["Stage"]:
-        """Time and weigh a stage; on leaving without an error it counts as done."""
+        """Time and weigh a stage; on leaving without an error it counts as done.
+
+        Who does not lead leaves it when it is done.
+        """
+        if not self.team.leads:
+            yield Stage(self, name)
+            wait_for(lambda: self._ended(name))
+            return
         self.reporter.start(title)
         self._log(f"{name}: started")
         stage = Stage(self, name)
@@ -166,8 +203,9 @@ class Run:
 
     def say(self, text: str) -> None:
         """Tell the user, and the log."""
-        self._log(text)
-        self.reporter.say(text)
+        if self.team.leads:
+            self._log(text)
+            self.reporter.say(text)
 
     def _log(self, text: str) -> None:
         with (self.root / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as file:
@@ -185,7 +223,8 @@ class Run:
     def describe(self, **values: Any) -> None:
         """Add to the manifest."""
         self.manifest |= values
-        self.write_json("manifest.json", self.manifest)
+        if self.team.leads:
+            self.write_json("manifest.json", self.manifest)
 
 
 class Stage:
@@ -196,7 +235,8 @@ class Stage:
         self.name = name
         self.note = ""
         self.work = run.root / "work" / name  # resumable state; gone when the stage is done
-        self.work.mkdir(parents=True, exist_ok=True)
+        if run.team.leads:
+            self.work.mkdir(parents=True, exist_ok=True)
         self._clock = self.work / "seconds.json"
         before: float = json.loads(self._clock.read_text()) if self._clock.exists() else 0.0
         self._began = time.monotonic() - before
@@ -209,6 +249,8 @@ class Stage:
 
     def remember_time(self) -> None:
         """So that an interrupted stage's earlier time counts too."""
+        if not self.run.team.leads:
+            return
         write_text(self._clock, json.dumps(self.seconds))
         self._remembered = time.monotonic()
 
@@ -219,6 +261,8 @@ class Stage:
 
     def log(self, step: int, **values: float) -> None:
         """One line of `metrics.jsonl`."""
+        if not self.run.team.leads:
+            return
         line = {"stage": self.name, "step": step} | {key: round(float(value), 6) for key, value in values.items()}
         with (self.run.root / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -227,11 +271,37 @@ class Stage:
     def forget_after(self, step: int) -> None:
         """Drop this stage's metrics past a step: a resumed loop writes them anew."""
         path = self.run.root / "metrics.jsonl"
-        if not path.exists():
+        if not (self.run.team.leads and path.exists()):
             return
         rows = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
         kept = [row for row in rows if row["stage"] != self.name or row["step"] <= step]
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def pieces(self, names: Sequence[str], make: Callable[[int, Path], None]) -> list[Path] | None:
+        """Files of independent pieces of this stage's work, which all processes share.
+
+        Each is kept as soon as it is made, so that a kill costs one.
+
+        Args:
+            names: of the files; who has made what may change with the number of processes, these may not.
+            make: from a piece's number and the path to write it to.
+
+        Returns:
+            All of them; None for a process that does not lead, which has nothing more to do here.
+        """
+        team, paths = self.run.team, [self.work / "pieces" / name for name in names]
+        for number, path in enumerate(paths):
+            if team.takes(number) and not path.exists():
+                if not team.leads and self.run.done(self.name, shared=True):  # a late one: all is done already
+                    return None
+                with replacing(path) as part:
+                    make(number, part)
+        if not team.leads:
+            return None
+        if team.size > 1 and not all(path.exists() for path in paths):
+            self.run.say(f"waiting for the other {team.size - 1} of {team.size} processes")
+            wait_for(lambda: all(path.exists() for path in paths))
+        return paths
 
     @contextmanager
     def writes(self, name: str) -> Iterator[Path]:
@@ -251,6 +321,28 @@ def replacing(target: Path) -> Iterator[Path]:
     if target.is_dir():
         _remove(target)
     temporary.replace(target)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Let one process at a time make a file that several may want; the next finds it made."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:  # let go of with the process that holds it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait for what another process does; look often at first, every two seconds in the end."""
+    pause = 0.02
+    while not condition():
+        time.sleep(pause)
+        pause = min(2.0, pause * 1.5)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -137,6 +137,9 @@ class DiffusionSettings(Section):
     )
     consistency_until: float = Field(0.5, gt=0, le=1, description="share of the schedule, from little noise on [ours]")
     consistency_power: float = Field(1.0, ge=0, description="w(t) = ᾱ_t to this power [ours]")
+    accumulate: int = Field(
+        1, ge=1, description="parts that a step is computed in, for less memory; processes launched together share them"
+    )
     ema_decay: float = Field(0.999, ge=0, lt=1)
     held_out: float = Field(0.05, ge=0, lt=0.5, description="share of the train split kept back to watch the loss")
 

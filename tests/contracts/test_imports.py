@@ -8,7 +8,7 @@ import terradistill
 SRC = Path(terradistill.__file__).parent
 FLOOR = {
     **dict.fromkeys(
-        ("__init__", "errors", "seeding", "config", "settings", "sections", "hardware", "run", "shipped"), 0
+        ("__init__", "errors", "seeding", "config", "settings", "sections", "hardware", "team", "run", "shipped"), 0
     ),
     **dict.fromkeys(("data", "models"), 1),
     **dict.fromkeys(("training", "sampling", "evaluation"), 2),

@@ -72,12 +72,12 @@ def test_the_generator_makes_an_image_from_a_prompt_in_stock_diffusers(finished:
 def test_a_kept_image_can_be_made_again_from_its_row(finished: td.Distilled) -> None:
     # The row says prompt, seed and prototype; nothing about its neighbours can matter.
     import torch
-    from safetensors.torch import load_file
 
     from terradistill.data.images import to_uint8
     from terradistill.hardware import find_hardware
     from terradistill.sampling.guidance import classifier_free, push_to_prototypes
     from terradistill.sampling.sampler import Request, sample
+    from terradistill.training.latents import LatentCache
 
     settings = json.loads((finished.run / "resolved.json").read_text())["sampling"]
     row = json.loads((finished.run / "distilled" / "metadata.jsonl").read_text().splitlines()[-1])
@@ -85,7 +85,7 @@ def test_a_kept_image_can_be_made_again_from_its_row(finished: td.Distilled) -> 
     text = generator.embed([row["prompt"], ""])
     prototype = json.loads((finished.run / "prototypes.json").read_text())[-1]["sha256"][row["prototype"]]
     train = [scene["sha256"] for scene in json.loads((finished.run / "split.json").read_text())["train"]]
-    target = load_file(finished.run / "latents" / "train.safetensors")["mean"][0, train.index(prototype)].float()
+    target = LatentCache.load(finished.run / "latents" / "train.npy").means()[train.index(prototype)]
     pull = push_to_prototypes(target[None], generator.parameterisation, scale=settings["prototype_scale"])
     assert settings["prototype_guidance"] == "push"
     assert settings["prototype_scale"] > 0

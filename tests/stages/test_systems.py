@@ -84,7 +84,7 @@ def test_sets_chosen_together_do_better_at_it_than_the_best_alone(
         )
         run = td.distill(drawn, tmp_path / rule, settings, evaluate=False).run
         model, hardware = LatentClassifier.load(run / "classifier"), find_hardware()
-        real = embed(model, LatentCache.load(run / "latents" / "train.safetensors").means(), hardware)
+        real = embed(model, LatentCache.load(run / "latents" / "train.npy").means(), hardware)
         kept = embed(model, load_file(run / "latents" / "distilled.safetensors")["latents"], hardware)
         split = json.loads((run / "split.json").read_text())["train"]
         of_class = np.array([scene["name"].split("/")[0] for scene in split])
@@ -114,7 +114,7 @@ def test_near_copies_of_train_scenes_are_passed_over(
 
     def copying(*given: object, **named: object) -> object:
         latents, rows = draw(*given, **named)  # type: ignore[arg-type]
-        latents[first] = LatentCache.load(before / "latents" / "train.safetensors").means()[0]
+        latents[first] = LatentCache.load(before / "latents" / "train.npy").means()[0]
         return latents, rows
 
     monkeypatch.setattr(drawing, "sample_some", copying)
@@ -150,7 +150,7 @@ def test_a_near_copy_with_nothing_to_replace_it_is_drawn_again(
         latents, rows = draw(*given, **named)  # type: ignore[arg-type]
         calls.append(len(latents))
         if len(calls) == 1:
-            latents[0] = LatentCache.load(tmp_path / "run" / "latents" / "train.safetensors").means()[0]
+            latents[0] = LatentCache.load(tmp_path / "run" / "latents" / "train.npy").means()[0]
         return latents, rows
 
     monkeypatch.setattr(drawing, "sample_some", copying)

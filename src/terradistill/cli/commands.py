@@ -28,6 +28,7 @@ from terradistill.cli.options import (
     Preset,
     Seed,
     Set,
+    Shard,
     SplitFile,
     settings_from,
 )
@@ -76,6 +77,7 @@ def distill(
     keep_names: Annotated[bool, typer.Option("--keep-names", help="Write the prototypes' file names.")] = False,
     parquet: Annotated[bool, typer.Option("--parquet", help="Write distilled.parquet too.")] = False,
     no_eval: Annotated[bool, typer.Option("--no-eval", help="Skip the scoreboard.")] = False,
+    shard: Shard = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan with estimated times; write nothing.")
     ] = False,
@@ -94,9 +96,11 @@ def distill(
         console.print_plan(plan(data, settings, captions=captions, evaluate=not no_eval), out)
         return
     from terradistill.distillation.pipeline import distill as run
+    from terradistill.team import find_team
 
+    team = console.heard(find_team(shard))
     with console.Rich() as reporter:
-        made = run(data, out, settings, captions=captions, evaluate=not no_eval, reporter=reporter)
+        made = run(data, out, settings, captions=captions, evaluate=not no_eval, reporter=reporter, team=team)
     console.print_scores(made.scores)
     console.print_made(
         {"distilled scenes": made.run / "distilled", "gallery": made.run / "gallery.png", "report": made.report}

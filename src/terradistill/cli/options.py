@@ -34,6 +34,10 @@ Captions = Annotated[Path | None, typer.Option("--captions", help="JSON lines wi
 Against = Annotated[
     str, typer.Option("--against", metavar="DATA", help="Real scenes; what was not learned from is the exam.")
 ]
+Shard = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="One of N processes, from 0, that share the run folder's work."),
+]
 HideReal = Annotated[bool, typer.Option("--hide-real", help="Show no real scene in what is made.")]
 GeneratorOption = Annotated[
     str | None,

@@ -49,9 +49,11 @@ def _train_command(part: str) -> None:
         )  # fmt: skip
         from terradistill import console
         from terradistill.distillation.pipeline import train
+        from terradistill.team import find_team
 
+        team = console.heard(find_team())
         with console.Rich() as reporter:
-            folder = train(data, out, settings, until=part, captions=captions, reporter=reporter)
+            folder = train(data, out, settings, until=part, captions=captions, reporter=reporter, team=team)
         console.print_made({part: folder})
 
     more = "of --generator on, by eye as well as by pixel" if part == "decoder" else "and what it needs before"

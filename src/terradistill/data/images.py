@@ -13,7 +13,7 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from terradistill.data.scenes import SceneFolder
 from terradistill.errors import DataError
-from terradistill.run import Progress, replacing, write_text
+from terradistill.run import Progress, alone, replacing, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -176,13 +176,36 @@ def load_pixels(folder: SceneFolder, resolution: int, out: Path, progress: Progr
     Raises:
         DataError: an image cannot be read or decoded.
     """
-    shape = (len(folder), resolution, resolution, 3)
-    key, key_file = f"{folder.fingerprint} {resolution}", out.with_name(out.name + ".key")
-    if out.is_file() and key_file.is_file() and key_file.read_text() == key:
-        pixels: NDArray[np.uint8] = np.load(out, mmap_mode="r" if len(folder) else None)
-        if pixels.shape == shape and pixels.dtype == np.uint8:
-            return pixels
+    key, shape = f"{folder.fingerprint} {resolution}", (len(folder), resolution, resolution, 3)
+    if (pixels := _kept(out, key, shape)) is None:
+        with alone(out):  # of several processes one makes it
+            if (pixels := _kept(out, key, shape)) is None:
+                _write_pixels(folder, resolution, out, key, progress)
+                pixels = _mapped(out)
+    return pixels
 
+
+def _kept(out: Path, key: str, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    key_file = _key_file(out)
+    if not (out.is_file() and key_file.is_file() and key_file.read_text() == key):
+        return None
+    pixels = _mapped(out)
+    return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None
+
+
+def _mapped(out: Path) -> NDArray[np.uint8]:
+    try:
+        pixels: NDArray[np.uint8] = np.load(out, mmap_mode="r")
+    except ValueError:  # nothing cannot be mapped
+        pixels = np.load(out)
+    return pixels
+
+
+def _key_file(out: Path) -> Path:
+    return out.with_name(out.name + ".key")
+
+
+def _write_pixels(folder: SceneFolder, resolution: int, out: Path, key: str, progress: Progress | None) -> None:
     def one(index: int) -> NDArray[np.uint8]:
         scene = folder.scenes[index]
         try:
@@ -196,9 +219,10 @@ def load_pixels(folder: SceneFolder, resolution: int, out: Path, progress: Progr
         return resize(image, resolution)
 
     # The key goes first and comes last: a crash in between only means that the array is made again.
-    key_file.unlink(missing_ok=True)
+    _key_file(out).unlink(missing_ok=True)
     with replacing(out) as part, part.open("wb") as stream, ThreadPoolExecutor(n_threads()) as pool:
         # Written as a stream and not through a map: on a full disk a map dies without a word.
+        shape = (len(folder), resolution, resolution, 3)
         np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for start in range(0, len(folder), BATCH):
             stop = min(start + BATCH, len(folder))
@@ -206,9 +230,7 @@ def load_pixels(folder: SceneFolder, resolution: int, out: Path, progress: Progr
                 stream.write(square.tobytes())
             if progress:
                 progress(stop, len(folder))
-    write_text(key_file, key)
-    made: NDArray[np.uint8] = np.load(out, mmap_mode="r" if len(folder) else None)  # nothing cannot be mapped
-    return made
+    write_text(_key_file(out), key)
 
 
 def pixel_hash(image: NDArray[np.uint8]) -> str:

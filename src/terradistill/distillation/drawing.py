@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ from terradistill.distillation.prototypes import Prototypes, choose_prototypes, 
 from terradistill.distillation.work import Work
 from terradistill.models.generator import Generator
 from terradistill.models.latent_classifier import LatentClassifier
-from terradistill.run import Progress
 from terradistill.sampling.guidance import PROTOTYPE_GUIDANCES, chunked, classifier_free
 from terradistill.sampling.refinement import refine
 from terradistill.sampling.sampler import Guidance, Prune, Request, decoded, sample_some
@@ -40,14 +39,14 @@ def prototypes(work: Work) -> None:
         return
     wanted, labels = settings.prototypes, work.train.labels
     with run.stage("prototypes", "Choosing prototypes") as stage:
-        latents = work.latents().means()
+        latents = work.latents()
         if wanted.space == "latent":
-            features = pooled_features(latents, wanted.pool)
+            features = np.concatenate([pooled_features(part, wanted.pool) for part in latents.batches()])
         else:
             features = embed(judge(work), latents, work.hardware).numpy()
         chosen = choose_prototypes(features, labels, settings.ipc, wanted, derive(settings.seed, "prototypes"))
         with stage.writes("latents/prototypes.safetensors") as path:
-            save_file({"latents": prototype_latents(latents, labels, chosen, wanted.rule)}, path)
+            save_file({"latents": prototype_latents(latents.means, labels, chosen, wanted.rule)}, path)
         scenes, names = work.train.scenes, settings.export.keep_names
         prompts = _prompts(work, chosen.clusters)
         rows = [
@@ -136,7 +135,7 @@ def candidate_seeds(work: Work) -> list[int]:
 def candidates(work: Work) -> None:
     """Draw R candidates a prototype and keep the best: `latents/distilled.safetensors`."""
     run, settings = work.run, work.settings
-    if run.done("candidates"):
+    if run.done("candidates", shared=True):
         return
     wanted = settings.sampling
     with run.stage("candidates", "Drawing and selecting candidates") as stage:
@@ -148,13 +147,29 @@ def candidates(work: Work) -> None:
             targets = targets + noise(seeds, targets.shape[1:]) / targets[0].numel() ** 0.5
         # Everything from here on is R rows a prototype, side by side.
         rows, seeds = np.repeat(np.arange(len(targets)), wanted.candidates), candidate_seeds(work)
-        draw = partial(_drawn, work, generator, targets)
-        drawn, left = draw(rows, seeds, _halving(work, labels) if wanted.prune else None, stage.progress)
+        drawer, model = _Drawer(work, generator, targets), judge(work)
+        # The candidates of a prototype are drawn together where they are compared on the way.
+        whole = max(1, wanted.batch_size // wanted.candidates) * wanted.candidates
+        size = whole if wanted.prune else wanted.batch_size
+
+        def make(number: int, path: Path) -> None:
+            batch = slice(number * size, min((number + 1) * size, len(rows)))
+            prune = _halving(work, model, labels[np.unique(rows[batch])]) if wanted.prune else None
+            latents, left = drawer.draw(rows[batch], seeds[batch], prune)
+            save_file({"latents": latents, "left": left + batch.start}, path)
+            stage.progress(batch.stop, len(rows))
+
+        names = [f"{start:07d}-{min(start + size, len(rows)):07d}.safetensors" for start in range(0, len(rows), size)]
+        pieces = stage.pieces(names, make)
+        if pieces is None:
+            return
+        parts = [load_file(piece) for piece in pieces]
+        drawn, left = (torch.cat([part[key] for part in parts]) for key in ("latents", "left"))
         n_drawn, rows, seeds = len(rows), rows[left.numpy()], [seeds[k] for k in left]
         kept, latents, copies = _chosen(
-            work, generator, drawn, labels, seeds, lambda i: draw(rows[i], [seeds[k] for k in i])[0]
+            work, generator, drawn, labels, seeds, lambda i: drawer.draw(rows[i], [seeds[k] for k in i])[0]
         )
-        scores = margins(predict(judge(work), latents, work.hardware), torch.as_tensor(labels))
+        scores = margins(predict(model, latents, work.hardware), torch.as_tensor(labels))
         kept_seeds = torch.tensor([seeds[k] for k in kept])
         with stage.writes("latents/distilled.safetensors") as path:
             save_file({"latents": latents, "margin": scores, "candidate": left[kept], "seed": kept_seeds}, path)
@@ -164,51 +179,51 @@ def candidates(work: Work) -> None:
             stage.note += f", {copies} of them near-copies of train scenes"
 
 
-def _drawn(
-    work: Work,
-    generator: Generator,
-    targets: Tensor,
-    rows: NDArray[np.int64],
-    seeds: Sequence[int],
-    prune: Prune | None = None,
-    progress: Progress | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Latents for prototypes by number, each from its own seed, and which of `rows` they are, but for pruned ones."""
-    wanted, prompts, known = work.settings.sampling, prototype_prompts(work), known_numbers(work, generator)
-    distinct = list(dict.fromkeys(prompts))
-    text = generator.embed([*distinct, ""])
-    request = Request(
-        text=text[:-1],
-        prompt_of=torch.tensor([distinct.index(prompts[row]) for row in rows]),
-        seeds=seeds,
-        metadata=known[prototype_indices(work).ravel()[rows]] if known is not None else None,
-        start=targets[rows] if wanted.start == "prototype" else None,
-        strength=wanted.strength,
-    )
-    guide = PROTOTYPE_GUIDANCES[wanted.prototype_guidance]
-    guidances: list[Guidance] = [
-        chunked(2 * wanted.batch_size),  # doubled by classifier-free guidance
-        classifier_free(wanted.cfg_scale, text[-1:], between=wanted.cfg_between),
-        guide(targets[rows], generator.parameterisation, wanted.prototype_scale, wanted.prototype_until),
-    ]
-    # The candidates of a prototype are drawn together, so that they can be compared on the way.
-    whole = max(1, wanted.batch_size // wanted.candidates) * wanted.candidates
-    return sample_some(
-        generator,
-        request,
-        prune,
-        steps=wanted.steps,
-        hardware=work.hardware,
-        scheduler=wanted.scheduler,
-        guidances=guidances,
-        batch_size=whole if prune else wanted.batch_size,
-        progress=progress,
-    )
+class _Drawer:
+    """What is the same for all candidates: prompts, numbers and prototypes."""
+
+    def __init__(self, work: Work, generator: Generator, targets: Tensor) -> None:
+        self.wanted, self.hardware = work.settings.sampling, work.hardware
+        self.generator, self.targets = generator, targets
+        prompts, known = prototype_prompts(work), known_numbers(work, generator)
+        distinct = list(dict.fromkeys(prompts))
+        self.prompt_of = torch.tensor([distinct.index(prompt) for prompt in prompts])
+        self.text = generator.embed([*distinct, ""])
+        self.metadata = None if known is None else known[prototype_indices(work).ravel()]
+
+    def draw(self, rows: NDArray[np.int64], seeds: Sequence[int], prune: Prune | None = None) -> tuple[Tensor, Tensor]:
+        """Latents for prototypes by number, each of its seed, and which of `rows` they are, but for pruned ones."""
+        wanted, targets = self.wanted, self.targets[rows]
+        request = Request(
+            text=self.text[:-1],
+            prompt_of=self.prompt_of[rows],
+            seeds=seeds,
+            metadata=None if self.metadata is None else self.metadata[rows],
+            start=targets if wanted.start == "prototype" else None,
+            strength=wanted.strength,
+        )
+        guide = PROTOTYPE_GUIDANCES[wanted.prototype_guidance]
+        guidances: list[Guidance] = [
+            chunked(2 * wanted.batch_size),  # doubled by classifier-free guidance
+            classifier_free(wanted.cfg_scale, self.text[-1:], between=wanted.cfg_between),
+            guide(targets, self.generator.parameterisation, wanted.prototype_scale, wanted.prototype_until),
+        ]
+        return sample_some(
+            self.generator,
+            request,
+            prune,
+            steps=wanted.steps,
+            hardware=self.hardware,
+            scheduler=wanted.scheduler,
+            guidances=guidances,
+            batch_size=len(rows) if prune else wanted.batch_size,
+        )
 
 
-def _halving(work: Work, labels: NDArray[np.int64]) -> Prune:
-    """Of each prototype's candidates the surer half goes on, as the latent classifier judges what they will be."""
-    wanted, model, groups = work.settings.sampling, judge(work), torch.as_tensor(labels)
+def _halving(work: Work, model: LatentClassifier, labels: NDArray[np.int64]) -> Prune:
+    """Of the candidates of each prototype of a batch, whose classes these are, the surer half goes on, as the latent
+    classifier judges what they will be."""
+    wanted, groups = work.settings.sampling, torch.as_tensor(labels)
 
     def keep(rows: Tensor, z0: Tensor) -> Tensor:
         prototypes = rows // wanted.candidates
@@ -282,7 +297,7 @@ def _picked(
 
 def _class_features(work: Work, model: LatentClassifier) -> list[Tensor]:
     """Features of the train scenes of each class, to the latent classifier: float32 (n, D) each."""
-    real, labels = embed(model, work.latents().means(), work.hardware), work.train.labels
+    real, labels = embed(model, work.latents(), work.hardware), work.train.labels
     return [real[np.flatnonzero(labels == label)] for label in range(len(work.train.classes))]
 
 

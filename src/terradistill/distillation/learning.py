@@ -30,7 +30,7 @@ from terradistill.seeding import derive
 from terradistill.settings import DiffusionSettings
 from terradistill.training.autoencoder import reconstruction_psnr, train_autoencoder
 from terradistill.training.classifier import train_latent_classifier
-from terradistill.training.diffusion import Conditions, Consistency, repeats, train_diffusion
+from terradistill.training.diffusion import Conditions, Consistency, parted, repeats, train_diffusion
 from terradistill.training.frames import (
     SEASONAL,
     BandTable,
@@ -41,11 +41,12 @@ from terradistill.training.frames import (
     Simulation,
     seasonal_view,
 )
-from terradistill.training.latents import encode_scenes
+from terradistill.training.latents import LatentCache, encode_scenes
 from terradistill.training.maps import MapTable
 
 SIMULATED = ("blur", "gain", "offset", "noise", "shift", "clouds", "days")  # what a model remembers of its frames
 ALL = ("unet", "text_encoder", "metadata_encoder")
+ENCODED = 512  # scenes in a piece of the encoding
 
 
 def _loop(work: Work, stage: Stage) -> dict[str, Any]:
@@ -80,11 +81,11 @@ def autoencoder(work: Work) -> None:
 
 
 def encode(work: Work, *, seasons: bool = False) -> None:
-    """Encode the train scenes once: `latents/train.safetensors`. With `seasons` in simulated ones too."""
+    """Encode the train scenes once: `latents/train.npy`. With `seasons` in simulated ones too."""
     from diffusers import AutoencoderKL
 
     run, settings = work.run, work.settings
-    if run.done("encode"):
+    if run.done("encode", shared=True):
         return
     with run.stage("encode", "Encoding the train scenes") as stage:
         if settings.generator is None:
@@ -92,17 +93,25 @@ def encode(work: Work, *, seasons: bool = False) -> None:
             generator = Generator(vae, None, None, None, None)
         else:
             generator = work.generator()
-        latents = encode_scenes(
-            generator,
-            work.pixels(),
-            n_views=len(SEASONAL) if seasons else views_needed(settings, len(work.train)),
-            look=(lambda x, k: seasonal_view(x, SEASONAL[k])) if seasons else view,
-            hardware=work.hardware,
-            watch=stage,
-        )
-        with stage.writes("latents/train.safetensors") as path:
-            latents.save(path)
-        stage.note = f"{latents.n_views} views"
+        pixels, n_views = work.pixels(), len(SEASONAL) if seasons else views_needed(settings, len(work.train))
+
+        def make(number: int, path: Path) -> None:
+            scenes = pixels[number * ENCODED : (number + 1) * ENCODED]
+            encode_scenes(
+                generator,
+                scenes,
+                n_views=n_views,
+                look=(lambda x, k: seasonal_view(x, SEASONAL[k])) if seasons else view,
+                hardware=work.hardware,
+            ).save(path)
+            stage.progress(number * ENCODED + len(scenes), len(pixels))
+
+        pieces = stage.pieces([f"{start:08d}.npy" for start in range(0, len(pixels), ENCODED)], make)
+        if pieces is None:
+            return
+        with stage.writes("latents/train.npy") as path:
+            LatentCache.join(pieces, path)
+        stage.note = f"{n_views} views"
 
 
 def diffusion(work: Work) -> None:
@@ -111,7 +120,12 @@ def diffusion(work: Work) -> None:
 
     run, settings = work.run, work.settings
     given, wanted = settings.generator, settings.diffusion
-    if run.done("diffusion") or (given is not None and settings.finetune.steps == 0):
+    if given is not None:
+        if settings.finetune.steps == 0:
+            return
+        wanted = settings.finetune.of(wanted, len(work.train))
+    team = run.team.trains(len(parted(wanted.batch_size, wanted.accumulate)))
+    if run.done("diffusion", shared=team.size > 1):
         return
     _require_own(work, "diffusion")
     with run.stage("diffusion", "Training the generator" if given is None else "Adapting the generator") as stage:
@@ -122,7 +136,6 @@ def diffusion(work: Work) -> None:
             generator = build_generator(wanted, vae, work.resolution, texts, derive(settings.seed, "generator weights"))
         else:
             generator = Generator.load(given)
-            wanted = settings.finetune.of(wanted, len(work.train))
         generator.to(work.hardware.device)
         train_diffusion(
             generator,
@@ -137,8 +150,11 @@ def diffusion(work: Work) -> None:
             consistency=_consistency(work, wanted),
             section="diffusion" if given is None else "finetune",
             seed=derive(settings.seed, "diffusion"),
+            team=team,
             **_loop(work, stage),
         )
+        if not run.team.leads:
+            return
         with stage.writes("generator") as folder:
             _remember(work, generator)
             generator.save(folder)

@@ -21,6 +21,7 @@ from terradistill.evaluation.harness import Row
 from terradistill.report.page import write_report
 from terradistill.run import Reporter, write_text
 from terradistill.settings import Settings
+from terradistill.team import Team
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def distill(
     captions: Path | None = None,
     evaluate: bool = True,
     reporter: Reporter | None = None,
+    team: Team | None = None,
 ) -> Distilled:
     """Condense DATA into `settings.ipc` synthetic images a class, score them and write a report.
 
@@ -58,11 +60,12 @@ def distill(
         captions: JSON lines with `file_name` and captions, for DATA that has them elsewhere.
         evaluate: train downstream networks and write the scoreboard.
         reporter: told of progress.
+        team: this process's place among several that were given the same command; see `terradistill.team`.
 
     Raises:
         TerraDistillError: what was asked cannot be done; the message says what would help.
     """
-    work = open_work(data, Path(out), settings or Settings(), captions=captions, reporter=reporter)
+    work = open_work(data, Path(out), settings or Settings(), captions=captions, reporter=reporter, team=team)
     with closing(work.run):
         learning.autoencoder(work)
         learning.encode(work)
@@ -85,6 +88,7 @@ def train(
     until: str = "generator",
     captions: Path | None = None,
     reporter: Reporter | None = None,
+    team: Team | None = None,
 ) -> Path:
     """The first steps of `distill` alone: train the autoencoder, the generator or the latent classifier on DATA.
 
@@ -97,6 +101,7 @@ def train(
         until: "autoencoder", "generator", "classifier", "decoder", "adapter" or "enhancer".
         captions: as for `distill`.
         reporter: as for `distill`.
+        team: as for `distill`.
 
     Returns:
         The folder of what was trained, inside `out`.
@@ -114,8 +119,9 @@ def train(
         require_maps(settings.adapter.maps)
     least = 2 if until == "classifier" or settings.diffusion.consistency_weight else 1
     work = open_work(
-        data, Path(out), settings, captions=captions, reporter=reporter, spare=2 - settings.ipc, least_classes=least
-    )
+        data, Path(out), settings, captions=captions, reporter=reporter, spare=2 - settings.ipc, least_classes=least,
+        team=team,
+    )  # fmt: skip
     with closing(work.run):
         if until == "decoder":
             learning.decoder(work)
@@ -147,6 +153,8 @@ def publish(work: Work) -> Distilled:
     run, settings = work.run, work.settings
     manifest: dict[str, Any] = run.manifest
     scores: list[Row] = run.read_json("scores.json", default=[])
+    if not run.team.leads:
+        return Distilled(run.root, open_scenes(run / "distilled"), scores, run / "report.html")
     audit: dict[str, Any] | None = run.read_json("audit.json", default=None)
     folder = run / "distilled"
     write_text(folder / "README.md", dataset_card(manifest, settings.model_dump(mode="json"), scores, audit))

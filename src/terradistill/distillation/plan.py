@@ -168,7 +168,7 @@ def _probe_sampling(
     batch = min(classify.batch_size, n_train)
     # Enough copies for a full batch: the cost of a step depends on its size alone.
     repeats = -(-2 * batch // len(latents))
-    latents.mean, latents.std = (x.repeat(1, repeats, 1, 1, 1) for x in (latents.mean, latents.std))
+    latents = LatentCache(latents.data.repeat(repeats, 1, 1, 1, 1, 1))
     labels = np.arange(len(latents)) % n_classes
     few = classify.model_copy(update={"max_steps": 4, "epochs": 4})
     train_latent_classifier(latents, labels, n_classes, few, seed=0, hardware=hardware, watch=watch)

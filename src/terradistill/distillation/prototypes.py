@@ -1,5 +1,6 @@
 """Prototypes: what the sampler is guided towards, one a cluster of each class."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,22 +65,24 @@ def choose_prototypes(
     return Prototypes(indices, sizes, clusters)
 
 
-def prototype_latents(latents: Tensor, labels: NDArray[np.int64], chosen: Prototypes, rule: str) -> Tensor:
+def prototype_latents(
+    means: Callable[[NDArray[np.int64]], Tensor], labels: NDArray[np.int64], chosen: Prototypes, rule: str
+) -> Tensor:
     """The latent of each prototype, class after class: float32 (n_classes * ipc, C, h, w).
 
     That of the chosen scene, or with the rule "centroid" the mean of its cluster (D4M, Su et al. 2024).
 
     Args:
-        latents: scaled posterior means of the train split, (n, C, h, w).
+        means: scaled posterior means (k, C, h, w) of train scenes by their places, int64 (k,).
         labels: classes, shape (n,).
         chosen: what `choose_prototypes` found.
         rule: `PrototypeSettings.rule`.
     """
     if rule != "centroid":
-        return latents[chosen.indices.ravel()].float()
+        return means(chosen.indices.ravel()).float()
     ipc = chosen.indices.shape[1]
     cluster = np.where(chosen.clusters >= 0, labels * ipc + chosen.clusters, -1)
-    return torch.stack([latents[cluster == k].float().mean(0) for k in range(chosen.indices.size)])
+    return torch.stack([means(np.flatnonzero(cluster == k)).float().mean(0) for k in range(chosen.indices.size)])
 
 
 def _clustered(

@@ -1,9 +1,11 @@
 """The scoreboard: the distilled set beside real images of the same number and beside all of them, under one recipe."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from terradistill.errors import DataError, EvaluationError, RunError
 from terradistill.evaluation.harness import Labelled, Row, score_method, with_references
 from terradistill.models.downstream import named_network
 from terradistill.models.places import LEARNED_FROM, learned_from
-from terradistill.run import Reporter, Stage, write_text
+from terradistill.run import Reporter, Stage
 from terradistill.seeding import derive
 from terradistill.settings import Settings
 
@@ -54,7 +56,8 @@ def coreset(work: Work, name: str, ipc: int) -> NDArray[np.int64]:
     if CORESETS[name].taught:
         features = taught_features(work)
     else:
-        features = pooled_features(work.latents().means(), work.settings.prototypes.pool)
+        pool = work.settings.prototypes.pool
+        features = np.concatenate([pooled_features(part, pool) for part in work.latents().batches()])
     return CORESETS[name].choose(features, work.train.labels, ipc, derive(work.settings.seed, "medoids"))
 
 
@@ -165,7 +168,7 @@ def learned_by(scenes: Path) -> frozenset[str]:
 
 def _evaluate(work: Work, distilled: SceneFolder, resolution: int, more: dict[str, MakeSet]) -> None:
     run, settings = work.run, work.settings
-    if run.done("evaluate"):
+    if run.done("evaluate", shared=True):
         return
     with run.stage("evaluate", "Training downstream networks") as stage:
         cache = run.root / "cache"
@@ -184,6 +187,8 @@ def _evaluate(work: Work, distilled: SceneFolder, resolution: int, more: dict[st
                 f"choose from {', '.join(sets)}."
             )
         rows = _score(work, stage, wanted, test, settings.ipc)
+        if rows is None:
+            return
         run.write_json("scores.json", rows)
         stage.note = _summary(rows)
 
@@ -192,44 +197,38 @@ def _alone(make: MakeSet, train: Labelled) -> list[Labelled]:
     return [make(train)]
 
 
-def _score(work: Work, stage: Stage, methods: dict[str, Sets], test: Labelled, ipc: int) -> list[Row]:
-    # Each finished row is kept at once: a kill costs one row, not the table.
-    settings, kept = work.settings.evaluation, stage.work / "rows.json"
+def _score(work: Work, stage: Stage, methods: dict[str, Sets], test: Labelled, ipc: int) -> list[Row] | None:
+    settings = work.settings.evaluation
     # Rows of another recipe (it may be changed until the exam is held) would not be comparable.
-    recipe = settings.model_dump(mode="json", exclude={"networks", "methods"})
-    before_kill = json.loads(kept.read_text()) if kept.exists() else {}
-    rows: list[Row] = before_kill["rows"] if before_kill.get("recipe") == recipe else []
-    total = len(settings.networks) * len(methods)
-    for network in settings.networks:
-        for method, make_sets in methods.items():
-            plain, pretrained = named_network(network, pretrained=settings.pretrained)
-            key = {"network": plain, "pretrained": pretrained, "method": method}
-            if any(key.items() <= row.items() for row in rows):
-                continue
-            before = len(rows)
+    recipe = settings.model_dump_json(exclude={"networks", "methods"})
+    mark = sha256(recipe.encode()).hexdigest()[:8]
+    networks = {named_network(name, pretrained=settings.pretrained): name for name in settings.networks}
+    jobs = [(network, method) for network in networks.values() for method in methods]
 
-            def report(done: int, of: int, before: int = before) -> None:
-                stage.progress(int(1000 * (before + done / of)), 1000 * total)
+    def make(number: int, path: Path) -> None:
+        network, method = jobs[number]
+        row = score_method(
+            method,
+            methods[method](),
+            test,
+            work.train.classes,
+            network,
+            settings,
+            dataset=work.train.info.name,
+            ipc=None if method == "full" else ipc,
+            base_seed=work.settings.seed,
+            device=work.hardware.device,
+            bf16=work.hardware.bf16,
+            progress=lambda done, of: stage.progress(int(1000 * (number + done / of)), 1000 * len(jobs)),
+        )
+        if method in CORESETS:
+            row["title"] = CORESETS[method].title
+        path.write_text(json.dumps(row))
 
-            row = score_method(
-                method,
-                make_sets(),
-                test,
-                work.train.classes,
-                network,
-                settings,
-                dataset=work.train.info.name,
-                ipc=None if method == "full" else ipc,
-                base_seed=work.settings.seed,
-                device=work.hardware.device,
-                bf16=work.hardware.bf16,
-                progress=report,
-            )
-            if method in CORESETS:
-                row["title"] = CORESETS[method].title
-            rows.append(row)
-            write_text(kept, json.dumps({"recipe": recipe, "rows": rows}))
-    return with_references(rows)
+    # Each finished row is kept at once: a kill costs one row, not the table.
+    names = [f"{mark}-{re.sub(r'[^A-Za-z0-9.-]', '_', network)}-{method}.json" for network, method in jobs]
+    rows = stage.pieces(names, make)
+    return None if rows is None else with_references([json.loads(row.read_text()) for row in rows])
 
 
 def labelled(scenes: SceneFolder, resolution: int, cache: Path, name: str) -> Labelled:

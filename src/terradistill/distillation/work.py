@@ -33,6 +33,7 @@ from terradistill.models.places import learned_from, locate_generator, sources_o
 from terradistill.run import Reporter, Run, provenance, write_text
 from terradistill.sampling.guidance import PROTOTYPE_GUIDANCES
 from terradistill.settings import DiffusionSettings, FinetuneSettings, Settings
+from terradistill.team import Team
 from terradistill.training.latents import LatentCache
 
 # Settings of `diffusion` that shape a network, or its noise: a given generator brings its own.
@@ -90,7 +91,7 @@ class Work:
         return known, self.learned_in / "cache" / f"{'known' if len(self.aside) else 'train'}-{side}.npy"
 
     def latents(self) -> LatentCache:
-        return LatentCache.load(self.learned_in / "latents" / "train.safetensors")
+        return LatentCache.load(self.learned_in / "latents" / "train.npy")
 
     def generator(self) -> Generator:
         """The trained, adapted or given generator, ready to draw."""
@@ -140,6 +141,7 @@ def open_work(
     spare: int = 2,
     least_classes: int = 2,
     seen: frozenset[str] = frozenset(),
+    team: Team | None = None,
 ) -> Work:
     """Read, check and split DATA, or take up a run where it stands.
 
@@ -152,6 +154,7 @@ def open_work(
         spare: train images a class that are needed beyond `settings.ipc`.
         least_classes: 1 where nothing is to be told apart.
         seen: hashes of scenes that must not judge, beside those that the given generator has learned from.
+        team: of processes at this run; None: this one alone.
 
     Raises:
         DataError: DATA cannot be used; the message says why and what would help.
@@ -164,7 +167,7 @@ def open_work(
                 f"{out} lies inside DATA ({source}), which would read it as a class: choose --out elsewhere."
             )
     fresh = not (Path(out) / "resolved.json").exists()
-    run = Run(out, settings, reporter)
+    run = Run(out, settings, reporter, team)
     try:
         hardware = find_hardware(settings.precision)
         train, test, aside = _scenes(run, sources, captions, hardware, seen, spare=spare, least_classes=least_classes)

@@ -36,7 +36,7 @@ def train_latent_classifier(
     learned, validation = stratified(labels, settings.validation_fraction, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "classifier weights"))
-        model = LatentClassifier(latents.mean.shape[2], n_classes, settings.width, settings.dropout)
+        model = LatentClassifier(latents.channels, n_classes, settings.width, settings.dropout)
     model.to(hardware.device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
@@ -94,11 +94,12 @@ def predict(model: LatentClassifier, latents: Tensor, hardware: Hardware, batch_
 
 
 @torch.no_grad()
-def embed(model: LatentClassifier, latents: Tensor, hardware: Hardware, batch_size: int = 512) -> Tensor:
-    """Pooled features of length 1, float32 (N, D) on the CPU, of scaled latents (N, C, h, w)."""
+def embed(model: LatentClassifier, latents: Tensor | LatentCache, hardware: Hardware, batch_size: int = 512) -> Tensor:
+    """Pooled features of length 1, float32 (N, D) on the CPU, of scaled latents (N, C, h, w), or of cached ones."""
     model.eval()
+    batches = latents.batches(batch_size) if isinstance(latents, LatentCache) else latents.split(batch_size)
     with hardware.autocast():
-        parts = [model.features(part.to(hardware.device)).float().cpu() for part in latents.split(batch_size)]
+        parts = [model.features(part.to(hardware.device)).float().cpu() for part in batches]
     return F.normalize(torch.cat(parts), dim=1)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from terradistill.models.parameterisation import Parameterisation
 from terradistill.seeding import batch_indices, derive
 from terradistill.seeding import generator as seeded
 from terradistill.settings import DiffusionSettings
+from terradistill.team import Team
 from terradistill.training.latents import LatentCache
 from terradistill.training.progress import (
     Checkpoint,
@@ -79,6 +81,38 @@ class Told:
     content: Tensor | None = None
     picture: Tensor | None = None
 
+    def some(self, rows: slice) -> "Told":
+        """Of some of the scenes."""
+        return Told(
+            self.tokens[rows],
+            None if self.metadata is None else self.metadata[rows],
+            None if self.condition is None else tuple(part[rows] for part in self.condition),
+            None if self.content is None else self.content[rows],
+            None if self.picture is None else self.picture[rows],
+        )
+
+
+@dataclass(frozen=True)
+class Noising:
+    """How B scenes are noised, on the CPU.
+
+    Attributes:
+        t: int64 (B,), times.
+        noise: float32 (B, C, h, w).
+    """
+
+    t: Tensor
+    noise: Tensor
+
+    @classmethod
+    def draw(cls, schedule: Parameterisation, z0: Tensor, rng: torch.Generator) -> "Noising":
+        """At uniform times, for latents (B, C, h, w)."""
+        t = torch.randint(0, schedule.n_timesteps, (len(z0),), generator=rng)
+        return cls(t, torch.randn(z0.shape, generator=rng))
+
+    def some(self, rows: slice) -> "Noising":
+        return Noising(self.t[rows], self.noise[rows])
+
 
 class Conditions(Protocol):
     """What an adapter of N scenes is shown, scene by scene."""
@@ -132,6 +166,7 @@ def train_diffusion(
     section: str = "diffusion",
     seed: int,
     hardware: Hardware,
+    team: Team | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 120,
     watch: Watch | None = None,
@@ -156,13 +191,14 @@ def train_diffusion(
         section: of the settings, for what is said of them.
         seed: of the order, the noise, the times and the dropout.
         hardware: device and precision.
-        checkpoint: file to resume from and to write to.
+        team: processes that share the parts of each step (`settings.accumulate`), and end with the same weights.
+        checkpoint: file to resume from and, for the first of them, to write to.
         checkpoint_seconds: time between two checkpoints.
         watch: told of progress and metrics.
     """
     from diffusers.models.attention_processor import AttnProcessor
 
-    watch = watch or Unwatched()
+    watch, team = watch or Unwatched(), team or Team()
     device = hardware.device
     unused = {"metadata_encoder"} if metadata is None else set()
     chosen = [name for name in parts if getattr(generator, name) is not None and name not in unused]
@@ -187,6 +223,9 @@ def train_diffusion(
     ema = Ema(model, settings.ema_decay)
     keeper = Checkpoint(checkpoint, model, optimizer, ema, checkpoint_seconds)
     start = keeper.resume()
+    team.wait()  # all have read the checkpoint before the first of them writes another
+    if not team.leads:
+        keeper.path = None
     watch.forget_after(start)
     mean_loss = 0.0
 
@@ -207,17 +246,31 @@ def train_diffusion(
             turned = views + torch.randint(1, max(2, latents.n_views), views.shape, generator=rng)
             shown = torch.rand(len(index), generator=rng) >= settings.caption_dropout
             told = replace(told, content=latents.draw(index, rng, turned % latents.n_views), picture=shown)
-        loss = denoising_loss(
-            generator,
-            schedule,
-            z0,
-            told,
-            rng,
-            hardware,
-            settings.min_snr_gamma,
-            conditions.adapter if conditions is not None else None,
-            partial(consistency.loss, labels=consistency.labels[index], schedule=schedule) if consistency else None,
-        )
+        noising = Noising.draw(schedule, z0, rng)
+
+        optimizer.zero_grad(set_to_none=True)
+        value = torch.zeros((), device=device)
+        for k, rows in enumerate(parted(len(index), settings.accumulate)):
+            if not team.takes(k):
+                continue
+            pleasing = None
+            if consistency is not None:
+                pleasing = partial(consistency.loss, labels=consistency.labels[index[rows]], schedule=schedule)
+            loss = denoising_loss(
+                generator,
+                schedule,
+                z0[rows],
+                told.some(rows),
+                noising.some(rows),
+                hardware,
+                settings.min_snr_gamma,
+                conditions.adapter if conditions is not None else None,
+                pleasing,
+            )
+            loss = loss * ((rows.stop - rows.start) / len(index))
+            loss.backward()
+            value += loss.detach()
+        team.sum(value, *(parameter.grad for parameter in trained if parameter.grad is not None))
 
         set_learning_rate(
             optimizer,
@@ -229,15 +282,12 @@ def train_diffusion(
                 floor=settings.learning_rate if settings.rate == "constant" else 0.0,
             ),
         )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         ema.update(step)
 
-        value = loss.item()
-        require_finite(value, section, settings.learning_rate)
-        mean_loss = value if step == start else 0.98 * mean_loss + 0.02 * value
+        require_finite(value.item(), section, settings.learning_rate)
+        mean_loss = value.item() if step == start else 0.98 * mean_loss + 0.02 * value.item()
         last = step + 1 == settings.steps
         if step % 20 == 0 or last:
             watch.log(step + 1, loss=mean_loss)
@@ -269,25 +319,29 @@ def train_diffusion(
     model.to(device).eval().requires_grad_(False)
 
 
+def parted(n: int, parts: int) -> list[slice]:
+    """The rows of a batch in so many parts of about one size; fewer where it is smaller than that."""
+    bounds = [k * n // parts for k in range(parts + 1)]
+    return [slice(a, b) for a, b in pairwise(bounds) if a < b]
+
+
 def denoising_loss(
     generator: Generator,
     schedule: Parameterisation,
     z0: Tensor,
     told: Told,
-    rng: torch.Generator,
+    noising: Noising,
     hardware: Hardware,
     gamma: float | None,
     adapter: str | None = None,
     also: Callable[..., Tensor] | None = None,
 ) -> Tensor:
-    """Squared error at random times, min-SNR weighted if `gamma` is given: a scalar.
+    """Squared error of what is predicted of noised latents, min-SNR weighted if `gamma` is given: a scalar.
 
     z0 (B, C, h, w) is on the CPU. `adapter` reads the condition, by the generator's name for it. `also` is a loss of
     the clean latents that the predictions imply, given as `z0` and `t`.
     """
-    device = hardware.device
-    t = torch.randint(0, schedule.n_timesteps, (len(z0),), generator=rng)
-    noise = torch.randn(z0.shape, generator=rng)
+    device, t, noise = hardware.device, noising.t, noising.noise
     z_t, target = schedule.add_noise(z0, noise, t), schedule.target(z0, noise, t)
     with hardware.autocast():
         text = generator.text_encoder(told.tokens.to(device))[0]
@@ -353,4 +407,5 @@ def _held_out_loss(
     if content:
         told = replace(told, content=latents.draw(index, rng), picture=torch.ones(len(index), dtype=torch.bool))
     adapter = None if conditions is None else conditions.adapter
-    return float(denoising_loss(generator, schedule, z0, told, rng, hardware, None, adapter))
+    noising = Noising.draw(schedule, z0, rng)
+    return float(denoising_loss(generator, schedule, z0, told, noising, hardware, None, adapter))

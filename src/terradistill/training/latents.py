@@ -1,12 +1,11 @@
 """Encode once, train many times: the cache of latents."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from terradistill.data.images import to_float
@@ -16,28 +15,39 @@ from terradistill.hardware import Hardware
 from terradistill.models.generator import Generator
 from terradistill.training.progress import Unwatched, Watch
 
+COPIED = 1 << 24  # bytes at a time, where files are joined
+
 
 class LatentCache:
     """Scaled posterior means and standard deviations of a set of scenes, in several views.
 
     Attributes:
-        mean: float16 (V, N, C, h, w); view 0 is the scene as it is.
-        std: float16, same shape.
+        data: float16 (N, V, 2, C, h, w), mean and deviation of each scene in each view; view 0 is the scene as it is.
+            A map of the file where it was loaded: what is drawn of it alone is read.
     """
 
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
-        self.mean, self.std = mean, std
+    def __init__(self, data: Tensor) -> None:
+        self.data = data
 
     def __len__(self) -> int:
-        return self.mean.shape[1]
+        return self.data.shape[0]
 
     @property
     def n_views(self) -> int:
-        return self.mean.shape[0]
+        return self.data.shape[1]
+
+    @property
+    def channels(self) -> int:
+        return self.data.shape[3]
 
     def means(self, index: NDArray[np.int64] | slice = slice(None)) -> Tensor:
         """Posterior means of scenes as they are, of all or of those asked for: float32 (n, C, h, w)."""
-        return self.mean[0][index].float()
+        return self.data[index, 0, 0].float()
+
+    def batches(self, batch_size: int = 512) -> Iterator[Tensor]:
+        """The means of all scenes, a batch at a time: float32 (b, C, h, w)."""
+        for start in range(0, len(self), batch_size):
+            yield self.means(slice(start, start + batch_size))
 
     def draw_views(self, n: int, rng: torch.Generator) -> Tensor:
         """A view for each of n scenes: int64 (n,)."""
@@ -47,17 +57,31 @@ class LatentCache:
         """Posterior samples of scenes in views that are given or drawn for them: float32 (B, C, h, w)."""
         if views is None:
             views = self.draw_views(len(index), rng)
-        chosen = torch.as_tensor(index)
-        mean, std = self.mean[views, chosen].float(), self.std[views, chosen].float()
+        mean, std = self.data[torch.as_tensor(index), views].float().unbind(1)
         return mean + std * torch.randn(mean.shape, generator=rng)
 
     def save(self, path: Path) -> None:
-        save_file({"mean": self.mean, "std": self.std}, path)
+        """Write a `.npy` file."""
+        with path.open("wb") as file:
+            np.save(file, self.data.numpy())
 
     @classmethod
     def load(cls, path: Path) -> "LatentCache":
-        tensors = load_file(path)  # memory-mapped
-        return cls(tensors["mean"], tensors["std"])
+        # Copied where written to, which nothing does: torch wants a map that it might write to.
+        return cls(torch.from_numpy(np.load(path, mmap_mode="c")))
+
+    @staticmethod
+    def join(paths: Sequence[Path], out: Path) -> None:
+        """Write the scenes of several files as one, without holding more than a piece of one."""
+        parts = [np.load(path, mmap_mode="r") for path in paths]
+        shape = (sum(map(len, parts)), *parts[0].shape[1:])
+        with out.open("wb") as file:
+            header = {"descr": np.lib.format.dtype_to_descr(parts[0].dtype), "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for part in parts:
+                flat = part.reshape(-1)
+                for start in range(0, flat.size, COPIED):
+                    file.write(flat[start : start + COPIED].tobytes())
 
 
 def encode_scenes(
@@ -72,18 +96,13 @@ def encode_scenes(
 ) -> LatentCache:
     """Encode scenes (N, H, W, 3) in their first `n_views` views, batch by batch; `look` gives a view by its number."""
     watch = watch or Unwatched()
-    cache: LatentCache | None = None
+    parts = []
     for start in range(0, len(pixels), batch_size):
-        rows = slice(start, min(start + batch_size, len(pixels)))
-        x = to_float(pixels[rows]).to(hardware.device)
+        x = to_float(pixels[start : start + batch_size]).to(hardware.device)
         with hardware.autocast():
-            encoded = [generator.encode(look(x, number)) for number in range(n_views)]
-        if cache is None:
-            shape = (n_views, len(pixels), *encoded[0][0].shape[1:])
-            cache = LatentCache(torch.empty(shape, dtype=torch.float16), torch.empty(shape, dtype=torch.float16))
-        for number, (mean, std) in enumerate(encoded):
-            cache.mean[number, rows], cache.std[number, rows] = mean, std
-        watch.progress(rows.stop, len(pixels))
-    if cache is None:
+            encoded = [torch.stack(generator.encode(look(x, number)), 1) for number in range(n_views)]
+        parts.append(torch.stack(encoded, 1).half().cpu())
+        watch.progress(start + len(x), len(pixels))
+    if not parts:
         raise DataError("There are no scenes to encode.")
-    return cache
+    return LatentCache(torch.cat(parts))

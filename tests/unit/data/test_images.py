@@ -164,7 +164,8 @@ def test_pixels_are_made_once_and_anew_when_the_scenes_change(
     pixels = load_pixels(folder, 8, tmp_path / "x" / "pixels.npy", lambda done, total: seen.append((done, total)))
     assert np.array_equal(pixels, np.stack([noise(i, 8, 8) for i in range(5)]))
     assert seen == [(2, 5), (4, 5), (5, 5)]
-    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["pixels.npy", "pixels.npy.key"]
+    left = [".pixels.npy.lock", "pixels.npy", "pixels.npy.key"]
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == left
     load_pixels(folder, 8, tmp_path / "x" / "pixels.npy", lambda done, total: seen.append((done, total)))
     assert len(seen) == 3
     assert load_pixels(folder, 4, tmp_path / "x" / "pixels.npy").shape == (5, 4, 4, 3)

@@ -105,8 +105,8 @@ def test_too_strict_a_filter_gives_way() -> None:
 def test_a_centroid_is_the_mean_latent_of_its_cluster() -> None:
     z, labels = latents()
     chosen = choose_prototypes(pooled_features(z, 8), labels, 3, PrototypeSettings(rule="centroid"), seed=0)
-    targets = prototype_latents(z, labels, chosen, "centroid")
+    targets = prototype_latents(z.__getitem__, labels, chosen, "centroid")
     assert targets.shape == (9, 4, 8, 8)
     own = np.flatnonzero((labels == 1) & (chosen.clusters == 2))
     torch.testing.assert_close(targets[5], z[own].mean(0))
-    torch.testing.assert_close(prototype_latents(z, labels, chosen, "medoid")[4], z[chosen.indices[1, 1]])
+    torch.testing.assert_close(prototype_latents(z.__getitem__, labels, chosen, "medoid")[4], z[chosen.indices[1, 1]])

@@ -30,6 +30,7 @@ from terradistill.training.classifier import predict, train_latent_classifier
 from terradistill.training.diffusion import (
     CaptionTable,
     Consistency,
+    Noising,
     Told,
     denoising_loss,
     held_out_split,
@@ -189,8 +190,21 @@ def latents(scenes: Scenes, tiny: Settings, cpu: Hardware) -> tuple[Any, LatentC
 def test_encoding_is_the_same_in_any_batch(scenes: Scenes, latents: tuple[Any, LatentCache], cpu: Hardware) -> None:
     generator, cache = latents
     whole = encode_scenes(generator, scenes[0], n_views=2, hardware=cpu, batch_size=24)
-    torch.testing.assert_close(whole.mean, cache.mean, atol=2e-3, rtol=1e-3)
-    assert cache.mean.shape == (2, 24, 4, 16, 16)
+    torch.testing.assert_close(whole.data, cache.data, atol=2e-3, rtol=1e-3)
+    assert cache.data.shape == (24, 2, 2, 4, 16, 16)
+
+
+def test_a_cache_is_read_from_its_file_and_joined_of_many(latents: tuple[Any, LatentCache], tmp_path: Path) -> None:
+    _, cache = latents
+    for name, part in (("a", slice(0, 7)), ("b", slice(7, 24))):
+        LatentCache(cache.data[part]).save(tmp_path / name)
+    LatentCache.join([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
+    read = LatentCache.load(tmp_path / "all")
+    assert torch.equal(read.data, cache.data)
+    assert torch.equal(torch.cat(list(read.batches(5))), cache.means())
+    index = np.array([3, 20, 3])
+    drawn = [each.draw(index, torch.Generator().manual_seed(1)) for each in (read, cache)]
+    assert torch.equal(drawn[0], drawn[1])
 
 
 @pytest.mark.parametrize("lora_rank", [None, 2], ids=["all weights", "lora"])
@@ -266,7 +280,7 @@ def test_a_generator_learns_what_the_metadata_says(
                 generator.parameterisation,
                 cache.means(),
                 Told(tokens, table),
-                torch.Generator().manual_seed(0),
+                Noising.draw(generator.parameterisation, cache.means(), torch.Generator().manual_seed(0)),
                 cpu,
                 None,
             )
@@ -285,10 +299,9 @@ def test_small_classes_are_seen_more_often_when_asked() -> None:
 
 def test_latent_classifier_tells_two_plain_classes_apart(tiny: Settings, cpu: Hardware) -> None:
     labels = np.arange(60) % 2
-    mean = torch.randn(1, 60, 4, 8, 8, generator=torch.Generator().manual_seed(0)) + torch.tensor(labels).view(
-        1, -1, 1, 1, 1
-    )
-    cache = LatentCache(mean.half(), torch.full_like(mean, 0.1).half())
+    mean = torch.randn(60, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    mean += torch.tensor(labels).view(-1, 1, 1, 1)
+    cache = LatentCache(torch.stack([mean, torch.full_like(mean, 0.1)], 1)[:, None].half())
     model, accuracy = train_latent_classifier(cache, labels, 2, tiny.classifier, seed=0, hardware=cpu)
     assert accuracy == 1.0
     assert (predict(model, cache.means(), cpu).argmax(1).numpy() == labels).mean() > 0.95
