@@ -135,6 +135,25 @@ def data_cut(
     console.print_made({"scenes": out})
 
 
+@app.command("shards")
+def data_shards(
+    data: Data,
+    out: NewFolder,
+    per_shard: Annotated[int, typer.Option("--per-shard", min=1, help="Scenes a tar.")] = 1000,
+    captions: Captions = None,
+) -> None:
+    """Pack DATA, such as a distilled set, as WebDataset shards, which are DATA too."""
+    from terradistill import console
+    from terradistill.data.shards import write_shards
+    from terradistill.data.sources import open_scenes
+
+    with console.Rich() as reporter:
+        reporter.start("Packing scenes")
+        count = write_shards(open_scenes(data, captions=captions), out, per_shard=per_shard, progress=reporter.progress)
+    print(f"{count} shard{'' if count == 1 else 's'}")
+    console.print_made({"shards": out})
+
+
 @app.command("draw")
 def data_draw(
     out: NewFolder,

@@ -13,12 +13,13 @@ from terradistill.data.catalogue import CATALOGUE, identify
 from terradistill.data.hub import is_hub_id, is_saved_dataset, open_hub, open_saved
 from terradistill.data.images import is_scene_file
 from terradistill.data.scenes import DatasetInfo, Scene, SceneFolder
+from terradistill.data.shards import CARD, ShardSource
 from terradistill.errors import DataError
 from terradistill.shipped import SCENES
 
 ACCEPTED = (
-    "a folder of class folders, a .zip of one, a folder saved by `datasets`, a Hugging Face id owner/name, "
-    f"or one of {', '.join([*SCENES, *CATALOGUE])}"
+    "a folder of class folders, a .zip of one, WebDataset shards (a .tar or a folder of them), a folder saved by "
+    f"`datasets`, a Hugging Face id owner/name, or one of {', '.join([*SCENES, *CATALOGUE])}"
 )
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -50,9 +51,9 @@ def open_scenes(data: str | Path, *, split: str | None = None, captions: Path | 
     if not kind and str(data) in SCENES:
         kind, path = "file", SCENES[str(data)]
     if kind == "folder":
-        folder = open_saved(path) if is_saved_dataset(path) else _from_files(path, _listing(path), _disk_reader(path))
+        folder = open_saved(path) if is_saved_dataset(path) else _from_folder(path)
     elif kind == "file":
-        archive = ZipSource(path)
+        archive = ShardSource([path]) if path.suffix == ".tar" else ZipSource(path)
         folder = _from_files(path, archive.names, archive)
     else:
         folder = _by_name(str(data))
@@ -86,6 +87,15 @@ def _by_name(data: str) -> SceneFolder:
     if is_hub_id(data) and not data.endswith(".zip") and not Path(data).parent.is_dir():
         return open_hub(data)
     raise DataError(f"{data!r} is not there and is no known name; expected {ACCEPTED}.")
+
+
+def _from_folder(path: Path) -> SceneFolder:
+    names = _listing(path)
+    shards = sorted(path / name for name in names if name.endswith(".tar"))
+    if not shards or any(is_scene_file(name) for name in names):
+        return _from_files(path, names, _disk_reader(path))
+    source = ShardSource(shards, (path / CARD).read_bytes() if CARD in names else None)
+    return _from_files(path, source.names, source)
 
 
 def _listing(root: Path) -> list[str]:
