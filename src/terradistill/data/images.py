@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
+from terradistill.data.arrays import mapped, write_array
 from terradistill.data.scenes import SceneFolder
 from terradistill.errors import DataError
 from terradistill.run import Progress, alone, replacing, write_text
@@ -181,7 +183,7 @@ def load_pixels(folder: SceneFolder, resolution: int, out: Path, progress: Progr
         with alone(out):  # of several processes one makes it
             if (pixels := _kept(out, key, shape)) is None:
                 _write_pixels(folder, resolution, out, key, progress)
-                pixels = _mapped(out)
+                pixels = mapped(out)
     return pixels
 
 
@@ -189,16 +191,8 @@ def _kept(out: Path, key: str, shape: tuple[int, ...]) -> NDArray[np.uint8] | No
     key_file = _key_file(out)
     if not (out.is_file() and key_file.is_file() and key_file.read_text() == key):
         return None
-    pixels = _mapped(out)
+    pixels: NDArray[np.uint8] = mapped(out)
     return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None
-
-
-def _mapped(out: Path) -> NDArray[np.uint8]:
-    try:
-        pixels: NDArray[np.uint8] = np.load(out, mmap_mode="r")
-    except ValueError:  # nothing cannot be mapped
-        pixels = np.load(out)
-    return pixels
 
 
 def _key_file(out: Path) -> Path:
@@ -220,16 +214,16 @@ def _write_pixels(folder: SceneFolder, resolution: int, out: Path, key: str, pro
 
     # The key goes first and comes last: a crash in between only means that the array is made again.
     _key_file(out).unlink(missing_ok=True)
-    with replacing(out) as part, part.open("wb") as stream, ThreadPoolExecutor(n_threads()) as pool:
-        # Written as a stream and not through a map: on a full disk a map dies without a word.
-        shape = (len(folder), resolution, resolution, 3)
-        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        for start in range(0, len(folder), BATCH):
-            stop = min(start + BATCH, len(folder))
-            for square in pool.map(one, range(start, stop)):
-                stream.write(square.tobytes())
-            if progress:
-                progress(stop, len(folder))
+    with replacing(out) as part, ThreadPoolExecutor(n_threads()) as pool:
+
+        def batches() -> Iterator[NDArray[np.uint8]]:
+            for start in range(0, len(folder), BATCH):
+                stop = min(start + BATCH, len(folder))
+                yield np.stack(list(pool.map(one, range(start, stop))))
+                if progress:
+                    progress(stop, len(folder))
+
+        write_array(part, len(folder), batches(), np.empty((0, resolution, resolution, 3), np.uint8))
     write_text(_key_file(out), key)
 
 

@@ -52,7 +52,7 @@ class DatasetInfo:
     synthetic: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be many
 class Scene:
     """One image of a folder.
 

@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from terradistill.data.aggregation import medoid_caption, telling_phrases, within
+from terradistill.data.arrays import Rows, by_class, mapped, write_array
 from terradistill.data.scenes import write_scene_folder
 from terradistill.distillation.clusters import pooled_features
 from terradistill.distillation.learning import judge, known_numbers
@@ -40,10 +41,13 @@ def prototypes(work: Work) -> None:
     wanted, labels = settings.prototypes, work.train.labels
     with run.stage("prototypes", "Choosing prototypes") as stage:
         latents = work.latents()
+        kept, batches = stage.work / "features.npy", latents.batches()
         if wanted.space == "latent":
-            features = np.concatenate([pooled_features(part, wanted.pool) for part in latents.batches()])
+            write_array(kept, len(labels), (pooled_features(part, wanted.pool) for part in batches))
         else:
-            features = embed(judge(work), latents, work.hardware).numpy()
+            model = judge(work)
+            write_array(kept, len(labels), (embed(model, part, work.hardware).numpy() for part in batches))
+        features = mapped(kept)
         chosen = choose_prototypes(features, labels, settings.ipc, wanted, derive(settings.seed, "prototypes"))
         with stage.writes("latents/prototypes.safetensors") as path:
             save_file({"latents": prototype_latents(latents.means, labels, chosen, wanted.rule)}, path)
@@ -167,7 +171,13 @@ def candidates(work: Work) -> None:
         drawn, left = (torch.cat([part[key] for part in parts]) for key in ("latents", "left"))
         n_drawn, rows, seeds = len(rows), rows[left.numpy()], [seeds[k] for k in left]
         kept, latents, copies = _chosen(
-            work, generator, drawn, labels, seeds, lambda i: drawer.draw(rows[i], [seeds[k] for k in i])[0]
+            work,
+            generator,
+            drawn,
+            labels,
+            seeds,
+            lambda i: drawer.draw(rows[i], [seeds[k] for k in i])[0],
+            stage.work / "real.npy",
         )
         scores = margins(predict(model, latents, work.hardware), torch.as_tensor(labels))
         kept_seeds = torch.tensor([seeds[k] for k in kept])
@@ -244,6 +254,7 @@ def _chosen(
     labels: NDArray[np.int64],
     seeds: list[int],
     draw: Callable[[NDArray[np.int64]], Tensor],
+    kept_in: Path,
 ) -> tuple[Tensor, Tensor, int]:
     """Which candidates are kept, their latents (refined, where that is asked for), and how many are near-copies.
 
@@ -252,14 +263,14 @@ def _chosen(
     """
     wanted, groups, model = work.settings.sampling, torch.as_tensor(labels), judge(work)
     candidates = len(drawn) // len(groups)  # that pruning has left of each prototype
-    real, original = _class_features(work, model), Originality(work)
-    means = torch.stack([each.mean(0) for each in real])
+    real, original = _class_features(work, model, kept_in), Originality(work)
+    means = torch.stack([torch.from_numpy(each[:]).mean(0) for each in real])
     barred = torch.zeros(len(drawn), dtype=torch.bool)
     for redrawn in range(REDRAWS + 1):
         scores = margins(predict(model, drawn, work.hardware), groups.repeat_interleave(candidates))
         features = embed(model, drawn, work.hardware).unflatten(0, (len(real), -1))
         while True:
-            kept = _picked(work, scores, features, real, barred, candidates)
+            kept = _picked(work, scores, features, real, means, barred, candidates)
             latents = _refined(work, drawn[kept], groups, means)
             if not wanted.avoid_copies:
                 return kept, latents, 0
@@ -279,7 +290,7 @@ def _chosen(
 
 
 def _picked(
-    work: Work, scores: Tensor, features: Tensor, real: Sequence[Tensor], barred: Tensor, candidates: int
+    work: Work, scores: Tensor, features: Tensor, real: list[Rows], means: Tensor, barred: Tensor, candidates: int
 ) -> Tensor:
     """Places of the kept candidates, class after class: int64 (n_classes * ipc,)."""
     wanted, classes, ipc = work.settings.sampling, len(real), work.settings.ipc
@@ -287,18 +298,21 @@ def _picked(
         return best_of(scores - barred * 1e6, candidates)
     barred = barred.unflatten(0, (classes, -1))
     if wanted.selection == "herding":
-        places = herding(features, torch.stack([each.mean(0) for each in real]), ipc, barred)
+        places = herding(features, means, ipc, barred)
     else:
         sure = scores.sigmoid().unflatten(0, (classes, -1))
-        places = covering(features, real, sure, ipc, weight=wanted.sureness, barred=barred)
+        places = covering(
+            features, (torch.from_numpy(each[:]) for each in real), sure, ipc, weight=wanted.sureness, barred=barred
+        )
     places = places.sort(1).values
     return (places + torch.arange(classes)[:, None] * features.shape[1]).flatten()
 
 
-def _class_features(work: Work, model: LatentClassifier) -> list[Tensor]:
-    """Features of the train scenes of each class, to the latent classifier: float32 (n, D) each."""
-    real, labels = embed(model, work.latents(), work.hardware), work.train.labels
-    return [real[np.flatnonzero(labels == label)] for label in range(len(work.train.classes))]
+def _class_features(work: Work, model: LatentClassifier, kept: Path) -> list[Rows]:
+    """Features of the train scenes of each class, to the latent classifier: float32 (n, D) each, kept in a file."""
+    batches = (embed(model, part, work.hardware).numpy() for part in work.latents().batches())
+    write_array(kept, len(work.train), batches)
+    return by_class(mapped(kept), work.train.labels, len(work.train.classes))
 
 
 def _refined(work: Work, latents: Tensor, groups: Tensor, means: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from terradistill.data.arrays import Rows
 from terradistill.data.images import load_pixels, resize
 from terradistill.distillation.work import Work
 from terradistill.evaluation.copies import SIDE, flagged, likeness, thresholds
@@ -30,7 +31,7 @@ class Originality:
         small = np.stack([resize(image, SIDE) for image in images])
         found = torch.zeros(len(images), dtype=torch.bool)
         for label in np.unique(labels).tolist():
-            scenes, here = np.asarray(self.pixels[self.labels == label]), labels == label
+            scenes, here = Rows(self.pixels, np.flatnonzero(self.labels == label)), labels == label
             if label not in self.limits:
                 some = np.unique(np.linspace(0, len(scenes) - 1, CALIBRATED_BY).astype(int))
                 self.limits[label] = thresholds(likeness(scenes[some], scenes, itself=some))

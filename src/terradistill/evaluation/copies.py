@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from terradistill.data.arrays import Rows
 from terradistill.data.images import to_float
 from terradistill.data.views import N_VIEWS, view
 
 SIDE = 64  # pixels at which images are compared
 BANDS = ("coarse", "middle", "fine")
+COMPARED = 2048  # scenes at a time
 SLACK = 0.25  # of the way from the limit to identity: real scenes exceed a limit seen on few by a little
 
 
@@ -43,7 +45,7 @@ def bands(images: Tensor) -> list[Tensor]:
 
 
 def likeness(
-    images: NDArray[np.uint8], others: NDArray[np.uint8], *, itself: NDArray[np.int64] | None = None
+    images: NDArray[np.uint8], others: NDArray[np.uint8] | Rows, *, itself: NDArray[np.int64] | None = None
 ) -> Likeness:
     """How like each image is to the most alike of the others in any view.
 
@@ -52,17 +54,20 @@ def likeness(
         others: uint8 (m, 64, 64, 3), m at least 1.
         itself: where each image is among the others, int64 (n,), so that it is not compared with itself.
     """
-    own, y = bands(to_float(images)), to_float(others)
+    own = bands(to_float(images))
     value = torch.full((len(images), len(BANDS)), -torch.inf)
     nearest = torch.zeros(len(images), len(BANDS), dtype=torch.long)
-    for number in range(N_VIEWS):
-        for band, (a, b) in enumerate(zip(own, bands(view(y, number)), strict=True)):
-            dots = a @ b.T
-            if itself is not None:
-                dots[torch.arange(len(dots)), torch.as_tensor(itself)] = -torch.inf
-            best, where = dots.max(1)
-            better = best > value[:, band]
-            value[better, band], nearest[better, band] = best[better], where[better]
+    for start in range(0, len(others), COMPARED):
+        y = to_float(others[start : start + COMPARED])
+        for number in range(N_VIEWS):
+            for band, (a, b) in enumerate(zip(own, bands(view(y, number)), strict=True)):
+                dots = a @ b.T
+                if itself is not None:
+                    here = np.flatnonzero((itself >= start) & (itself < start + len(y)))
+                    dots[torch.as_tensor(here), torch.as_tensor(itself[here] - start)] = -torch.inf
+                best, where = dots.max(1)
+                better = best > value[:, band]
+                value[better, band], nearest[better, band] = best[better], where[better] + start
     return Likeness(value, nearest)
 
 

@@ -1,6 +1,6 @@
 """Choosing among candidates."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ def herding(features: Tensor, target: Tensor, count: int, barred: Tensor | None 
 
 def covering(
     features: Tensor,
-    real: Sequence[Tensor],
+    real: Iterable[Tensor],
     sureness: Tensor,
     count: int,
     *,

@@ -8,14 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from terradistill.data.arrays import mapped, write_array
 from terradistill.data.images import to_float
 from terradistill.data.views import view
 from terradistill.errors import DataError
 from terradistill.hardware import Hardware
 from terradistill.models.generator import Generator
 from terradistill.training.progress import Unwatched, Watch
-
-COPIED = 1 << 24  # bytes at a time, where files are joined
 
 
 class LatentCache:
@@ -73,15 +72,8 @@ class LatentCache:
     @staticmethod
     def join(paths: Sequence[Path], out: Path) -> None:
         """Write the scenes of several files as one, without holding more than a piece of one."""
-        parts = [np.load(path, mmap_mode="r") for path in paths]
-        shape = (sum(map(len, parts)), *parts[0].shape[1:])
-        with out.open("wb") as file:
-            header = {"descr": np.lib.format.dtype_to_descr(parts[0].dtype), "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            for part in parts:
-                flat = part.reshape(-1)
-                for start in range(0, flat.size, COPIED):
-                    file.write(flat[start : start + COPIED].tobytes())
+        parts = [mapped(path) for path in paths]
+        write_array(out, sum(map(len, parts)), parts)
 
 
 def encode_scenes(
