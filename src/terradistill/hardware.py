@@ -55,6 +55,11 @@ def describe(hardware: Hardware) -> dict[str, Any]:
     }
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory does not suffice, of a GPU or of the machine."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
 def _keep_freed_memory() -> None:
     # glibc hands large blocks back to the kernel and faults every page in again, at every step.
     import ctypes

@@ -29,7 +29,10 @@ _SPLITS = {
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx")
 
 
-def open_scenes(data: str | Path, *, split: str | None = None, captions: Path | None = None) -> SceneFolder:
+Data = str | Path | SceneFolder
+
+
+def open_scenes(data: Data, *, split: str | None = None, captions: Path | None = None) -> SceneFolder:
     """Lists the scenes that DATA names.
 
     A folder (or zip) has class folders, below any number of single wrapping folders; one more level of train, val
@@ -37,7 +40,7 @@ def open_scenes(data: str | Path, *, split: str | None = None, captions: Path | 
     `<stem>_captions.jsonl` beside it are read when they are there.
 
     Args:
-        data: see `ACCEPTED`; something on disk goes before a name.
+        data: see `ACCEPTED`; something on disk goes before a name. What has been opened is taken as it is.
         split: "train", "val" or "test": only that upstream split; None merges all.
         captions: JSON lines with `file_name` and captions, instead of the ones beside DATA.
 
@@ -47,10 +50,12 @@ def open_scenes(data: str | Path, *, split: str | None = None, captions: Path | 
     Raises:
         DataError: DATA is nothing of these, holds no scenes, or an annotation file is malformed.
     """
-    kind, path = _on_disk(data)
+    kind, path = ("", Path()) if isinstance(data, SceneFolder) else _on_disk(data)
     if not kind and str(data) in SCENES:
         kind, path = "file", SCENES[str(data)]
-    if kind == "folder":
+    if isinstance(data, SceneFolder):
+        folder = data
+    elif kind == "folder":
         folder = open_saved(path) if is_saved_dataset(path) else _from_folder(path)
     elif kind == "file":
         archive = ShardSource([path]) if path.suffix == ".tar" else ZipSource(path)

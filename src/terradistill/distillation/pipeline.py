@@ -10,7 +10,7 @@ import numpy as np
 
 from terradistill.data.maps import require_maps
 from terradistill.data.scenes import SceneFolder
-from terradistill.data.sources import open_scenes
+from terradistill.data.sources import Data, open_scenes
 from terradistill.distillation import drawing, learning
 from terradistill.distillation.audit import audit_stage
 from terradistill.distillation.card import dataset_card, write_parquet
@@ -42,7 +42,7 @@ class Distilled:
 
 
 def distill(
-    data: str | Path,
+    data: Data,
     out: str | Path,
     settings: Settings | None = None,
     *,
@@ -54,7 +54,8 @@ def distill(
     """Condense DATA into `settings.ipc` synthetic images a class, score them and write a report.
 
     Args:
-        data: a folder of class folders, a zip of one, a Hugging Face id, or a catalogue name.
+        data: a folder of class folders, a zip of one, shards, a Hugging Face id, a catalogue name, or scenes that
+            `open_scenes` has opened, perhaps some of them.
         out: run folder; an existing one with the same settings is gone on with.
         settings: see `terradistill.config.Settings`; `load_settings` reads presets and files.
         captions: JSON lines with `file_name` and captions, for DATA that has them elsewhere.
@@ -81,7 +82,7 @@ def distill(
 
 
 def train(
-    data: str | Path | Sequence[str | Path],
+    data: Data | Sequence[Data],
     out: str | Path,
     settings: Settings | None = None,
     *,

@@ -19,7 +19,7 @@ from terradistill.data.check import check_scenes, require_enough
 from terradistill.data.images import load_pixels
 from terradistill.data.pool import pool_scenes
 from terradistill.data.scenes import SceneFolder, require_folder_names, resized_metadata
-from terradistill.data.sources import open_scenes
+from terradistill.data.sources import Data, open_scenes
 from terradistill.data.splits import divide, limit_scenes, load_split, save_split
 from terradistill.distillation.coresets import CORESETS
 from terradistill.distillation.given import given_teacher
@@ -132,7 +132,7 @@ class Work:
 
 
 def open_work(
-    data: str | Path | Sequence[str | Path],
+    data: Data | Sequence[Data],
     out: Path,
     settings: Settings,
     *,
@@ -160,8 +160,10 @@ def open_work(
         DataError: DATA cannot be used; the message says why and what would help.
         RunError: `out` holds another run, or lies inside DATA.
     """
-    sources = [data] if isinstance(data, str | Path) else list(data)
+    sources = [data] if isinstance(data, str | Path | SceneFolder) else list(data)
     for source in sources:
+        if isinstance(source, SceneFolder):
+            continue
         if Path(source).is_dir() and Path(out).resolve().is_relative_to(Path(source).resolve()):
             raise RunError(
                 f"{out} lies inside DATA ({source}), which would read it as a class: choose --out elsewhere."
@@ -180,14 +182,14 @@ def open_work(
 
 def _scenes(
     run: Run,
-    sources: Sequence[str | Path],
+    sources: Sequence[Data],
     captions: Path | None,
     hardware: Hardware,
     seen: frozenset[str],
     **least: int,
 ) -> tuple[SceneFolder, SceneFolder, SceneFolder]:
     settings = run.settings.data
-    data = " + ".join(str(source) for source in sources)
+    data = " + ".join(source.info.name if isinstance(source, SceneFolder) else str(source) for source in sources)
     scenes = pool_scenes([limit_scenes(open_scenes(source, captions=captions), settings) for source in sources])
     if run.done("read"):
         # The split holds what the check found; the source must still be the same.

@@ -22,7 +22,7 @@ from terradistill.models.generator import Generator
 from terradistill.models.places import LEARNED_FROM
 from terradistill.report.gallery import write_gallery
 from terradistill.run import Progress
-from terradistill.sampling.guidance import classifier_free, reporting
+from terradistill.sampling.guidance import chunked, classifier_free, reporting
 from terradistill.sampling.sampler import Guidance, Request, decoded, sample
 from terradistill.seeding import derive
 from terradistill.settings import MAPS, SamplingSettings, Settings
@@ -151,6 +151,7 @@ def draw(
         hardware=hardware,
         scheduler=wanted.scheduler,
         guidances=[
+            chunked(2 * wanted.batch_size),  # doubled by classifier-free guidance
             classifier_free(wanted.cfg_scale, text[-1:], between=wanted.cfg_between, free_maps=not wanted.guide_maps),
             *guidances,
         ],

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from terradistill.hardware import out_of_memory
 from terradistill.models.parameterisation import Parameterisation
 from terradistill.run import Progress
 from terradistill.sampling.sampler import Guidance, Predict, Step
@@ -57,14 +58,30 @@ def classifier_free(
 
 
 def chunked(size: int) -> Guidance:
-    """Changes nothing, and asks for no more than so many images at a time. Put it first in the list."""
+    """Changes nothing, and asks for no more than so many images at a time. Put it first in the list.
+
+    Where memory does not suffice for so many, half of them are tried, from then on.
+    """
 
     def guide(predict: Predict) -> Predict:
-        def guided(step: Step) -> tuple[Tensor, Tensor]:
-            if len(step.rows) <= size:
+        most = size
+
+        def at_most(step: Step) -> tuple[Tensor, Tensor]:
+            if len(step.rows) <= most:
                 return predict(step)
-            parts = [predict(step.some(index)) for index in torch.arange(len(step.rows)).to(step.z.device).split(size)]
+            parts = [predict(step.some(index)) for index in torch.arange(len(step.rows)).to(step.z.device).split(most)]
             return torch.cat([z for z, _ in parts]), torch.cat([output for _, output in parts])
+
+        def guided(step: Step) -> tuple[Tensor, Tensor]:
+            nonlocal most
+            while True:
+                try:
+                    return at_most(step)
+                except (RuntimeError, MemoryError) as error:
+                    if not out_of_memory(error) or min(most, len(step.rows)) == 1:
+                        raise
+                    most = min(most, len(step.rows)) // 2
+                torch.cuda.empty_cache()  # not above: the error holds on to what was computed
 
         return guided
 

@@ -171,6 +171,27 @@ def test_a_large_step_is_asked_for_in_chunks(cpu: Hardware) -> None:
     assert calls == [3, 3, 1] * 2
 
 
+def test_where_memory_does_not_suffice_fewer_are_asked_for(cpu: Hardware) -> None:
+    calls: list[int] = []
+
+    def small(most: int) -> Guidance:
+        def guide(predict: Predict) -> Predict:
+            def guided(step: Step) -> tuple[torch.Tensor, torch.Tensor]:
+                calls.append(len(step.rows))
+                if len(step.rows) > most:
+                    raise torch.OutOfMemoryError
+                return predict(step)
+
+            return guided
+
+        return guide
+
+    assert torch.allclose(draw(cpu, 7, small(2), chunked(100), steps=2), draw(cpu, 7, steps=2))
+    assert calls == [7, 3, 1, 1, 1, 1, 1, 1, 1] + [1] * 7
+    with pytest.raises(torch.OutOfMemoryError):
+        draw(cpu, 2, small(0), chunked(100), steps=2)
+
+
 def test_a_large_image_in_tiles_is_what_it_is_at_once_where_places_do_not_matter(cpu: Hardware) -> None:
     generator = gaussian_generator()
     asked = request(1, (0.5,))

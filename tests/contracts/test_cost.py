@@ -1,0 +1,35 @@
+"""What a set costs in evaluations of the denoiser and in images held at once, beside the figures that are committed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+import terradistill as td
+from terradistill.sampling import sampler
+from tests.conftest import tiny_settings
+
+FIGURES = json.loads((Path(__file__).parents[2] / "bench" / "figures.json").read_text())
+
+
+@pytest.mark.parametrize("preset", FIGURES)
+def test_a_set_costs_no_more_than_it_did(
+    preset: str, finished: td.Distilled, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    plain = sampler.denoise
+
+    def counted(generator: Any, z: Tensor, *more: Any) -> Tensor:
+        asked.append(len(z))
+        return plain(generator, z, *more)
+
+    monkeypatch.setattr(sampler, "denoise", counted)
+    # As many candidates, steps and guided ones as it really takes, by tiny networks.
+    sampling = td.load_settings([] if preset == "default" else [preset]).sampling
+    sampling = sampling.model_copy(update={"avoid_copies": False})  # what is drawn again depends on what was drawn
+    settings = tiny_settings(generator=str(finished.run), finetune__steps=0).model_copy(update={"sampling": sampling})
+    td.distill(drawn, tmp_path / "run", settings, evaluate=False)
+    found = {"evaluations_a_kept_image": sum(asked) / 6, "largest_batch": max(asked)}
+    assert found == pytest.approx(FIGURES[preset], rel=0.05)
