@@ -30,6 +30,10 @@ console = Console(highlight=False)
 
 def heard(team: Team) -> Team:
     """Of several processes at one run the first speaks."""
+    if not team.leads:
+        console.print(
+            f"Process {team.rank} of {team.size}: it shares the work that process 0 leads, which tells of it."
+        )
     console.quiet = not team.leads
     return team
 

@@ -57,7 +57,8 @@ def describe(hardware: Hardware) -> dict[str, Any]:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory does not suffice, of a GPU or of the machine."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    said = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in said)
 
 
 def _keep_freed_memory() -> None:

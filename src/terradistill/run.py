@@ -3,11 +3,12 @@
 A stage writes to a temporary name and renames; `Run.stage` is entered only for work that is not done. Killed at any
 moment, the same command resumes and ends with the same images. Nothing outside the folder is written.
 
-Several processes may be at one run (`Team`). The first leads and writes; to the others a stage that is not shared is
-done as soon as the first has done it. Of a shared one each makes its pieces.
+Several processes may be at one run (`Team`). The first leads; to the others, who write nothing but pieces and caches,
+a stage that is not shared is done as soon as the first has done it. Of a shared one each makes its pieces.
 """
 
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from socket import gethostname
 from typing import IO, Any, Protocol
 
 from terradistill.config import flatten, to_toml
@@ -27,6 +29,7 @@ from terradistill.team import Team
 Progress = Callable[[int, int], None]
 
 # Settings that change nothing that was made, only how it is shown or how fast it goes: they may differ next time.
+STOPPED = ".stopped"  # where who leads has ended in an error
 FREE = ("export.hide_real", "export.parquet", "checkpoint_seconds", "sampling.batch_size", "sampling.low_memory")
 
 
@@ -80,16 +83,18 @@ class Run:
         asked = json.loads(self.settings.model_dump_json())
         resolved = self.root / "resolved.json"
         if not self.team.leads:
-            wait_for(resolved.exists)
+            wait_for(lambda: resolved.exists() and not (self.root / STOPPED).exists())
         if resolved.exists():
             if self.team.leads:
                 self._take()
+                (self.root / STOPPED).unlink(missing_ok=True)
             self.manifest = self.read_json("manifest.json", default=self.manifest)
             # A setting that the run does not know yet is as it was when there was none: its default.
             before = flatten(Settings().model_dump(mode="json")) | flatten(json.loads(resolved.read_text()))
             now = flatten(asked)
             evaluated = any(stage["name"] == "evaluate" for stage in self.manifest["stages"])
-            free = FREE if evaluated else (*FREE, "evaluation.")  # an exam that was not held may still be changed
+            # An exam that was not held may still be changed, by who leads.
+            free = FREE if evaluated or not self.team.leads else (*FREE, "evaluation.")
             differ = [
                 key for key in sorted(before | now) if before.get(key) != now.get(key) and not key.startswith(free)
             ]
@@ -170,8 +175,8 @@ class Run:
         self.manifest = self.read_json("manifest.json", default=self.manifest)
 
     def _ended(self, name: str) -> bool:
-        if not (self.root / "resolved.json").exists():
-            raise RunError(f"The leading process has given up {self.root}: it says why.")
+        if (self.root / STOPPED).exists() or not (self.root / "resolved.json").exists():
+            raise RunError(f"The leading process has given up {self.root}: it says why. Start all of them again.")
         self._look()
         return any(stage["name"] == name for stage in self.manifest["stages"])
 
@@ -191,6 +196,10 @@ class Run:
         with _PeakMemory() as memory:
             try:
                 yield stage
+            except BaseException:
+                if self.team.size > 1:
+                    (self.root / STOPPED).touch()  # the others would wait for ever
+                raise
             finally:
                 stage.remember_time()
         seconds = stage.seconds
@@ -238,7 +247,7 @@ class Stage:
         if run.team.leads:
             self.work.mkdir(parents=True, exist_ok=True)
         self._clock = self.work / "seconds.json"
-        before: float = json.loads(self._clock.read_text()) if self._clock.exists() else 0.0
+        before: float = json.loads(self._clock.read_text()) if run.team.leads and self._clock.exists() else 0.0
         self._began = time.monotonic() - before
         self._remembered = time.monotonic()
 
@@ -294,7 +303,7 @@ class Stage:
             if team.takes(number) and not path.exists():
                 if not team.leads and self.run.done(self.name, shared=True):  # a late one: all is done already
                     return None
-                with replacing(path) as part:
+                with replacing(path, mark=f"{gethostname()}-{os.getpid()}") as part:
                     make(number, part)
         if not team.leads:
             return None
@@ -312,9 +321,9 @@ class Stage:
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target` that takes its place, whole or not at all."""
-    temporary = target.with_name(f".{target.name}.partial")
+def replacing(target: Path, *, mark: str = "") -> Iterator[Path]:
+    """A temporary path beside `target` that takes its place, whole or not at all; `mark` tells writers apart."""
+    temporary = target.with_name(f".{target.name}{mark}.partial")
     _remove(temporary)
     target.parent.mkdir(parents=True, exist_ok=True)
     yield temporary

@@ -2,7 +2,7 @@
 
 Under `accelerate launch` or `torchrun` they share the training too. As shards (`--shard i/n`), which know of each other
 by the files of the run folder alone, they share everything else. The first process leads: what cannot be shared it does
-while the others wait. A run made by many is the run made by one, byte for byte: pieces are the same for any number.
+while the others wait. Pieces are the same for any number of processes, and so is what is made of them.
 """
 
 import os

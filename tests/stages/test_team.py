@@ -6,18 +6,23 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+import terradistill as td
+from terradistill.distillation import drawing, learning
 from terradistill.errors import ConfigError, RunError
-from terradistill.run import Run, Stage
+from terradistill.run import Run, Stage, wait_for
 from terradistill.settings import Settings
 from terradistill.team import Team, find_team
-from tests.conftest import TINY
+from tests.conftest import TINY, tiny_settings
 
-# Two parts a step, for two processes to share; and pieces enough that both have some.
-SHARED = ("--set", "diffusion.accumulate=2", "--set", "sampling.batch_size=4", "--set", "precision=fp32")
+# Two parts a step, for two processes to share.
+SHARED = ("--set", "diffusion.accumulate=2", "--set", "precision=fp32")
 
 
 def begin(data: Path, run: Path, *more: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
@@ -41,9 +46,13 @@ def begin(data: Path, run: Path, *more: str, launcher: tuple[str, ...] = ()) -> 
 
 
 def finish(*processes: subprocess.Popen[str]) -> None:
-    for process in processes:
-        said, _ = process.communicate(timeout=600)
-        assert process.returncode == 0, said
+    try:
+        for process in processes:
+            said, _ = process.communicate(timeout=300)
+            assert process.returncode == 0, said
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def made(run: Path) -> dict[str, bytes]:
@@ -75,11 +84,54 @@ def test_two_joined_processes_equal_one(drawn: Path, alone: Path, tmp_path: Path
 def test_a_killed_shard_is_taken_up_again(drawn: Path, alone: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     leader, other = (begin(drawn, run, "--no-eval", "--shard", f"{k}/2") for k in range(2))
-    time.sleep(random.uniform(4, 14))
-    other.kill()
+    try:
+        wait_for((run / "split.json").exists)  # after which both encode and draw
+        time.sleep(random.uniform(0, 8))
+    finally:
+        other.kill()
     other.communicate()
     finish(begin(drawn, run, "--no-eval", "--shard", "1/2"), leader)
     assert made(run) == made(alone)
+
+
+def test_both_encode_and_draw(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads as shards, and smaller pieces, of which each makes its own."""
+    monkeypatch.setattr(learning, "ENCODED", 5)
+    monkeypatch.setattr(drawing, "PIECE", 2)
+    makers: dict[str, set[int]] = {}
+    plain = Stage.pieces
+
+    def noted(stage: Stage, names: list[str], make: Callable[[int, Path], None]) -> list[Path] | None:
+        def note(number: int, path: Path) -> None:
+            makers.setdefault(f"{stage.name} {number}", set()).add(stage.run.team.rank)
+            make(number, path)
+
+        return plain(stage, names, note)
+
+    monkeypatch.setattr(Stage, "pieces", noted)
+    settings = tiny_settings(precision="fp32")
+    with ThreadPoolExecutor(2) as pool:
+        distil = partial(td.distill, drawn, tmp_path / "two", settings, evaluate=False)
+        both = [pool.submit(distil, team=Team(k, 2)) for k in range(2)]
+        sets = [each.result(timeout=300).scenes for each in both]
+    assert sets[0].fingerprint == sets[1].fingerprint
+    assert makers == {
+        f"{stage} {k}": {k % 2} for stage, count in (("encode", 4), ("candidates", 6)) for k in range(count)
+    }
+    td.distill(drawn, tmp_path / "one", settings, evaluate=False)
+    assert made(tmp_path / "one") == made(tmp_path / "two")
+
+
+def test_who_waits_is_told_when_the_first_gives_up(tmp_path: Path) -> None:
+    leading = Run(tmp_path / "run", Settings(), team=Team(0, 2))
+    follower = Run(tmp_path / "run", Settings(), team=Team(1, 2))
+    with pytest.raises(ZeroDivisionError), leading.stage("one", "One"):
+        raise ZeroDivisionError
+    with pytest.raises(RunError, match="given up"):
+        follower.done("one")
+    leading.close()
+    Run(tmp_path / "run", Settings(), team=Team(0, 2))
+    assert not follower.done("one", shared=True)
 
 
 @pytest.mark.parametrize("shard", ["2/2", "a/2", "1", "-1/2", "1/"])

@@ -276,7 +276,9 @@ def main() -> None:
         # Two libraries have errors of their own for what is not a defect of ours.
         if "No space left" in str(error):
             _give_up("No space left on the disk: free some, and run the same command again; finished stages are kept.")
-        if type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "can't allocate memory" in str(error):
+        from terradistill.hardware import out_of_memory
+
+        if out_of_memory(error):
             _give_up(
                 "The memory is full: with --set, lower sampling.batch_size (the same run goes on), or in a new "
                 "--out finetune.batch_size or diffusion.batch_size."

@@ -86,9 +86,11 @@ def train_adapter(
     )  # fmt: skip
     from terradistill import console
     from terradistill.distillation.pipeline import train
+    from terradistill.team import find_team
 
+    team = console.heard(find_team())
     with console.Rich() as reporter:
-        folder = train(data, out, settings, until="adapter", captions=captions, reporter=reporter)
+        folder = train(data, out, settings, until="adapter", captions=captions, reporter=reporter, team=team)
     console.print_made({"generator with its adapter": folder})
 
 
@@ -118,9 +120,11 @@ def train_enhancer(
     )  # fmt: skip
     from terradistill import console
     from terradistill.distillation.pipeline import train
+    from terradistill.team import find_team
 
+    team = console.heard(find_team())
     with console.Rich() as reporter:
-        folder = train(data, out, settings, until="enhancer", captions=captions, reporter=reporter)
+        folder = train(data, out, settings, until="enhancer", captions=captions, reporter=reporter, team=team)
     console.print_made({"generator with its enhancer": folder})
 
 

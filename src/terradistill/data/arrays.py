@@ -28,8 +28,14 @@ def write_array(path: Path, n: int, parts: Iterable[NDArray[Any]], empty: NDArra
     with path.open("wb") as file:
         shape = (n, *first.shape[1:])
         np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+        written = 0
         for part in chain([first], parts):
+            if (part.shape[1:], part.dtype) != (first.shape[1:], first.dtype):
+                raise ValueError(f"a part is {part.dtype} {part.shape}, the first {first.dtype} {first.shape}")
             file.write(np.ascontiguousarray(part).data)
+            written += len(part)
+        if written != n:
+            raise ValueError(f"{written} rows came, {n} were announced")
 
 
 def mapped(path: Path) -> NDArray[Any]:

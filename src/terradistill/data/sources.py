@@ -58,7 +58,7 @@ def open_scenes(data: Data, *, split: str | None = None, captions: Path | None =
     elif kind == "folder":
         folder = open_saved(path) if is_saved_dataset(path) else _from_folder(path)
     elif kind == "file":
-        archive = ShardSource([path]) if path.suffix == ".tar" else ZipSource(path)
+        archive = ShardSource([path], path.parent) if path.suffix == ".tar" else ZipSource(path)
         folder = _from_files(path, archive.names, archive)
     else:
         folder = _by_name(str(data))
@@ -96,10 +96,11 @@ def _by_name(data: str) -> SceneFolder:
 
 def _from_folder(path: Path) -> SceneFolder:
     names = _listing(path)
-    shards = sorted(path / name for name in names if name.endswith(".tar"))
-    if not shards or any(is_scene_file(name) for name in names):
+    visible = [name for name in names if not any(_is_hidden(step) for step in name.split("/"))]
+    shards = sorted(path / name for name in visible if name.endswith(".tar"))
+    if not shards or any(is_scene_file(name) for name in visible):
         return _from_files(path, names, _disk_reader(path))
-    source = ShardSource(shards, (path / CARD).read_bytes() if CARD in names else None)
+    source = ShardSource(shards, path, (path / CARD).read_bytes() if CARD in names else None)
     return _from_files(path, source.names, source)
 
 

@@ -30,6 +30,7 @@ from terradistill.seeding import derive, noise
 from terradistill.training.classifier import embed, predict
 
 SHOWN = 200  # scenes of a class in the report's picture of the clusters
+PIECE = 200  # candidates that are drawn before they are kept, at most
 REDRAWS = 3  # of candidates that are near-copies
 
 
@@ -152,13 +153,12 @@ def candidates(work: Work) -> None:
         # Everything from here on is R rows a prototype, side by side.
         rows, seeds = np.repeat(np.arange(len(targets)), wanted.candidates), candidate_seeds(work)
         drawer, model = _Drawer(work, generator, targets), judge(work)
-        # The candidates of a prototype are drawn together where they are compared on the way.
-        whole = max(1, wanted.batch_size // wanted.candidates) * wanted.candidates
-        size = whole if wanted.prune else wanted.batch_size
+        # Of one size whatever the batches, so that another one may go on; the candidates of a prototype in one.
+        size = max(1, PIECE // wanted.candidates) * wanted.candidates
 
         def make(number: int, path: Path) -> None:
             batch = slice(number * size, min((number + 1) * size, len(rows)))
-            prune = _halving(work, model, labels[np.unique(rows[batch])]) if wanted.prune else None
+            prune = _halving(work, model, labels[np.unique(rows[batch])]) if wanted.prune else None  # rows are sorted
             latents, left = drawer.draw(rows[batch], seeds[batch], prune)
             save_file({"latents": latents, "left": left + batch.start}, path)
             stage.progress(batch.stop, len(rows))
@@ -200,6 +200,7 @@ class _Drawer:
         self.prompt_of = torch.tensor([distinct.index(prompt) for prompt in prompts])
         self.text = generator.embed([*distinct, ""])
         self.metadata = None if known is None else known[prototype_indices(work).ravel()]
+        self.chunks = chunked(2 * self.wanted.batch_size)  # doubled by classifier-free guidance
 
     def draw(self, rows: NDArray[np.int64], seeds: Sequence[int], prune: Prune | None = None) -> tuple[Tensor, Tensor]:
         """Latents for prototypes by number, each of its seed, and which of `rows` they are, but for pruned ones."""
@@ -214,7 +215,7 @@ class _Drawer:
         )
         guide = PROTOTYPE_GUIDANCES[wanted.prototype_guidance]
         guidances: list[Guidance] = [
-            chunked(2 * wanted.batch_size),  # doubled by classifier-free guidance
+            self.chunks,
             classifier_free(wanted.cfg_scale, self.text[-1:], between=wanted.cfg_between),
             guide(targets, self.generator.parameterisation, wanted.prototype_scale, wanted.prototype_until),
         ]
@@ -226,7 +227,10 @@ class _Drawer:
             hardware=self.hardware,
             scheduler=wanted.scheduler,
             guidances=guidances,
-            batch_size=len(rows) if prune else wanted.batch_size,
+            # The candidates of a prototype are drawn together where they are compared on the way.
+            batch_size=max(1, wanted.batch_size // wanted.candidates) * wanted.candidates
+            if prune
+            else wanted.batch_size,
         )
 
 

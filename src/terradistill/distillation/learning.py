@@ -106,7 +106,8 @@ def encode(work: Work, *, seasons: bool = False) -> None:
             ).save(path)
             stage.progress(number * ENCODED + len(scenes), len(pixels))
 
-        pieces = stage.pieces([f"{start:08d}.npy" for start in range(0, len(pixels), ENCODED)], make)
+        kind = f"{'seasons' if seasons else 'views'}-{n_views}"
+        pieces = stage.pieces([f"{kind}-{start:08d}.npy" for start in range(0, len(pixels), ENCODED)], make)
         if pieces is None:
             return
         with stage.writes("latents/train.npy") as path:
@@ -320,7 +321,7 @@ def require_readable_frames(work: Work) -> None:
     Raises:
         GeneratorError: see there.
     """
-    if work.run.done("enhancer"):
+    if work.run.done("enhancer", shared=True):
         return
     wanted = work.settings.enhancer
     require_scale(Generator.load(str(work.settings.generator)).factor, wanted.ratio)

@@ -63,9 +63,9 @@ def chunked(size: int) -> Guidance:
     Where memory does not suffice for so many, half of them are tried, from then on.
     """
 
-    def guide(predict: Predict) -> Predict:
-        most = size
+    most = size
 
+    def guide(predict: Predict) -> Predict:
         def at_most(step: Step) -> tuple[Tensor, Tensor]:
             if len(step.rows) <= most:
                 return predict(step)

@@ -14,6 +14,8 @@ from terradistill.settings import ClassifierSettings
 from terradistill.training.latents import LatentCache
 from terradistill.training.progress import Unwatched, Watch, learning_rate, set_learning_rate
 
+JUDGED = 2048  # validation scenes at a time
+
 
 def train_latent_classifier(
     latents: LatentCache,
@@ -45,7 +47,6 @@ def train_latent_classifier(
     per_epoch = max(1, len(learned) // batch_size)
     total = min(settings.epochs * per_epoch, settings.max_steps)
     targets = torch.as_tensor(labels)
-    held = latents.means(validation)
     best, best_weights = -1.0, {}
     watch.forget_after(0)
 
@@ -75,8 +76,9 @@ def train_latent_classifier(
 
         last = step + 1 == total
         if (step + 1) % max(per_epoch, 50) == 0 or last:
-            right = predict(model, held, hardware).argmax(1) == targets[validation]
-            accuracy = float(right.float().mean())
+            parts = np.array_split(validation, -(-len(validation) // JUDGED))
+            said = torch.cat([predict(model, latents.means(part), hardware).argmax(1) for part in parts])
+            accuracy = float((said == targets[validation]).float().mean())
             watch.log(step + 1, loss=loss.item(), accuracy=accuracy)
             if accuracy > best:
                 best, best_weights = accuracy, {k: v.detach().clone() for k, v in model.state_dict().items()}

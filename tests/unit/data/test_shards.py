@@ -56,9 +56,29 @@ def test_shards_of_others_say_their_classes_in_many_ways(tmp_path: Path, png: by
     scenes = open_scenes(folder)
     assert scenes.info.title == "Mine"
     assert [scenes.classes[scene.label] for scene in scenes.scenes] == ["field", "river", "river"]
-    assert [scene.name for scene in scenes.scenes] == ["field/1-000.png", "river/0-000.png", "river/9.png"]
+    assert [scene.name for scene in scenes.scenes] == ["field/000.png", "river/000.png", "river/9.png"]
     assert scenes.scenes[0].metadata == {"month": 7.0}
     assert scenes.scenes[1].captions == ("a bend",)
+
+
+def test_names_stay_apart(tmp_path: Path, png: bytes, noise: Any, encode: Any) -> None:
+    """Classes that are numbers, names that differ in their endings, shards of one name in two folders."""
+    for i, name in enumerate(("1/a.png", "1/a.bmp", "2/a.b.png", "2/a-b.png", "10/a.png")):
+        (tmp_path / "scenes" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "scenes" / name).write_bytes(encode(noise(i, 8, 8)))
+    scenes = open_scenes(tmp_path / "scenes")
+    write_shards(scenes, tmp_path / "shards")
+    again = open_scenes(tmp_path / "shards")
+    assert again.counts == scenes.counts == {"1": 2, "10": 1, "2": 2}
+    pixels = [sorted(decode(each.read(i)).tobytes() for i in range(5)) for each in (scenes, again)]
+    assert pixels[0] == pixels[1]
+
+    for side in ("train", "val"):
+        (tmp_path / "split" / side).mkdir(parents=True)
+        tar(tmp_path / "split" / side / "0.tar", **{"0_DOT_mask_DOT_png": b"", "0_DOT_png": png, "0_DOT_cls": "river"})
+    scenes = open_scenes(tmp_path / "split")
+    assert [scene.name for scene in scenes.scenes] == ["river/train-0-0.png", "river/val-0-0.png"]
+    assert scenes.read(0) == png
 
 
 def test_what_is_wrong_with_a_shard_is_said(tmp_path: Path, png: bytes) -> None:
@@ -81,6 +101,22 @@ def test_what_is_wrong_with_a_shard_is_said(tmp_path: Path, png: bytes) -> None:
         archive.addfile(link)
     with pytest.raises(DataError, match="no plain file"):
         open_scenes(tmp_path / "link.tar")
+    with pytest.raises(DataError, match="several images"):
+        open_scenes(tar(tmp_path / "two.tar", **{"a__0_DOT_png": png, "a__0_DOT_jpg": png}))
+    back = tar(tmp_path / "back.tar", **{"a__0_DOT_png": png, "b__0_DOT_png": png})
+    block = bytearray(back.read_bytes())
+    block[124:136] = b"\xff" * 12  # a size of -1
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block[:512])
+    back.write_bytes(block)
+    with pytest.raises(DataError, match=r"accepted|not a readable"):
+        open_scenes(back)
+    damaged = tar(tmp_path / "damaged.tar", **{"a__0_DOT_png": png, "b__0_DOT_png": png})
+    block = bytearray(damaged.read_bytes())
+    block[block.index(b"b/0.png") + 150] ^= 7  # of the second header's checksum
+    damaged.write_bytes(block)
+    with pytest.raises(DataError, match="damaged or cut off"):
+        open_scenes(damaged)
     whole = tar(tmp_path / "whole.tar", **{"a__0_DOT_png": png, "b__1_DOT_png": png})
     scenes = open_scenes(whole)
     whole.write_bytes(whole.read_bytes()[:1100])
