@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 from PIL import Image
 
+from terradistill.config import load_settings
 from terradistill.data.catalogue import CATALOGUE
 from terradistill.generation.draw import generate
 from terradistill.generation.orders import Order
@@ -30,10 +31,10 @@ SAMPLE = {  # class: (prompt, metres a pixel)
     "farmland": ("a satellite image of farmland", None),
     "forest": ("a satellite image of forest", 5.0),
     "harbor": ("a satellite image of harbor", 0.6),
-    "highway": ("a satellite image of highway", 5.0),
+    "highway": ("a satellite image of freeway", 0.6),
     "houses": ("a satellite image of medium residential", 0.6),
     "industry": ("a satellite image of industrial", 5.0),
-    "parking": ("a satellite image of parking", None),
+    "parking": ("a satellite image of parking lot", 0.6),
     "river": ("a satellite image of river", 5.0),
 }
 CARD = """# Sample scenes
@@ -64,7 +65,9 @@ def draw(name: str) -> None:
     ]
     archive = SCENES["sample"]
     with TemporaryDirectory() as made, zipfile.ZipFile(archive, "w") as out:
-        scenes = generate(orders, Path(made) / "sample", Generator.load(name), n=PER_CLASS)
+        # Guided amid the steps alone, which keeps colours as they are.
+        settings = load_settings(overrides=["sampling.cfg_scale=2", "sampling.cfg_between=[0.2,0.8]"])
+        scenes = generate(orders, Path(made) / "sample", Generator.load(name), n=PER_CLASS, settings=settings)
         for i, scene in enumerate(scenes.scenes):
             packed = BytesIO()
             Image.open(BytesIO(scenes.read(i))).save(packed, "WEBP", quality=QUALITY, method=6)
