@@ -1,6 +1,7 @@
 """`terradistill train`: one part of a run."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,10 +21,24 @@ from terradistill.cli.options import (
     settings_from,
 )
 
+if TYPE_CHECKING:
+    from terradistill.settings import Settings
+
 app = typer.Typer(
     help="Train one part of a run: autoencoder, generator, classifier, or the decoder of a generator.",
     no_args_is_help=True,
 )
+
+
+def _train(part: str, made: str, data: list[str], out: Path, settings: "Settings", captions: Path | None) -> None:
+    from terradistill import console
+    from terradistill.distillation.pipeline import train
+    from terradistill.team import find_team
+
+    team = console.heard(find_team())
+    with console.Rich() as reporter:
+        folder = train(data, out, settings, until=part, captions=captions, reporter=reporter, team=team)
+    console.print_made({made: folder})
 
 
 def _train_command(part: str) -> None:
@@ -47,14 +62,7 @@ def _train_command(part: str) -> None:
             preset, config, set_, from_scratch=alone, generator=generator, seed=seed,
             data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
         )  # fmt: skip
-        from terradistill import console
-        from terradistill.distillation.pipeline import train
-        from terradistill.team import find_team
-
-        team = console.heard(find_team())
-        with console.Rich() as reporter:
-            folder = train(data, out, settings, until=part, captions=captions, reporter=reporter, team=team)
-        console.print_made({part: folder})
+        _train(part, part, data, out, settings, captions)
 
     more = "of --generator on, by eye as well as by pixel" if part == "decoder" else "and what it needs before"
     app.command(part, help=f"Train the {part} on the train split of DATA, {more}.")(command)
@@ -84,14 +92,7 @@ def train_adapter(
         preset, config, set_, generator=generator, seed=seed, adapter__maps=wanted, adapter__content=content or None,
         data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
     )  # fmt: skip
-    from terradistill import console
-    from terradistill.distillation.pipeline import train
-    from terradistill.team import find_team
-
-    team = console.heard(find_team())
-    with console.Rich() as reporter:
-        folder = train(data, out, settings, until="adapter", captions=captions, reporter=reporter, team=team)
-    console.print_made({"generator with its adapter": folder})
+    _train("adapter", "generator with its adapter", data, out, settings, captions)
 
 
 @app.command("enhancer")
@@ -118,14 +119,7 @@ def train_enhancer(
         preset, config, set_, generator=generator, seed=seed, enhancer__task=task, enhancer__scale=scale,
         data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
     )  # fmt: skip
-    from terradistill import console
-    from terradistill.distillation.pipeline import train
-    from terradistill.team import find_team
-
-    team = console.heard(find_team())
-    with console.Rich() as reporter:
-        folder = train(data, out, settings, until="enhancer", captions=captions, reporter=reporter, team=team)
-    console.print_made({"generator with its enhancer": folder})
+    _train("enhancer", "generator with its enhancer", data, out, settings, captions)
 
 
 for _part in ("autoencoder", "generator", "classifier", "decoder"):

@@ -155,16 +155,16 @@ def candidates(work: Work) -> None:
         drawer, model = _Drawer(work, generator, targets), judge(work)
         # Of one size whatever the batches, so that another one may go on; the candidates of a prototype in one.
         size = max(1, PIECE // wanted.candidates) * wanted.candidates
+        batches = [slice(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
 
         def make(number: int, path: Path) -> None:
-            batch = slice(number * size, min((number + 1) * size, len(rows)))
+            batch = batches[number]
             prune = _halving(work, model, labels[np.unique(rows[batch])]) if wanted.prune else None  # rows are sorted
             latents, left = drawer.draw(rows[batch], seeds[batch], prune)
             save_file({"latents": latents, "left": left + batch.start}, path)
             stage.progress(batch.stop, len(rows))
 
-        names = [f"{start:07d}-{min(start + size, len(rows)):07d}.safetensors" for start in range(0, len(rows), size)]
-        pieces = stage.pieces(names, make)
+        pieces = stage.pieces([f"{batch.start:07d}-{batch.stop:07d}.safetensors" for batch in batches], make)
         if pieces is None:
             return
         parts = [load_file(piece) for piece in pieces]
