@@ -48,6 +48,21 @@ def test_an_image_depends_on_its_seed_alone(finished: td.Distilled, tmp_path: Pa
         assert abs(decode(alone.read(i)).astype(int) - decode(among.read(i)).astype(int)).max() <= 1
 
 
+def test_prompts_of_one_folder_share_it_and_no_image_is_twice(finished: td.Distilled, tmp_path: Path) -> None:
+    orders = [
+        Order("a wide river", "river", n=2),
+        Order("river"),
+        Order("a narrow river", "river", n=1),
+        Order("a wide river", "river", n=1),
+    ]
+    made = td.generate(orders, tmp_path / "a", td.Generator.load(finished.run), n=1, settings=tiny_settings())
+    assert made.classes == ("river", "river-0")
+    rows = [json.loads(line) for line in (tmp_path / "a" / "metadata.jsonl").read_text().splitlines()]
+    of_river = sorted((row["file_name"], row["prompt"]) for row in rows if row["label"] == "river")
+    assert [prompt for _, prompt in of_river] == ["a wide river", "a wide river", "a narrow river", "a wide river"]
+    assert len({row["seed"] for row in rows}) == len({made.read(i) for i in range(len(made))}) == 5
+
+
 def test_every_class_of_a_dataset_in_its_words_and_at_its_resolution(
     drawn: Path, told: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch
 ) -> None:
@@ -58,7 +73,14 @@ def test_every_class_of_a_dataset_in_its_words_and_at_its_resolution(
     assert td.open_scenes(out).classes == scenes.classes
     rows = [json.loads(line) for line in (out / "metadata.jsonl").read_text().splitlines()]
     assert {(row["gsd_m"], row["month"]) for row in rows} == {(scenes.info.gsd_m, 7.0)}
-    assert orders_like(scenes, "{class}", td.Generator.load(told))[0].prompt == scenes.readable(scenes.classes[0])
+    generator = td.Generator.load(told)
+    assert orders_like(scenes, "{class}", generator)[0].prompt == scenes.readable(scenes.classes[0])
+    smaller = td.Generator.load("base-128")  # draws 128 pixels of what has 32
+    assert smaller.resolution == 4 * generator.resolution
+    found = orders_like(scenes, "{class} at {gsd} m", smaller)[0]
+    assert found.prompt == f"{scenes.readable(scenes.classes[0])} at {rows[0]['gsd_m'] / 4:g} m", (
+        "in words as in numbers: of the image that is drawn"
+    )
 
 
 @pytest.mark.parametrize(

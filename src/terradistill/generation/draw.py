@@ -1,8 +1,10 @@
 """Scenes to order: orders in, a scene folder and a contact sheet out."""
 
+import itertools
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +45,8 @@ def generate(
     """Draw `n` images of each order.
 
     Args:
-        orders: what to draw; image i of an order depends on (seed, its folder, i) alone.
+        orders: what to draw, orders of one folder one after the other; image i of a folder depends on its order and
+            (seed, folder, i) alone.
         out: a new or empty folder; `<folder>/*.png`, `metadata.jsonl` and `gallery.png` go there, with the
             hashes of the scenes that the generator has learned from.
         generator: what draws.
@@ -68,11 +71,14 @@ def generate(
     require_folder_names(folders)
     _require_learned(orders, generator)
     counts = [order.n or n for order in orders]
+    of = np.repeat(np.arange(len(orders)), counts).tolist()
+    places = list(_numbered(folders[k] for k in of))
+    seeds = [derive(seed, "order", folder, i) for folder, i in places]
     hardware = find_hardware(settings.precision)
     images = draw(
         generator.ready(hardware.device, low_memory=settings.sampling.low_memory),
         orders,
-        [derive(seed, "order", folder, i) for folder, count in zip(folders, counts, strict=True) for i in range(count)],
+        seeds,
         counts,
         settings.sampling,
         hardware,
@@ -80,18 +86,14 @@ def generate(
         progress=progress,
         guidances=[] if step_progress is None else [reporting(step_progress)],
     )
-    rows = [
-        {**order.row(), "seed": derive(seed, "order", folder, i)}
-        for order, folder, count in zip(orders, folders, counts, strict=True)
-        for i in range(count)
-    ]
-    classes = sorted(folders)
-    labels = np.repeat([classes.index(folder) for folder in folders], counts)
+    rows = [{**orders[k].row(), "seed": of_image} for k, of_image in zip(of, seeds, strict=True)]
+    classes = sorted(set(folders))
+    labels = [classes.index(folder) for folder, _ in places]
     info = {"name": out.name, "title": "Scenes made to order", "made_by": "terradistill generate", "synthetic": True}
     write_scene_folder(out, classes, images, labels, rows, info)
     if generator.learned_from:  # so that `evaluate` can refuse an exam with these scenes
         (out / LEARNED_FROM).write_text(json.dumps({"sha256": sorted(generator.learned_from)}))
-    write_gallery({name: sorted((out / name).glob("*.png")) for name in folders}, out / "gallery.png")
+    write_gallery({name: sorted((out / name).glob("*.png")) for name in dict.fromkeys(folders)}, out / "gallery.png")
     return open_scenes(out)
 
 
@@ -230,14 +232,25 @@ def _maps(orders: Sequence[Order], side: int) -> tuple[Tensor, Tensor]:
 
 
 def _folders(orders: Sequence[Order]) -> list[str]:
-    """A folder name for each order: its own, else the prompt's words; numbered where two would share one."""
-    plain = [order.folder or "-".join(re.findall(r"[^\W_]+", order.prompt.lower()))[:60] or "scene" for order in orders]
-    taken = {name for name in plain if plain.count(name) == 1}
+    """A folder name for each order: its own, which others may share, or its prompt's words, numbered if not unique."""
+    own = {order.folder for order in orders if order.folder}
+    words = ["-".join(re.findall(r"[^\W_]+", order.prompt.lower()))[:60] or "scene" for order in orders]
+    times = Counter(name for name, order in zip(words, orders, strict=True) if not order.folder)
+    taken = own | {name for name, n in times.items() if n == 1}
     names = []
-    for name in plain:
-        if plain.count(name) > 1:
-            k = next(k for k in range(len(plain) + len(taken) + 1) if f"{name}-{k}" not in taken)
-            name = f"{name}-{k}"
+    for name, order in zip(words, orders, strict=True):
+        if order.folder:
+            name = order.folder
+        elif times[name] > 1 or name in own:
+            name = next(numbered for k in itertools.count() if (numbered := f"{name}-{k}") not in taken)
             taken.add(name)
         names.append(name)
     return names
+
+
+def _numbered(folders: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Each folder with how often it came before."""
+    before: Counter[str] = Counter()
+    for folder in folders:
+        yield folder, before[folder]
+        before[folder] += 1

@@ -85,14 +85,13 @@ def orders_like(scenes: SceneFolder, template: str, generator: Generator) -> lis
         template: see `class_prompt`.
         generator: says how large its images are, and whether it has learned metadata.
     """
-    known: dict[str, float] = {}
-    if generator.metadata_encoder is not None:
-        some = np.unique(np.linspace(0, len(scenes) - 1, 32).astype(int)).tolist()
-        checked, _ = check_scenes(scenes.subset(some))
-        rows = [resized_metadata(scene, scenes.info, generator.resolution) for scene in checked.scenes]
-        sizes = [row["gsd_m"] for row in rows if "gsd_m" in row]
-        known = generator.metadata_encoder.sayable({"gsd_m": float(np.median(sizes))} if sizes else {})
-    return [Order(class_prompt(scenes, name, template), name, known) for name in scenes.classes]
+    some = np.unique(np.linspace(0, len(scenes) - 1, 32).astype(int)).tolist()
+    checked, _ = check_scenes(scenes.subset(some))
+    rows = [resized_metadata(scene, scenes.info, generator.resolution) for scene in checked.scenes]
+    sizes = [row["gsd_m"] for row in rows if "gsd_m" in row]
+    known = {"gsd_m": float(np.median(sizes))} if sizes else {}
+    told = {} if generator.metadata_encoder is None else generator.metadata_encoder.sayable(known)
+    return [Order(class_prompt(scenes, name, template, known), name, told) for name in scenes.classes]
 
 
 def parse_metadata(text: str) -> dict[str, float]:
