@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import terradistill as td
-from terradistill.classification.explain import heatmaps
+from terradistill.classification.explain import _gives_planes, heatmaps
 from terradistill.classification.learn import scores_of, train_classifier
 from terradistill.data.check import check_scenes
 from terradistill.data.sources import open_scenes
@@ -242,6 +242,20 @@ def test_heat_lies_where_the_class_is_seen(run: Path, drawn: Path) -> None:
     assert heat is not None
     assert heat.shape == (2, 32, 32)
     assert 0 <= heat.min() <= heat.max() <= 1
+
+
+def test_a_layer_whose_channels_are_last_has_no_heat() -> None:
+    class Permuted(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.permute(0, 2, 3, 1)
+
+    class Several(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:
+            return x, None
+
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3, padding=1), Permuted(), Several())
+    found = [_gives_planes(network, layer, torch.zeros(1, 3, 16, 16)) for layer in network]
+    assert found == [True, False, False]
 
 
 def test_a_network_without_stages_is_refused_before_anything_is_read(

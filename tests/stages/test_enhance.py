@@ -149,6 +149,11 @@ def test_the_command_fuses_a_folder_a_place(
         ("east.png", 2021, 7, 4),
         ("west.png", 2021, 7, 4),
     ]
+    (tmp_path / "in" / "west" / "s_2021-05-01.png").rename(tmp_path / "in" / "west" / "s_2021-06-20.png")
+    before = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in ("east.png", "west.png")}
+    assert terradistill(*command, str(tmp_path / "out"), capsys=capsys, monkeypatch=monkeypatch)[0] == 0
+    again = [name for name, at in before.items() if (tmp_path / "out" / name).stat().st_mtime_ns != at]
+    assert again == ["west.png"], "of another day, so drawn anew"
     Image.fromarray(scene(16, 16)).save(tmp_path / "in" / "west" / "undated.png")
     code, error = terradistill(*command, str(tmp_path / "more"), capsys=capsys, monkeypatch=monkeypatch)
     assert (code, "Nothing says when west/undated was taken" in error) == (2, True), error

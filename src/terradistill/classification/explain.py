@@ -55,13 +55,31 @@ def heatmaps(
         if not convolutions:
             return None
         last = convolutions[-1]
-    x = to_input(pixels, classifier.resolution, hardware.device).requires_grad_()
+    x = to_input(pixels, classifier.resolution, hardware.device)
+    if not _gives_planes(classifier.network, last, x[:1]):
+        return None
+    x = x.requires_grad_()
     found = LayerGradCam(classifier.network, last).attribute(
         x, target=labels.to(hardware.device), relu_attributions=True
     )
     heat = found[0] if isinstance(found, tuple) else found
-    if heat.ndim != 4:
-        return None
     heat = F.interpolate(heat.detach().float().cpu(), pixels.shape[1:3], mode="bilinear", align_corners=False)[:, 0]
     peaks: torch.Tensor = heat.amax((1, 2), keepdim=True).clamp_min(1e-12)
     return np.asarray((heat / peaks).numpy(), np.float32)
+
+
+@torch.no_grad()
+def _gives_planes(network: torch.nn.Module, layer: torch.nn.Module, x: torch.Tensor) -> bool:
+    """Whether a layer gives one tensor (n, channels, h, w); some have tuples, tokens, or channels last."""
+    seen: list[object] = []
+    hook = layer.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    try:
+        network.eval()(x)
+    finally:
+        hook.remove()
+    found = seen[0]
+    return (
+        isinstance(found, torch.Tensor)
+        and found.ndim == 4
+        and (found.shape[2] == found.shape[3] or found.shape[1] != found.shape[2])
+    )

@@ -8,7 +8,6 @@ It learns from the train scenes of DATA, or from any other scene folder, such as
 """
 
 import json
-import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -112,7 +111,6 @@ def _train(work: Work, scenes: SceneFolder, known: frozenset[str]) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(work.settings.seed, "classify weights"))
             network = build_network(wanted.network, n_classes, wanted.resolution, pretrained=wanted.pretrained)
-        began = time.monotonic()
         trained = train_scene_classifier(
             network,
             pixels,
@@ -135,7 +133,7 @@ def _train(work: Work, scenes: SceneFolder, known: frozenset[str]) -> None:
             "parameters_while_training": count_parameters(network) + trained.extra_parameters,
             **({"divergence_from_teachers": trained.refinement} if trained.refinement else {}),
             "milliseconds_a_step": round(trained.milliseconds, 1),
-            "seconds": round(time.monotonic() - began, 1),
+            "seconds": round(stage.seconds, 1),
             "data": scenes.info.title or scenes.info.name,
             "licence": scenes.info.licence,
         }

@@ -11,7 +11,7 @@ import torch
 
 from terradistill.data.images import resize
 from terradistill.data.pictures import Picture, open_pictures
-from terradistill.errors import ConfigError
+from terradistill.errors import ConfigError, DataError
 from terradistill.evaluation.recipe import logits
 from terradistill.hardware import find_hardware
 from terradistill.models.scene_classifier import SceneClassifier
@@ -52,7 +52,7 @@ def predict_scenes(
     classifier, pictures, hardware = SceneClassifier.load(model), open_pictures(source, distinct=False), find_hardware()
     if window is not None:
         for picture in pictures:
-            height, width = picture.pixels().shape[:2] if len(pictures) == 1 else picture.size()
+            height, width = _size(picture)
             if window > min(height, width):
                 raise ConfigError(
                     f"Windows of {window} pixels do not fit {picture.file}, which has {width} x {height}: give a "
@@ -113,6 +113,15 @@ def _squares(
                     yield {"file": picture.file, "row": row, "column": column}, resize(cut, resolution)
         if progress:
             progress(number + 1, len(pictures))
+
+
+def _size(picture: Picture) -> tuple[int, int]:
+    """Height and width, of what the header says where it can be read."""
+    try:
+        return picture.size()
+    except DataError:  # 16 bits, or more bands: what decodes is looked at all the same
+        height, width = picture.pixels().shape[:2]
+        return height, width
 
 
 def _batches(squares: Iterator[Square]) -> Iterator[list[Square]]:

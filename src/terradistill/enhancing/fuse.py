@@ -88,7 +88,10 @@ def fuse_dates(
         days = [abs((when - targets[piece.name]).days) for when in dates[piece.name]]
         return bicubic(places[piece.name][int(np.argmin(days))].pixels(), enhancer.adapter.scale)
 
-    pieces = [Piece(name, [picture.read for picture in several], targets[name]) for name, several in places.items()]
+    pieces = [
+        Piece(name, [picture.read for picture in several], targets[name], dates[name])
+        for name, several in places.items()
+    ]
     return make_all(results, pieces, make, before, "Fusing dates", reporter, ("nearest in time", "fused"))
 
 

@@ -36,11 +36,13 @@ class Piece:
         name: of its file, without an ending.
         made_of: give the bytes of the files that it is made of; the first says where it lies.
         taken: the date that it shows; None: that of the first file.
+        dates: of the files, where they matter.
     """
 
     name: str
     made_of: Sequence[Callable[[], bytes]]
     taken: date | None = None
+    dates: Sequence[date] = ()
 
     @cached_property
     def key(self) -> str:
@@ -48,6 +50,8 @@ class Piece:
         digest = sha256()
         for read in self.made_of:
             digest.update(sha256(read()).digest())
+        for day in (*self.dates, *filter(None, [self.taken])):
+            digest.update(day.isoformat().encode())
         return digest.hexdigest()[:16]
 
 

@@ -71,7 +71,7 @@ def timelapse(
         raise ConfigError(f"Drawn after {most} frames: this enhancer has learned from 1 to {learned}.")
     asked = asked_for(
         "timelapse", settings, enhancer.generator, days=list(days), prompt=prompt, frames=most,
-        made_of=Piece("", [picture.read for picture in pictures]).key,
+        made_of=Piece("", [picture.read for picture in pictures], dates=dates).key,
     )  # fmt: skip
     results, known = Results(Path(out), asked), [(day, p.pixels()) for day, p in zip(dates, pictures, strict=True)]
     reporter.start("Drawing dates")

@@ -88,4 +88,9 @@ def _chosen(place: Tensor, subset: int | None, seeds: Sequence[int], step: Step)
 def _centres(z0: Tensor, place: Tensor, distance: Distance) -> Tensor:
     """The centre of each group: (groups, C, h, w)."""
     parts = [z0[(place == group).to(z0.device)] for group in range(int(place.max()) + 1)]
-    return torch.stack([part.mean(0) if distance == "l2" else part.median(0).values for part in parts])
+    return torch.stack([part.mean(0) if distance == "l2" else _median(part) for part in parts])
+
+
+def _median(values: Tensor) -> Tensor:
+    """Over the first dimension; of an even number, between the two in the middle."""
+    return (values.median(0).values - (-values).median(0).values) / 2
