@@ -384,8 +384,7 @@ def classifier(work: Work) -> None:
             len(work.train.classes),
             settings.classifier,
             seed=derive(settings.seed, "classifier"),
-            hardware=work.hardware,
-            watch=stage,
+            **_loop(work, stage),
         )
         with stage.writes("classifier") as folder:
             model.save(folder)

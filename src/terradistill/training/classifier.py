@@ -1,9 +1,12 @@
 """One loop that trains the latent classifier (DPD, revised release)."""
 
+from copy import deepcopy
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from terradistill.data.views import random_views
@@ -12,7 +15,7 @@ from terradistill.models.latent_classifier import LatentClassifier
 from terradistill.seeding import batch_indices, derive, generator, numpy_generator
 from terradistill.settings import ClassifierSettings
 from terradistill.training.latents import LatentCache
-from terradistill.training.progress import Unwatched, Watch, learning_rate, set_learning_rate
+from terradistill.training.progress import Checkpoint, Unwatched, Watch, learning_rate, set_learning_rate
 
 JUDGED = 2048  # validation scenes at a time
 
@@ -25,11 +28,22 @@ def train_latent_classifier(
     *,
     seed: int,
     hardware: Hardware,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 60,
     watch: Watch | None = None,
 ) -> tuple[LatentClassifier, float]:
     """Train on posterior samples, their latents flipped at random; keep the best epoch on an internal validation split.
 
-    Short enough to start anew after a kill, and then with the same result.
+    Args:
+        latents: of the N scenes to learn from.
+        labels: their classes, int64 (N,).
+        n_classes: how many there are.
+        settings: epochs, batch size, rates; how many scenes validate.
+        seed: of the weights, the order, the flips, the dropout.
+        hardware: device and precision.
+        checkpoint: file to resume from and to write to.
+        checkpoint_seconds: time between two checkpoints.
+        watch: told of progress and metrics.
 
     Returns:
         The classifier in evaluation mode, and its validation accuracy in [0, 1].
@@ -47,10 +61,14 @@ def train_latent_classifier(
     per_epoch = max(1, len(learned) // batch_size)
     total = min(settings.epochs * per_epoch, settings.max_steps)
     targets = torch.as_tensor(labels)
-    best, best_weights = -1.0, {}
-    watch.forget_after(0)
+    kept = nn.ModuleDict({"model": model, "best": deepcopy(model)})
+    best = torch.tensor(-1.0)
+    kept.register_buffer("accuracy", best)
+    keeper = Checkpoint(checkpoint, kept, optimizer, None, checkpoint_seconds)
+    start = keeper.resume()
+    watch.forget_after(start)
 
-    for step in range(total):
+    for step in range(start, total):
         rng = generator(seed, "classifier", step)
         index = learned[batch_indices(len(learned), batch_size, step, seed)]
         z = random_views(latents.draw(index, rng), rng, turns=False).to(hardware.device)
@@ -78,13 +96,15 @@ def train_latent_classifier(
         if (step + 1) % max(per_epoch, 50) == 0 or last:
             parts = np.array_split(validation, -(-len(validation) // JUDGED))
             said = torch.cat([predict(model, latents.means(part), hardware).argmax(1) for part in parts])
-            accuracy = float((said == targets[validation]).float().mean())
-            watch.log(step + 1, loss=loss.item(), accuracy=accuracy)
+            accuracy = (said == targets[validation]).float().mean()
+            watch.log(step + 1, loss=loss.item(), accuracy=float(accuracy))
             if accuracy > best:
-                best, best_weights = accuracy, {k: v.detach().clone() for k, v in model.state_dict().items()}
+                best.copy_(accuracy)
+                kept["best"].load_state_dict(model.state_dict())
         watch.progress(step + 1, total)
-    model.load_state_dict(best_weights)
-    return model.eval(), best
+        keeper.maybe_save(step + 1)
+    model.load_state_dict(kept["best"].state_dict())
+    return model.eval(), float(best)
 
 
 @torch.no_grad()

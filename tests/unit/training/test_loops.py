@@ -309,6 +309,27 @@ def test_latent_classifier_tells_two_plain_classes_apart(tiny: Settings, cpu: Ha
     assert torch.equal(weights(model), weights(again))
 
 
+def test_a_latent_classifier_goes_on_after_a_kill_to_the_same_weights(
+    tiny: Settings, cpu: Hardware, tmp_path: Path
+) -> None:
+    labels = np.arange(60) % 3
+    latents = torch.randn(60, 1, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).abs().half()
+    settings = tiny.classifier.model_copy(update={"max_steps": 120, "epochs": 200, "batch_size": 16})
+
+    def run(name: str, watch: Any) -> tuple[Any, float]:
+        return train_latent_classifier(
+            LatentCache(latents), labels, 3, settings, seed=0, hardware=cpu, watch=watch,
+            checkpoint=tmp_path / name, checkpoint_seconds=0,
+        )  # fmt: skip
+
+    whole, log = run("whole", Log()), Log()
+    with pytest.raises(Killed):
+        run("killed", KilledAt(70))  # after a first look at the validation scenes
+    resumed = run("killed", log)
+    assert torch.equal(weights(whole[0]), weights(resumed[0]))
+    assert whole[1] == resumed[1]
+
+
 def test_captions_are_drawn_from_their_scene_and_emptied_where_asked(latents: tuple[Any, LatentCache]) -> None:
     generator, _ = latents
     table = CaptionTable.of([["one"], ["two", "three"]], generator)
