@@ -1,11 +1,14 @@
 """What this machine computes with: one device, and bfloat16 where it is fast."""
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,23 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory does not suffice, of a GPU or of the machine."""
     said = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in said)
+
+
+def fitting(size: int, work: Callable[[int], T]) -> tuple[T, int]:
+    """What work gives, done for so many at a time, or for half as many, and again, until memory suffices; and how many.
+
+    Args:
+        size: at a time, at first.
+        work: from a size to what it gives; tried anew as a whole.
+    """
+    while True:
+        try:
+            return work(size), size
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error) or size == 1:
+                raise
+        size //= 2
+        torch.cuda.empty_cache()  # not above: the error holds on to what was computed
 
 
 def _keep_freed_memory() -> None:

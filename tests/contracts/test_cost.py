@@ -8,6 +8,7 @@ import pytest
 from torch import Tensor
 
 import terradistill as td
+from terradistill.distillation.plan import evaluations
 from terradistill.sampling import sampler
 from tests.conftest import tiny_settings
 
@@ -32,5 +33,6 @@ def test_a_set_costs_no_more_than_it_did(
     sampling = sampling.model_copy(update={"avoid_copies": False, "batch_size": 10})
     settings = tiny_settings(generator=str(finished.run), finetune__steps=0).model_copy(update={"sampling": sampling})
     td.distill(drawn, tmp_path / "run", settings, evaluate=False)
+    assert evaluations(sampling) == FIGURES[preset]["evaluations_a_kept_image"], "what --dry-run reckons with"
     found = {"evaluations_a_kept_image": sum(asked) / 6, "largest_batch": max(asked)}
     assert found == pytest.approx(FIGURES[preset], rel=0.05)

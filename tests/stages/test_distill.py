@@ -94,7 +94,7 @@ def test_a_kept_image_can_be_made_again_from_its_row(finished: td.Distilled) -> 
         Request(text[:1], torch.zeros(1, dtype=torch.long), [row["seed"]]),
         steps=settings["steps"],
         hardware=hardware,
-        guidances=[classifier_free(settings["cfg_scale"], text[1:]), pull],
+        guidances=[classifier_free(settings["cfg_scale"], text[1:], between=settings["cfg_between"]), pull],
     )
     with hardware.autocast():
         again = to_uint8(generator.decode(latents))[0]

@@ -60,7 +60,7 @@ def bench_scoreboard(
     variants = _variants(variant or [])
 
     def settings_of(method: str) -> "Settings":
-        of_method = [] if method == "default" or method in variants else [method]
+        of_method = [] if method in variants else [method]
         return settings_from(
             [*(preset or []), *of_method],
             config,
@@ -69,8 +69,8 @@ def bench_scoreboard(
             data__train_fraction=train_fraction,
         )
 
-    known = ("default", *presets(), *real_methods(), *variants)
-    shadowed = sorted(set(variants) & {"default", *presets(), *real_methods()})
+    known = (*presets(), *real_methods(), *variants)
+    shadowed = sorted(set(variants) & {*presets(), *real_methods()})
     if shadowed:
         raise ConfigError(f"There is a method {shadowed[0]!r} already: give the variant another name.")
     odd = [name for name in _words(methods) if plain(name) not in known]

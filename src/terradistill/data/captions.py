@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import product
 from string import Formatter
 
@@ -33,8 +34,13 @@ def captions_of(
     """
     _check(template)
     known = [scene.metadata for scene in folder.scenes] if metadata is None else metadata
+
+    @cache
+    def filled(label: int, row: tuple[tuple[str, float], ...]) -> list[str]:
+        return _variants(folder, template, folder.classes[label], dict(row))
+
     return [
-        list(scene.captions) or _variants(folder, template, folder.classes[scene.label], row)
+        list(scene.captions) or filled(scene.label, tuple(sorted(row.items())))
         for scene, row in zip(folder.scenes, known, strict=True)
     ]
 

@@ -273,12 +273,17 @@ def _chosen(
     for redrawn in range(REDRAWS + 1):
         scores = margins(predict(model, drawn, work.hardware), groups.repeat_interleave(candidates))
         features = embed(model, drawn, work.hardware).unflatten(0, (len(real), -1))
+        looked: dict[int, bool] = {}  # which candidates are near-copies
         while True:
             kept = _picked(work, scores, features, real, means, barred, candidates)
             latents = _refined(work, drawn[kept], groups, means)
             if not wanted.avoid_copies:
                 return kept, latents, 0
-            copies = original.copies(decoded(generator, latents, work.hardware), labels)
+            new = [i for i, k in enumerate(kept.tolist()) if wanted.refine_steps or k not in looked]  # refined: moved
+            if new:
+                found = original.copies(decoded(generator, latents[new], work.hardware), labels[new])
+                looked |= dict(zip(kept[new].tolist(), found.tolist(), strict=True))
+            copies = torch.tensor([looked[k] for k in kept.tolist()])
             if not copies.any():
                 return kept, latents, 0
             if barred[kept[copies]].all():  # nothing else is left to choose from

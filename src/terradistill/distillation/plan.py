@@ -24,9 +24,8 @@ from terradistill.models.autoencoder import build_vae
 from terradistill.models.downstream import build_network
 from terradistill.models.generator import Generator, build_generator
 from terradistill.models.latent_classifier import LatentClassifier
-from terradistill.sampling.guidance import classifier_free
-from terradistill.sampling.sampler import Request, sample
-from terradistill.settings import ClassifierSettings, DiffusionSettings, EvaluationSettings, Settings
+from terradistill.sampling.sampler import Request, looks, sample
+from terradistill.settings import ClassifierSettings, DiffusionSettings, EvaluationSettings, SamplingSettings, Settings
 from terradistill.training.autoencoder import train_autoencoder
 from terradistill.training.classifier import train_latent_classifier
 from terradistill.training.diffusion import Consistency, train_diffusion
@@ -177,22 +176,26 @@ def _probe_sampling(
 
     images = n_classes * settings.ipc * wanted.candidates
     batch = min(wanted.batch_size, images)
-    text = generator.embed(["", "a"])
-    request = Request(text[1:], torch.zeros(batch, dtype=torch.long), range(batch))
-    guidances = [classifier_free(wanted.cfg_scale, text[:1])]
+    request = Request(generator.embed(["a"]), torch.zeros(batch, dtype=torch.long), range(batch))
     began = time.monotonic()
-    sample(
-        generator,
-        request,
-        steps=2,
-        hardware=hardware,
-        scheduler=wanted.scheduler,
-        guidances=guidances,
-        batch_size=batch,
-    )
-    each = (time.monotonic() - began) / (2 * batch)
+    sample(generator, request, steps=2, hardware=hardware, scheduler=wanted.scheduler, batch_size=batch)
+    each = (time.monotonic() - began) / (2 * batch)  # of the denoiser alone: guided steps ask it twice
     work = f"{images:,} candidates × {wanted.steps} steps"
-    rows.append(PlannedStage("Drawing and selecting candidates", work, images * wanted.steps * each))
+    cost = n_classes * settings.ipc * evaluations(wanted) * each
+    rows.append(PlannedStage("Drawing and selecting candidates", work, cost))
+
+
+def evaluations(wanted: SamplingSettings) -> int:
+    """Evaluations of the denoiser for all candidates of one prototype."""
+    steps, alive, found = wanted.steps, wanted.candidates, 0
+    first = 0 if wanted.start == "noise" else steps - max(1, round(wanted.strength * steps))
+    looked_at = looks(wanted.prune, first, steps)
+    for step in range(first, steps):
+        share = step / max(1, steps - 1)
+        guided = wanted.cfg_scale != 1 and (steps < 3 or wanted.cfg_between[0] <= share <= wanted.cfg_between[1])
+        found += alive * (1 + guided)
+        alive = -(-alive // 2) if step in looked_at else alive
+    return found
 
 
 def _probe_network(

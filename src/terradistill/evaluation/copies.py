@@ -20,7 +20,7 @@ from terradistill.data.views import N_VIEWS, view
 
 SIDE = 64  # pixels at which images are compared
 BANDS = ("coarse", "middle", "fine")
-COMPARED = 2048  # scenes at a time
+COMPARED = 2048  # images and scenes at a time
 SLACK = 0.25  # of the way from the limit to identity: real scenes exceed a limit seen on few by a little
 
 
@@ -54,6 +54,10 @@ def likeness(
         others: uint8 (m, 64, 64, 3), m at least 1.
         itself: where each image is among the others, int64 (n,), so that it is not compared with itself.
     """
+    if len(images) > COMPARED:
+        parts = [slice(start, start + COMPARED) for start in range(0, len(images), COMPARED)]
+        found = [likeness(images[part], others, itself=None if itself is None else itself[part]) for part in parts]
+        return Likeness(torch.cat([each.value for each in found]), torch.cat([each.nearest for each in found]))
     own = bands(to_float(images))
     value = torch.full((len(images), len(BANDS)), -torch.inf)
     nearest = torch.zeros(len(images), len(BANDS), dtype=torch.long)

@@ -1,5 +1,7 @@
 """How alike two images are, place by place: SSIM, and the most similar of many."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,12 +23,31 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
         x: images in [-1, 1], (n, C, H, W), sides at least 11; or one, (1, C, H, W), to compare with all of `y`.
         y: images, (n, C, H, W).
     """
-    x, y = (x + 1) / 2, (y + 1) / 2
-    mean_x, mean_y = _windowed(x), _windowed(y)
-    variance_x, variance_y = _windowed(x * x) - mean_x**2, _windowed(y * y) - mean_y**2
-    covariance = _windowed(x * y) - mean_x * mean_y
-    alike = (2 * mean_x * mean_y + C1) * (2 * covariance + C2)
-    alike = alike / ((mean_x**2 + mean_y**2 + C1) * (variance_x + variance_y + C2))
+    return _alike(_Moments.of(x), _Moments.of(y))
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Images in [0, 1], and the mean and the variance of their windows."""
+
+    image: Tensor
+    mean: Tensor
+    variance: Tensor
+
+    @classmethod
+    def of(cls, images: Tensor) -> "_Moments":
+        images = (images + 1) / 2
+        mean = _windowed(images)
+        return cls(images, mean, _windowed(images * images) - mean**2)
+
+    def one(self, k: int) -> "_Moments":
+        return _Moments(self.image[k : k + 1], self.mean[k : k + 1], self.variance[k : k + 1])
+
+
+def _alike(x: _Moments, y: _Moments) -> Tensor:
+    covariance = _windowed(x.image * y.image) - x.mean * y.mean
+    alike = (2 * x.mean * y.mean + C1) * (2 * covariance + C2)
+    alike = alike / ((x.mean**2 + y.mean**2 + C1) * (x.variance + y.variance + C2))
     return alike.mean((1, 2, 3))
 
 
@@ -44,11 +65,11 @@ def most_similar(
     Returns:
         SSIM float32 (n, min(k, m)), the highest first, and which they are, int64 of the same shape.
     """
-    found = []
-    for image in to_float(images):
-        parts = [others[start : start + batch_size] for start in range(0, len(others), batch_size)]
-        found.append(torch.cat([ssim(image[None], to_float(part)) for part in parts]))
-    best = torch.stack(found).topk(min(k, len(others)), dim=1)
+    own, found = _Moments.of(to_float(images)), []
+    for start in range(0, len(others), batch_size):
+        part = _Moments.of(to_float(others[start : start + batch_size]))
+        found.append(torch.stack([_alike(own.one(i), part) for i in range(len(images))]))
+    best = torch.cat(found, 1).topk(min(k, len(others)), dim=1)
     return best.values, best.indices
 
 

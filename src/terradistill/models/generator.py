@@ -105,6 +105,7 @@ class Generator:
         if not low_memory:
             return self.to(device)
         from accelerate import cpu_offload_with_hook
+        from accelerate.hooks import remove_hook_from_module
 
         self.unet.set_attention_slice("auto")
         self.vae.enable_slicing()
@@ -117,6 +118,7 @@ class Generator:
                 getattr(self, name).to(device)
         hooks: list[Any] = []
         for name in waiting:
+            remove_hook_from_module(getattr(self, name))  # of an earlier call
             before = hooks[-1] if hooks else None
             hooks.append(cpu_offload_with_hook(getattr(self, name), device, prev_module_hook=before)[1])
         hooks[0].hook.prev_module_hook = hooks[-1]  # what is drawn again begins anew

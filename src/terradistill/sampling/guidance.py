@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from terradistill.hardware import out_of_memory
+from terradistill.hardware import fitting
 from terradistill.models.parameterisation import Parameterisation
 from terradistill.run import Progress
 from terradistill.sampling.sampler import Guidance, Predict, Step
@@ -24,7 +24,8 @@ def classifier_free(
         scale: 1 is the prompted prediction itself, and costs no second evaluation; 0 ignores the prompt.
         empty: float (1, L, D), embedding of the empty caption (and of no content image, where prompts have one).
         between: shares of the steps between which it acts; in the others the prompt alone is asked, which costs half.
-            Guiding amid the steps alone keeps a class varied (Kynkäänniemi et al. 2024).
+            Guiding amid the steps alone keeps a class varied (Kynkäänniemi et al. 2024). Where there are only one or
+            two steps, it acts in them.
         free_maps: false hides the maps from the free half, so that they are guided too.
     """
 
@@ -33,7 +34,7 @@ def classifier_free(
             return predict
 
         def guided(step: Step) -> tuple[Tensor, Tensor]:
-            if not between[0] <= step.share <= between[1]:
+            if step.count > 2 and not between[0] <= step.share <= between[1]:
                 return predict(step)
             text = torch.cat([empty.to(step.text).expand_as(step.text), step.text])
             metadata = step.metadata
@@ -66,22 +67,18 @@ def chunked(size: int) -> Guidance:
     most = size
 
     def guide(predict: Predict) -> Predict:
-        def at_most(step: Step) -> tuple[Tensor, Tensor]:
-            if len(step.rows) <= most:
-                return predict(step)
-            parts = [predict(step.some(index)) for index in torch.arange(len(step.rows)).to(step.z.device).split(most)]
-            return torch.cat([z for z, _ in parts]), torch.cat([output for _, output in parts])
-
         def guided(step: Step) -> tuple[Tensor, Tensor]:
             nonlocal most
-            while True:
-                try:
-                    return at_most(step)
-                except (RuntimeError, MemoryError) as error:
-                    if not out_of_memory(error) or min(most, len(step.rows)) == 1:
-                        raise
-                    most = min(most, len(step.rows)) // 2
-                torch.cuda.empty_cache()  # not above: the error holds on to what was computed
+
+            def at_most(size: int) -> tuple[Tensor, Tensor]:
+                if len(step.rows) <= size:
+                    return predict(step)
+                parts = [predict(step.some(i)) for i in torch.arange(len(step.rows)).to(step.z.device).split(size)]
+                return torch.cat([z for z, _ in parts]), torch.cat([output for _, output in parts])
+
+            found, size = fitting(min(most, len(step.rows)), at_most)
+            most = size if size < len(step.rows) else most
+            return found
 
         return guided
 

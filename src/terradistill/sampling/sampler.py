@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from terradistill.data.images import to_uint8
-from terradistill.hardware import Hardware
+from terradistill.hardware import Hardware, fitting
 from terradistill.models.control import Control
 from terradistill.models.generator import Generator, denoise
 from terradistill.run import Progress
@@ -111,13 +111,17 @@ class Prune:
     shares: tuple[float, ...]
     keep: Callable[[Tensor, Tensor], Tensor]
 
-    def looks(self, first: int, steps: int) -> set[int]:
-        """After which steps, of those from `first` on; each look at a step of its own, the last step at none."""
-        found: list[int] = []
-        for share in sorted(self.shares):
-            earliest = found[-1] + 1 if found else first
-            found.append(max(earliest, first + round(share * (steps - first)) - 1))
-        return {step for step in found if step < steps - 1}
+
+def looks(shares: Sequence[float], first: int, steps: int) -> set[int]:
+    """After which steps, of those from `first` on, it is looked what will not be kept.
+
+    Each look is at a step of its own; after the last step there is none.
+    """
+    found: list[int] = []
+    for share in sorted(shares):
+        earliest = found[-1] + 1 if found else first
+        found.append(max(earliest, first + round(share * (steps - first)) - 1))
+    return {step for step in found if step < steps - 1}
 
 
 def sample(
@@ -194,7 +198,7 @@ def _sample_batch(
         z = solver.add_noise(request.start[rows].to(device), z, solver.timesteps[first : first + 1])
     # Steps that draw noise draw each image's from its own seed, so that its neighbours do not matter.
     own = {"generator": [seeded(seed, "steps") for seed in seeds]} if takes_generators(solver) else {}
-    looks = prune.looks(first, len(solver.timesteps)) if prune else set()
+    looked_at = looks(prune.shares, first, len(solver.timesteps)) if prune else set()
     step = Step(rows, first, len(solver.timesteps), solver.timesteps[first], z, text, metadata, control)
     for index, t in enumerate(solver.timesteps[first:], first):
         # Some solvers keep z at the scale of its noise; networks and guidances see unit variance with all of them.
@@ -202,7 +206,7 @@ def _sample_batch(
         step = replace(step, index=index, t=t, z=z * scale)
         moved, output = predict(step)
         z = solver.step(output, t, moved / scale, **own).prev_sample
-        if prune and index in looks:
+        if prune and index in looked_at:
             z0 = generator.parameterisation.z0(moved, output, t.round().long())
             go_on = prune.keep(step.rows, z0).nonzero()[:, 0].to(device)
             step, z = step.some(go_on), z[go_on]
@@ -225,10 +229,14 @@ def _forget_others(solver: Any, index: Tensor, n: int) -> None:
 
 
 def decoded(generator: Generator, latents: Tensor, hardware: Hardware, batch_size: int = 64) -> NDArray[np.uint8]:
-    """Images uint8 (N, H, W, 3) of scaled latents (N, C, h, w), a batch at a time."""
-    with hardware.autocast():
-        parts = [to_uint8(generator.decode(part.to(hardware.device))) for part in latents.split(batch_size)]
-    return np.concatenate(parts)
+    """Images uint8 (N, H, W, 3) of scaled latents (N, C, h, w), a batch at a time, as memory suffices."""
+
+    def at_most(size: int) -> NDArray[np.uint8]:
+        with hardware.autocast():
+            parts = [to_uint8(generator.decode(part.to(hardware.device))) for part in latents.split(size)]
+        return np.concatenate(parts)
+
+    return fitting(batch_size, at_most)[0]
 
 
 def unguided(generator: Generator, hardware: Hardware) -> Predict:

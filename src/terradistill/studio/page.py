@@ -45,6 +45,7 @@ def build_page(workshop: Workshop) -> Any:
     generator = workshop.generator
     told, mapped = generator.metadata_encoder is not None, generator.map_adapter is not None
     pictured, settings = generator.content_encoder is not None, workshop.settings.sampling
+    learned = generator.metadata_encoder.learned if generator.metadata_encoder is not None else ()
     gsd_max = generator.metadata_encoder.gsd_max_m if generator.metadata_encoder is not None else 10.0
     with gr.Blocks(title="TerraDistill studio", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.Markdown(f"# TerraDistill studio\n\nScenes to order, drawn by `{workshop.source}`.", elem_id="title")
@@ -58,7 +59,7 @@ def build_page(workshop: Workshop) -> Any:
                 numbers: list[Any] = []
                 with gr.Accordion("What is known of the place", open=False, visible=told):
                     for name, (label, low, high, step, at) in SLIDERS.items():
-                        with gr.Row():
+                        with gr.Row(visible=name in learned):
                             numbers.append(gr.Checkbox(False, label=label, min_width=90, elem_id=f"knows-{name}"))
                             top = gsd_max if name == "gsd_m" else high
                             numbers.append(

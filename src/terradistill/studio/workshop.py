@@ -135,11 +135,14 @@ class Workshop:
             step_progress=progress,
         )
         shown = [*order.maps.values(), *([order.content] if order.content is not None else [])]
-        text = (target / "metadata.jsonl").read_text("utf-8")
         for each in shown:
             shutil.copy(each.path, target / each.path.name)
-            text = text.replace(json.dumps(str(each.path)), json.dumps(each.path.name))
-        (target / "metadata.jsonl").write_text(text, "utf-8")
+        beside = {str(each.path): each.path.name for each in shown}
+        table = target / "metadata.jsonl"
+        rows = [json.loads(line) for line in table.read_text("utf-8").splitlines()]
+        for row in rows:  # paths of this machine are nobody else's business
+            row |= {key: beside[value] for key, value in row.items() if isinstance(value, str) and value in beside}
+        table.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
         return scenes
 
     def _order(self, asked: Asked, room: Path) -> Order:

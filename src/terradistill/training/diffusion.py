@@ -305,6 +305,7 @@ def train_diffusion(
                 kept_back,
                 seed,
                 hardware,
+                -(-settings.batch_size // settings.accumulate),
             )
             model.train()
             watch.log(step + 1, held_out_loss=held)
@@ -393,6 +394,7 @@ def _held_out_loss(
     index: NDArray[np.int64],
     seed: int,
     hardware: Hardware,
+    at_most: int,
 ) -> float:
     # The same scenes, times and noise at every look, so that the curve shows learning and nothing else.
     rng = seeded(seed, "held out")
@@ -408,4 +410,10 @@ def _held_out_loss(
         told = replace(told, content=latents.draw(index, rng), picture=torch.ones(len(index), dtype=torch.bool))
     adapter = None if conditions is None else conditions.adapter
     noising = Noising.draw(schedule, z0, rng)
-    return float(denoising_loss(generator, schedule, z0, told, noising, hardware, None, adapter))
+    loss = 0.0
+    for rows in parted(len(index), -(-len(index) // at_most)):
+        part = denoising_loss(
+            generator, schedule, z0[rows], told.some(rows), noising.some(rows), hardware, None, adapter
+        )
+        loss += float(part) * (rows.stop - rows.start) / len(index)
+    return loss

@@ -1,6 +1,7 @@
 """Encode once, train many times: the cache of latents."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from terradistill.data.arrays import mapped, write_array
 from terradistill.data.images import to_float
 from terradistill.data.views import view
 from terradistill.errors import DataError
-from terradistill.hardware import Hardware
+from terradistill.hardware import Hardware, fitting
 from terradistill.models.generator import Generator
 from terradistill.training.progress import Unwatched, Watch
 
@@ -87,14 +88,26 @@ def encode_scenes(
     watch: Watch | None = None,
 ) -> LatentCache:
     """Encode scenes (N, H, W, 3) in their first `n_views` views, batch by batch; `look` gives a view by its number."""
-    watch = watch or Unwatched()
-    parts = []
-    for start in range(0, len(pixels), batch_size):
+    watch, parts, start = watch or Unwatched(), [], 0
+    while start < len(pixels):
         x = to_float(pixels[start : start + batch_size]).to(hardware.device)
-        with hardware.autocast():
-            encoded = [torch.stack(generator.encode(look(x, number)), 1) for number in range(n_views)]
-        parts.append(torch.stack(encoded, 1).half().cpu())
-        watch.progress(start + len(x), len(pixels))
+        looks = partial(_encoded, generator, x, n_views, hardware, look)
+        encoded, batch_size = fitting(batch_size, looks)
+        parts.append(encoded)
+        start += len(x)
+        watch.progress(start, len(pixels))
     if not parts:
         raise DataError("There are no scenes to encode.")
     return LatentCache(torch.cat(parts))
+
+
+def _encoded(
+    generator: Generator, x: Tensor, n_views: int, hardware: Hardware, look: Callable[[Tensor, int], Tensor], size: int
+) -> Tensor:
+    """Latents float16 (n, V, 2, C, h, w) of scenes (n, 3, H, W), so many at a time."""
+    parts = []
+    for part in x.split(size):
+        with hardware.autocast():
+            views = [torch.stack(generator.encode(look(part, number)), 1) for number in range(n_views)]
+        parts.append(torch.stack(views, 1).half().cpu())
+    return torch.cat(parts)

@@ -4,9 +4,11 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from terradistill.evaluation import copies
 from terradistill.evaluation.copies import SIDE, flagged, likeness, thresholds, twins
 
 
@@ -72,3 +74,12 @@ def test_one_scene_that_occurs_twice_does_not_hide_the_copies_of_others() -> Non
     assert twins(found).tolist() == [True] + [False] * 29
     assert flagged(likeness(real[17:18], real), thresholds(found)).tolist() == [True]
     assert not flagged(likeness(scenes(20, 2, 40.0), real), thresholds(found)).any()
+
+
+def test_many_images_are_compared_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, train = scenes(7, 3, 20.0), scenes(9, 4, 20.0)
+    whole, within = likeness(made, train), likeness(train, train, itself=np.arange(9))
+    monkeypatch.setattr(copies, "COMPARED", 4)
+    for before, after in ((whole, likeness(made, train)), (within, likeness(train, train, itself=np.arange(9)))):
+        torch.testing.assert_close(after.value, before.value)
+        assert torch.equal(after.nearest, before.nearest)

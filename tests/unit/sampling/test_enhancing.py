@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from terradistill.hardware import Hardware
-from terradistill.sampling.fusion import constant, fuse, rising
+from terradistill.sampling.fusion import _centres, constant, fuse, rising
 from terradistill.sampling.guidance import chunked
 from terradistill.sampling.masking import keep_known
 from terradistill.sampling.sampler import Guidance, Predict, Request, Step, sample
@@ -95,6 +95,14 @@ def test_trajectories_come_together_as_the_weight_grows(distance: str, cpu: Hard
         spread.append(float(made.unflatten(0, (2, 3)).var(1).mean()))
     assert spread[0] > spread[1] > spread[2] > spread[3]
     assert spread[3] < 0.01 * spread[0]
+
+
+def test_centres_are_means_and_medians() -> None:
+    z0 = torch.tensor([0.0, 1.0, 3.0, 10.0, 5.0, 7.0]).reshape(6, 1, 1, 1)
+    groups = torch.tensor([0, 0, 0, 0, 1, 1])
+    assert _centres(z0, groups, "l2").flatten().tolist() == [3.5, 6.0]
+    assert _centres(z0, groups, "l1").flatten().tolist() == [2.0, 6.0], "of an even number, between the two"
+    assert _centres(z0[:3], groups[:3], "l1").flatten().tolist() == [1.0]
 
 
 def test_the_order_of_the_images_does_not_matter(cpu: Hardware) -> None:

@@ -50,6 +50,8 @@ def test_classifier_free_guidance_acts_between_the_steps_that_it_is_told(cpu: Ha
     assert differs == [2 <= index <= 6 for index in range(11)]
     always = compose(plain, [classifier_free(3.0, EMPTY)])
     assert torch.equal(guided(steps[4])[1], always(steps[4])[1])
+    few = [Step(torch.tensor([0]), index, 2, torch.tensor(500), z, text) for index in range(2)]
+    assert all(torch.equal(guided(step)[1], always(step)[1]) for step in few), "one or two steps have no middle"
 
 
 def test_prototype_push_is_the_published_formula(cpu: Hardware) -> None:

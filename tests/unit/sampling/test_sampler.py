@@ -10,7 +10,7 @@ from terradistill.hardware import Hardware
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.generator import build_generator
 from terradistill.sampling.guidance import classifier_free
-from terradistill.sampling.sampler import Prune, Request, sample, sample_some
+from terradistill.sampling.sampler import Prune, Request, looks, sample, sample_some
 from terradistill.seeding import derive
 from terradistill.settings import Scheduler
 from tests.unit.conftest import awake
@@ -151,7 +151,6 @@ def test_pruning_costs_less(cpu: Hardware) -> None:
 
 
 def test_looks_are_at_steps_of_their_own_among_those_that_are_taken() -> None:
-    prune = Prune((0.2, 0.21, 0.9), lambda rows, _: rows >= 0)
-    assert prune.looks(0, 10) == {1, 2, 8}
-    assert prune.looks(5, 20) == {7, 8, 18}
-    assert Prune((1.0,), prune.keep).looks(0, 10) == set(), "nothing is left to save"
+    assert looks((0.2, 0.21, 0.9), 0, 10) == {1, 2, 8}
+    assert looks((0.2, 0.21, 0.9), 5, 20) == {7, 8, 18}
+    assert looks((1.0,), 0, 10) == set(), "nothing is left to save"
