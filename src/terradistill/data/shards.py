@@ -42,11 +42,10 @@ class ShardSource:
         self._made: dict[str, bytes] = {} if card is None else {CARD: card}
         self._places: dict[str, Place] = {}
         samples: dict[tuple[Path, str], dict[str, Place]] = {}
-        count = 0
         for path in paths:
-            for name, place in _members(path):
-                if (count := count + 1) > MAX_MEMBERS:
-                    raise DataError(f"{root} has more than {MAX_MEMBERS} files in its shards: give fewer of them.")
+            for count, (name, place) in enumerate(_members(path), 1):
+                if count > MAX_MEMBERS:
+                    raise DataError(f"{path} has more than {MAX_MEMBERS} files: write shards of fewer.")
                 folder, slash, file = name.rpartition("/")
                 stem, _, ending = file.partition(".")
                 if name == CARD:

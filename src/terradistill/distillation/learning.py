@@ -33,6 +33,7 @@ from terradistill.training.classifier import train_latent_classifier
 from terradistill.training.diffusion import Conditions, Consistency, parted, repeats, train_diffusion
 from terradistill.training.frames import (
     SEASONAL,
+    TOLD,
     BandTable,
     Coarser,
     FrameTable,
@@ -254,6 +255,7 @@ def enhancer(work: Work) -> None:
                 middle=wanted.middle,
                 temporal=wanted.task == "timelapse",
                 days=wanted.days,
+                told=TOLD[wanted.task],
                 about={
                     "task": wanted.task,
                     "n_frames": wanted.frames if wanted.task == "timelapse" else 1,

@@ -7,11 +7,13 @@ from contextlib import closing
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from terradistill.data.arrays import mapped, write_array
 from terradistill.data.check import check_scenes
 from terradistill.data.images import load_pixels
 from terradistill.data.scenes import SceneFolder
@@ -53,12 +55,13 @@ def needs_teacher(settings: Settings) -> bool:
 
 def coreset(work: Work, name: str, ipc: int) -> NDArray[np.int64]:
     """Indices of one of `CORESETS` in the train split, class after class: int64 (n_classes * ipc,)."""
+    labels, seed, pool = work.train.labels, derive(work.settings.seed, "medoids"), work.settings.prototypes.pool
     if CORESETS[name].taught:
-        features = taught_features(work)
-    else:
-        pool = work.settings.prototypes.pool
-        features = np.concatenate([pooled_features(part, pool) for part in work.latents().batches()])
-    return CORESETS[name].choose(features, work.train.labels, ipc, derive(work.settings.seed, "medoids"))
+        return CORESETS[name].choose(taught_features(work), labels, ipc, seed)
+    with TemporaryDirectory(dir=work.run.root, prefix=".pooled-", ignore_cleanup_errors=True) as made:
+        kept = Path(made) / "pooled.npy"  # a class at a time is read of it
+        write_array(kept, len(labels), (pooled_features(part, pool) for part in work.latents().batches()))
+        return CORESETS[name].choose(mapped(kept), labels, ipc, seed)
 
 
 def evaluate(

@@ -41,6 +41,7 @@ class FrameAdapter(nn.Module):
         temporal: bool = True,
         gsd_max_m: float = 100.0,
         days: float = 3650.0,
+        told: tuple[Sequence[str] | None, Sequence[str] | None] = (None, None),
         about: Mapping[str, Any] | None = None,
     ) -> None:
         """Around a denoiser.
@@ -55,6 +56,7 @@ class FrameAdapter(nn.Module):
             temporal: attention between frames; needless where there is ever one.
             gsd_max_m: see `MetadataEncoder`.
             days: likewise.
+            told: fields of `MetadataEncoder` that it learns of a frame, and of what is drawn; None: all.
             about: what else it should remember, such as how bands are scaled.
         """
         super().__init__()
@@ -67,6 +69,7 @@ class FrameAdapter(nn.Module):
             "temporal": temporal,
             "gsd_max_m": gsd_max_m,
             "days": days,
+            "told": [None if fields is None else list(fields) for fields in told],
             "about": dict(about or {}),
         }
         self.bands, self.scale, self.about = tuple(bands), scale, dict(about or {})
@@ -76,8 +79,8 @@ class FrameAdapter(nn.Module):
         self.down_blocks = deepcopy(unet.down_blocks)
         self.mid_block = deepcopy(unet.mid_block) if middle else None
         time = int(unet.time_embedding.linear_2.out_features)
-        self.of_frame = MetadataEncoder(time, gsd_max_m, days)
-        self.of_target = MetadataEncoder(time, gsd_max_m)
+        self.of_frame = MetadataEncoder(time, gsd_max_m, days, told[0])
+        self.of_target = MetadataEncoder(time, gsd_max_m, fields=told[1])
         self.temporal = nn.ModuleList(map(_Temporal, widths)) if temporal else None
         self.mixing = nn.Parameter(torch.zeros(len(widths)))  # α of each skip, 0 … 1
         self.skips = nn.ModuleList(zeroed(nn.Conv2d(width, width, 1)) for width in widths)

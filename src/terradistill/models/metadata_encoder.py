@@ -25,17 +25,24 @@ class MetadataEncoder(nn.Module):
         ranges: field -> (lowest, highest) value, which become 0 and 1000.
     """
 
-    def __init__(self, width: int, gsd_max_m: float = 10.0, days: float | None = None) -> None:
+    def __init__(
+        self,
+        width: int,
+        gsd_max_m: float = 10.0,
+        days: float | None = None,
+        fields: Collection[str] | None = None,
+    ) -> None:
         """One network a field.
 
         Args:
             width: of the time embedding.
             gsd_max_m: 10 in DiffusionSat's paper and 1 in its release.
             days: how far frames may be from the date that is drawn, before and after; None: there are no frames.
+            fields: those that it can be told; None: all that there are.
         """
         super().__init__()
         self.width, self.gsd_max_m, self.days = width, gsd_max_m, days
-        self.ranges: dict[str, tuple[float, float]] = {
+        ranges: dict[str, tuple[float, float]] = {
             "lon": (-180, 180),
             "lat": (-90, 90),
             "gsd_m": (0, gsd_max_m),
@@ -45,6 +52,7 @@ class MetadataEncoder(nn.Module):
             "day": (0, 31),
             **({} if days is None else {"days": (-days, days)}),
         }
+        self.ranges = {name: ends for name, ends in ranges.items() if fields is None or name in fields}
         self.networks = nn.ModuleDict({name: _network(width) for name in self.ranges})
 
     @property
@@ -111,7 +119,8 @@ class MetadataEncoder(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write the part's folder."""
-        save_part(self, {"width": self.width, "gsd_max_m": self.gsd_max_m, "days": self.days}, folder)
+        about = {"width": self.width, "gsd_max_m": self.gsd_max_m, "days": self.days, "fields": list(self.ranges)}
+        save_part(self, about, folder)
 
     @classmethod
     def load(cls, folder: Path) -> "MetadataEncoder":

@@ -110,6 +110,14 @@ class OtherSeasons:
         return Shown(frames, known, [{"month": int(look) + 0.5} for look in looks])
 
 
+# What each task's frames, and what is drawn, are told of: fields of `MetadataEncoder`.
+TOLD: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "super-resolve": ((), ()),
+    "fuse": (("days",), ()),
+    "timelapse": (("month",), ("month",)),
+}
+
+
 def _under_clouds(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
     """Images (n, C, H, W) of which such a share is cloudy, with as much of each hidden at most."""
     n, _, height, width = images.shape

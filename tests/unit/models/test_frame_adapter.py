@@ -11,6 +11,7 @@ from terradistill.errors import GeneratorError
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.frame_adapter import FrameAdapter
 from terradistill.models.generator import Generator, build_generator, denoise
+from terradistill.training.frames import TOLD
 from tests.unit.conftest import awake
 
 SETTINGS = load_settings(["tiny"])
@@ -149,3 +150,24 @@ def test_it_is_saved_beside_the_generator(generator: Generator, tmp_path: Path) 
     (tmp_path / "g" / "frame_adapter" / "model.safetensors").write_bytes(b"")
     with pytest.raises(GeneratorError, match="frame adapter"):
         Generator.load(tmp_path / "g")
+
+
+def test_it_has_networks_for_what_it_is_told_alone(tmp_path: Path) -> None:
+    made = build_generator(SETTINGS.diffusion, build_vae(SETTINGS.autoencoder, SIDE, 0), SIDE, ["a river"], 0)
+    made.frame_adapter = adapter = FrameAdapter(made.unet, made.factor, bands=BANDS, scale=2, told=(("days",), ()))
+    awake(adapter)
+    assert [list(part.networks) for part in (adapter.of_frame, adapter.of_target)] == [["days"], []]
+    seen = frames(2, 2)
+    near, far = ([[{"days": day}, {"days": 60.0}]] * 2 for day in (-30.0, 9.0))
+    said = predict(made, seen, near)
+    assert not torch.allclose(said, predict(made, seen, far))
+    made.save(tmp_path / "g")
+    torch.testing.assert_close(predict(Generator.load(tmp_path / "g"), seen, near), said)
+
+
+def test_one_that_sharpens_fits_a_package() -> None:
+    large = Generator.load("base-128")
+    adapter = FrameAdapter(
+        large.unet, large.factor, bands="RGB", scale=4, middle=False, temporal=False, told=TOLD["super-resolve"]
+    )
+    assert sum(each.numel() for each in adapter.parameters()) * 2 <= 15e6, "bytes in float16"
