@@ -8,6 +8,7 @@ a stage that is not shared is done as soon as the first has done it. Of a shared
 """
 
 import json
+import math
 import os
 import shlex
 import shutil
@@ -28,8 +29,9 @@ from terradistill.team import Team
 
 Progress = Callable[[int, int], None]
 
-# Settings that change nothing that was made, only how it is shown or how fast it goes: they may differ next time.
 STOPPED = ".stopped"  # where who leads has ended in an error
+PATIENCE = 3600.0  # seconds that who follows waits for the first to begin: schedulers do not start all at once
+# Settings that change nothing that was made, only how it is shown or how fast it goes: they may differ next time.
 FREE = ("export.hide_real", "export.parquet", "checkpoint_seconds", "sampling.batch_size", "sampling.low_memory")
 
 
@@ -82,8 +84,12 @@ class Run:
     def _open(self) -> None:
         asked = json.loads(self.settings.model_dump_json())
         resolved = self.root / "resolved.json"
-        if not self.team.leads:
-            wait_for(lambda: resolved.exists() and not (self.root / STOPPED).exists())
+
+        def begun() -> bool:
+            return resolved.exists() and not (self.root / STOPPED).exists()
+
+        if not self.team.leads and not wait_for(begun, PATIENCE):
+            raise RunError(f"No leading process has begun {self.root} for an hour: start it first, then this one.")
         if resolved.exists():
             if self.team.leads:
                 self._take()
@@ -346,12 +352,19 @@ def alone(path: Path) -> Iterator[None]:
         yield
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait for what another process does; look often at first, every two seconds in the end."""
-    pause = 0.02
+def wait_for(condition: Callable[[], bool], at_most: float = math.inf) -> bool:
+    """Wait for what another process does, so many seconds at most; look often at first, every two seconds in the end.
+
+    Returns:
+        Whether it came.
+    """
+    pause, until = 0.02, time.monotonic() + at_most
     while not condition():
+        if time.monotonic() > until:
+            return False
         time.sleep(pause)
         pause = min(2.0, pause * 1.5)
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

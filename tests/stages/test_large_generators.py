@@ -116,6 +116,15 @@ def test_with_little_memory_it_draws_the_same(kind: str, tmp_path: Path) -> None
     assert abs(drawn[0] - drawn[1]).max() <= 1, "to the rounding of attention in slices"
 
 
+def test_it_learns_numbers_that_it_was_never_told(drawn: Path, tmp_path: Path) -> None:
+    source = tiny_pipeline("stable-diffusion-1.5", tmp_path / "pipeline")
+    assert td.Generator.load(source).metadata_encoder is None
+    settings = tiny_settings(generator=str(source), finetune__steps=3, diffusion__metadata=True)
+    found = td.Generator.load(td.train(drawn, tmp_path / "run", settings)).metadata_encoder
+    assert found is not None
+    assert "gsd_m" in found.learned
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_adapted_by_low_rank_adapters_and_drawn_from(kind: str, drawn: Path, tmp_path: Path) -> None:
     source = tiny_pipeline(kind, tmp_path / "pipeline")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import terradistill as td
+from terradistill import run as runs
 from terradistill.distillation import drawing, learning
 from terradistill.errors import ConfigError, RunError
 from terradistill.run import Run, Stage, wait_for
@@ -122,13 +123,16 @@ def test_both_encode_and_draw(drawn: Path, tmp_path: Path, monkeypatch: pytest.M
     assert made(tmp_path / "one") == made(tmp_path / "two")
 
 
-def test_who_waits_is_told_when_the_first_gives_up(tmp_path: Path) -> None:
+def test_who_waits_is_told_when_the_first_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leading = Run(tmp_path / "run", Settings(), team=Team(0, 2))
     follower = Run(tmp_path / "run", Settings(), team=Team(1, 2))
     with pytest.raises(ZeroDivisionError), leading.stage("one", "One"):
         raise ZeroDivisionError
     with pytest.raises(RunError, match="given up"):
         follower.done("one")
+    monkeypatch.setattr(runs, "PATIENCE", 0.05)
+    with pytest.raises(RunError, match="No leading process has begun"):
+        Run(tmp_path / "run", Settings(), team=Team(1, 2))
     leading.close()
     Run(tmp_path / "run", Settings(), team=Team(0, 2))
     assert not follower.done("one", shared=True)

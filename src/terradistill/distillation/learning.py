@@ -23,6 +23,7 @@ from terradistill.models.frame_adapter import FrameAdapter, require_scale
 from terradistill.models.generator import Generator, build_generator
 from terradistill.models.latent_classifier import LatentClassifier
 from terradistill.models.map_adapter import MapAdapter
+from terradistill.models.metadata_encoder import MetadataEncoder
 from terradistill.models.perceptual import Perceptual
 from terradistill.run import Stage
 from terradistill.sections import BesideSettings, EnhancerSettings
@@ -138,6 +139,8 @@ def diffusion(work: Work) -> None:
             generator = build_generator(wanted, vae, work.resolution, texts, derive(settings.seed, "generator weights"))
         else:
             generator = Generator.load(given)
+            if settings.diffusion.metadata and generator.metadata_encoder is None:
+                _begin_numbers(work, generator)
         generator.to(work.hardware.device)
         train_diffusion(
             generator,
@@ -160,6 +163,14 @@ def diffusion(work: Work) -> None:
         with stage.writes("generator") as folder:
             _remember(work, generator)
             generator.save(folder)
+
+
+def _begin_numbers(work: Work, generator: Generator) -> None:
+    """Let a generator that takes no numbers learn them; at first they say nothing, exactly."""
+    width = int(generator.unet.time_embedding.linear_2.out_features)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(work.settings.seed, "metadata weights"))
+        generator.metadata_encoder = MetadataEncoder(width, work.settings.diffusion.gsd_max_m)
 
 
 def _consistency(work: Work, wanted: DiffusionSettings) -> Consistency | None:

@@ -39,7 +39,7 @@ from terradistill.training.latents import LatentCache
 # Settings of `diffusion` that shape a network, or its noise: a given generator brings its own.
 FROM_SCRATCH = {
     *("block_channels", "attention_levels", "layers_per_block", "text_width", "text_layers", "text_heads"),
-    *("vocabulary", "max_tokens", "prediction", "gsd_max_m", "noise_shift"),
+    *("vocabulary", "max_tokens", "prediction", "noise_shift"),
 }
 
 
@@ -328,6 +328,8 @@ def _require_readable(settings: Settings, train: SceneFolder, prompts: list[str]
     generator = Generator.reader(str(settings.generator))
     if generator.metadata_encoder is not None:
         _require_in_range(generator.metadata_encoder, settings, train)
+    elif settings.diffusion.metadata:
+        _require_in_range(MetadataEncoder(8, settings.diffusion.gsd_max_m), settings, train)
     if generator.tokenizer is None:
         return  # on the hub, or incomplete: found out when it is opened
     # Classes of pooled datasets may well have the same words; different ones should not look the same.

@@ -81,18 +81,18 @@ class MetadataEncoder(nn.Module):
             DataError: a value is no number or out of its range.
         """
         values = torch.full((len(rows), len(self.ranges)), math.nan)
-        for i, row in enumerate(rows):
-            for j, (name, (low, high)) in enumerate(self.ranges.items()):
-                value = row.get(name)
-                if value is None:
-                    continue
-                if not low <= value <= high:
-                    remedy = " (in metres a pixel; a generator's gsd_max_m says how far)" if name == "gsd_m" else ""
-                    raise DataError(
-                        f"The metadata field {name} is {value:g}: expected a number from {low:g} to {high:g}{remedy}, "
-                        "or null where it is unknown."
-                    )
-                values[i, j] = 1000 * (value - low) / (high - low)
+        for j, (name, (low, high)) in enumerate(self.ranges.items()):
+            known = [(i, value) for i, row in enumerate(rows) if (value := row.get(name)) is not None]
+            if not known:
+                continue
+            index, found = torch.tensor([i for i, _ in known]), torch.tensor([value for _, value in known]).double()
+            if len(odd := found[~((low <= found) & (found <= high))]):
+                remedy = " (in metres a pixel; a generator's gsd_max_m says how far)" if name == "gsd_m" else ""
+                raise DataError(
+                    f"The metadata field {name} is {odd[0]:g}: expected a number from {low:g} to {high:g}{remedy}, "
+                    "or null where it is unknown."
+                )
+            values[index, j] = (1000 * (found - low) / (high - low)).float()
         return values
 
     def values(self, table: Tensor) -> list[dict[str, float]]:
