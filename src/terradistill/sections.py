@@ -134,6 +134,7 @@ class ClassifySettings(Section):
     noise: float = Field(0.5, ge=0, description="dsd: weight of the denoising losses")
     hint: float = Field(1e-6, ge=0, description="byot: weight of the distance to the deepest features")
     temperature: float = Field(3.0, gt=0, description="byot: of the soft labels")
+    refine: bool = Field(True, description="dsd: false leaves the diffusion out, and keeps the rest, as a control")
     shuffled: bool = Field(False, description="dsd: condition each refinement on another image, as a control")
     resolution: int = Field(64, ge=16, description="side that the network sees, pixels")
     optimizer: Literal["adamw", "sgd"] = Field(

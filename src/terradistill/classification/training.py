@@ -182,7 +182,7 @@ def _distiller(
         network(torch.zeros(1, 3, side, side, device=device))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "branches"))
-        terms = ("soft", "entropy", "noise", "hint", "temperature", "smoothing", "shuffled")
+        terms = ("soft", "entropy", "noise", "hint", "temperature", "smoothing", "refine", "shuffled")
         told = {name: getattr(settings, name) for name in terms}
         return SelfDistiller([x.shape[1] for x in pooled], n_classes, settings.method, **told).to(device)
 

@@ -4,6 +4,7 @@ Every network maps float32 images of shape (n, 3, side, side) in [-1, 1] to logi
 """
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -15,6 +16,7 @@ from terradistill.models import efficientnet_lite
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of pixels in [0, 1]
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # leaves [-1, 1] as it is
+STEM = 64  # channels after the first layer of a residual network
 SMALL = 96  # up to this side, ImageNet stems (which divide the side by 4) leave too little to look at
 
 
@@ -52,16 +54,15 @@ def _convnet3(n_classes: int, _resolution: int) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128 * 16, n_classes))
 
 
-def _resnet18(n_classes: int, resolution: int) -> nn.Module:
+def _resnet(widths: tuple[int, ...], depths: tuple[int, ...], kind: str, n_classes: int, resolution: int) -> nn.Module:
     from transformers import ResNetConfig, ResNetForImageClassification
 
-    widths = (64, 128, 256, 512)
-    config = ResNetConfig(hidden_sizes=widths, depths=(2, 2, 2, 2), layer_type="basic")
+    config = ResNetConfig(embedding_size=STEM, hidden_sizes=widths, depths=depths, layer_type=kind)
     config.num_labels = n_classes
     network: nn.Module = ResNetForImageClassification(config)
     if resolution <= SMALL:
         # The convention for small images: a 3x3 stem of stride 1, no max-pool.
-        stem = nn.Sequential(nn.Conv2d(3, widths[0], 3, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU())
+        stem = nn.Sequential(nn.Conv2d(3, STEM, 3, padding=1, bias=False), nn.BatchNorm2d(STEM), nn.ReLU())
         network.set_submodule("resnet.embedder", stem)
     return network
 
@@ -103,7 +104,8 @@ def _efficientnet_lite0(n_classes: int, _resolution: int) -> nn.Module:
 
 BUILDERS: dict[str, Callable[[int, int], nn.Module]] = {
     "convnet3": _convnet3,
-    "resnet18": _resnet18,
+    "resnet18": partial(_resnet, (64, 128, 256, 512), (2, 2, 2, 2), "basic"),
+    "resnet50": partial(_resnet, (256, 512, 1024, 2048), (3, 4, 6, 3), "bottleneck"),
     "vit-tiny": _vit_tiny,
     "convnext-atto": _convnext_atto,
     "efficientnet-lite0": _efficientnet_lite0,

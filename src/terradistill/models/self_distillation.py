@@ -142,15 +142,17 @@ class SelfDistiller(nn.Module):
         hint: float = 1e-6,
         temperature: float = 3.0,
         smoothing: float = 0.0,
+        refine: bool = True,
         shuffled: bool = False,
     ) -> None:
-        """`widths`: of the pooled stages, shallow first. `shuffled` gives each r the condition of another image."""
+        """`widths`: of the pooled stages, shallow first. Without `refine`, r is ℓ; `shuffled` gives each r the
+        condition of another image."""
         super().__init__()
         self.method, self.smoothing, self.shuffled = method, smoothing, shuffled
         self.soft, self.entropy, self.noise, self.hint, self.temperature = soft, entropy, noise, hint, temperature
         students = [] if method == "ce" else list(widths[:-1])
         self.heads = nn.ModuleList(nn.Linear(width, n_classes) for width in students)
-        self.pairs = nn.ModuleList(_Pair(n_classes) for _ in students) if method == "dsd" else nn.ModuleList()
+        self.pairs = nn.ModuleList(_Pair(n_classes) for _ in students if method == "dsd" and refine)
         self.hints = nn.ModuleList(nn.Linear(w, widths[-1]) for w in students) if method == "byot" else nn.ModuleList()
         self.register_buffer("shares", alphas_cumprod(), persistent=False)
 
@@ -190,7 +192,9 @@ class SelfDistiller(nn.Module):
         return {"branches": (1 - self.soft) * hard, "soft": self.soft * soft, "hint": self.hint * near}
 
     def refined(self, branches: Sequence[Tensor], rng: torch.Generator) -> list[Tensor]:
-        """r_k of each branch."""
+        """r_k of each branch; without denoisers the branches themselves."""
+        if not self.pairs:
+            return list(branches)
         found = []
         for pair, student in zip(self.pairs, branches, strict=True):
             start = torch.randn(student.shape, generator=rng).to(student)
@@ -200,8 +204,8 @@ class SelfDistiller(nn.Module):
 
     def _dsd(self, branches: Sequence[Tensor], logits: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         refined, teachers = self.refined(branches, rng), [*branches[1:], logits]
-        losses = []
-        for pair, r, teacher in zip(self.pairs, refined, teachers, strict=True):
+        losses = [logits.new_zeros(())]
+        for pair, r, teacher in zip(self.pairs, refined, teachers, strict=False):  # perhaps none
             t = torch.randint(0, TIMESTEPS, (len(r),), generator=rng).to(r.device)
             noise = torch.randn(r.shape, generator=rng).to(r)
             losses.append(pair.denoising_loss(r, teacher, t, noise, self.shares))  # type: ignore[operator]

@@ -26,6 +26,7 @@ def test_sizes_are_those_known() -> None:
     convnet = (3 * 9 + 1) * 128 + 2 * (128 * 9 + 1) * 128 + 3 * 2 * 128 + (128 * 16 + 1) * 10
     assert count_parameters(build_network("convnet3", 10, 64)) == convnet
     assert count_parameters(build_network("resnet18", 1000, 224)) == 11_689_512  # torchvision's
+    assert count_parameters(build_network("resnet50", 1000, 224)) == 25_557_032
     frozen = build_network("convnet3", 10, 64)
     for parameter in frozen.parameters():
         parameter.requires_grad_(False)

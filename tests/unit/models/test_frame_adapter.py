@@ -154,8 +154,10 @@ def test_it_is_saved_beside_the_generator(generator: Generator, tmp_path: Path) 
 
 def test_it_has_networks_for_what_it_is_told_alone(tmp_path: Path) -> None:
     made = build_generator(SETTINGS.diffusion, build_vae(SETTINGS.autoencoder, SIDE, 0), SIDE, ["a river"], 0)
+    awake(made.unet)
     made.frame_adapter = adapter = FrameAdapter(made.unet, made.factor, bands=BANDS, scale=2, told=(("days",), ()))
     awake(adapter)
+    made.frozen()
     assert [list(part.networks) for part in (adapter.of_frame, adapter.of_target)] == [["days"], []]
     seen = frames(2, 2)
     near, far = ([[{"days": day}, {"days": 60.0}]] * 2 for day in (-30.0, 9.0))

@@ -168,3 +168,14 @@ def test_entropies_and_cross_entropies() -> None:
     assert float(mean_entropy(even)) == pytest.approx(np.log(4))
     assert float(soft_cross_entropy(even, torch.tensor([[50.0, 0, 0, 0]] * 3))) == pytest.approx(np.log(4))
     assert LogitDenoiser(3)(torch.zeros(2, 3), torch.zeros(2, 3), torch.tensor([0, 999])).shape == (2, 3)
+
+
+def test_without_refinement_and_its_other_terms_it_is_plain_self_distillation() -> None:
+    (pooled, logits, labels), rng = inputs(), torch.Generator().manual_seed(0)
+    plain, control = distiller("logit-sd"), distiller("dsd", refine=False, entropy=0.0)
+    assert len(control.pairs) == 0
+    found = control(pooled, logits, labels, rng)
+    for name, value in plain(pooled, logits, labels, rng).items():
+        torch.testing.assert_close(found[name], value)
+    assert found["entropy"] == found["noise"] == 0
+    assert distiller("dsd", refine=False)(pooled, logits, labels, rng)["entropy"] != 0
