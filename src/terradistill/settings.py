@@ -221,7 +221,7 @@ class SamplingSettings(Section):
 
     scheduler: Scheduler = "dpm++"
     steps: int = Field(20, ge=1, le=1000)
-    cfg_scale: float = Field(2.0, ge=0, description="classifier-free guidance; 1 means none")
+    cfg_scale: float = Field(3.0, ge=0, description="classifier-free guidance; 1 means none")
     cfg_between: tuple[Share, Share] = Field(
         (0.2, 0.8), description="shares of the steps between which it acts [ours]; the others cost half"
     )

@@ -6,54 +6,69 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-import terradistill as td
 from terradistill import run as runs
-from terradistill.distillation import drawing, learning
 from terradistill.errors import ConfigError, RunError
 from terradistill.run import Run, Stage, wait_for
 from terradistill.settings import Settings
 from terradistill.team import Team, find_team
-from tests.conftest import TINY, tiny_settings
+from tests.conftest import TINY, terradistill
 
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "terradistill")
+PIECES = {f"{stage} {k}" for stage, count in (("encode", 4), ("candidates", 6)) for k in range(count)}
+Process = subprocess.Popen[str]
 # Two parts a step, for two processes to share.
 SHARED = ("--set", "diffusion.accumulate=2", "--set", "precision=fp32")
+# The command line in small pieces, of which each process makes its own and says so.
+IN_PIECES = """
+from terradistill.cli import main
+from terradistill.distillation import drawing, learning
+from terradistill.run import Stage
+
+learning.ENCODED, drawing.PIECE = 5, 2
+plain = Stage.pieces
 
 
-def begin(data: Path, run: Path, *more: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    command = [
-        sys.executable,
-        *launcher,
-        "-m",
-        "terradistill",
-        "distill",
-        str(data),
-        "--out",
-        str(run),
-        *TINY,
-        *SHARED,
-        *more,
-    ]
+def noted(stage, names, make):
+    def note(number, path):
+        make(number, path)
+        print("made", stage.name, number, flush=True)
+
+    return plain(stage, names, note)
+
+
+Stage.pieces = noted
+main()
+"""
+
+
+def begin(data: Path, run: Path, *more: str, program: tuple[str, ...] = ("-m", "terradistill")) -> Process:
+    command = [sys.executable, *program, "distill", str(data), "--out", str(run), *TINY, *SHARED, *more]
     # One thread each: sums of several threads depend on how many there are.
     return subprocess.Popen(
         command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
-def finish(*processes: subprocess.Popen[str]) -> None:
+def shard(data: Path, run: Path, *place: str) -> Process:
+    return begin(data, run, "--no-eval", *place, program=("-c", IN_PIECES))
+
+
+def finish(*processes: Process) -> list[set[str]]:
+    """The pieces that each has made."""
+    pieces = []
     try:
         for process in processes:
             said, _ = process.communicate(timeout=300)
             assert process.returncode == 0, said
+            pieces.append({line.removeprefix("made ") for line in said.splitlines() if line.startswith("made ")})
     finally:
         for process in processes:
             process.kill()
+    return pieces
 
 
 def made(run: Path) -> dict[str, bytes]:
@@ -71,9 +86,7 @@ def alone(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_joined_processes_equal_one(drawn: Path, alone: Path, tmp_path: Path) -> None:
-    finish(
-        begin(drawn, tmp_path / "run", launcher=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"))
-    )
+    finish(begin(drawn, tmp_path / "run", program=TORCHRUN))
     assert made(tmp_path / "run") == made(alone)
     weights = "generator/unet/diffusion_pytorch_model.safetensors"
     assert (tmp_path / "run" / weights).read_bytes() == (alone / weights).read_bytes()
@@ -82,45 +95,32 @@ def test_two_joined_processes_equal_one(drawn: Path, alone: Path, tmp_path: Path
     assert not (tmp_path / "run" / "work" / "candidates").exists()
 
 
-def test_a_killed_shard_is_taken_up_again(drawn: Path, alone: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    leader, other = (begin(drawn, run, "--no-eval", "--shard", f"{k}/2") for k in range(2))
+@pytest.fixture(scope="module")
+def in_pieces(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process, in the same pieces as those of shards."""
+    run = tmp_path_factory.mktemp("pieces") / "run"
+    assert finish(shard(drawn, run)) == [PIECES]
+    return run
+
+
+def test_shards_share_the_pieces(drawn: Path, in_pieces: Path, tmp_path: Path) -> None:
+    first, second = finish(*(shard(drawn, tmp_path / "run", "--shard", f"{k}/2") for k in range(2)))
+    assert first | second == PIECES
+    assert {piece for piece in second if int(piece.split()[1]) % 2} == second != set()
+    assert made(tmp_path / "run") == made(in_pieces)
+
+
+def test_a_killed_shard_is_taken_up_again(drawn: Path, in_pieces: Path, tmp_path: Path) -> None:
+    run, killed = tmp_path / "run", random.choice((0, 1))  # the first, which leads, or the other
+    both = [shard(drawn, run, "--shard", f"{k}/2") for k in range(2)]
     try:
-        wait_for((run / "split.json").exists)  # after which both encode and draw
-        time.sleep(random.uniform(0, 8))
+        wait_for((run / "split.json").exists, 300)  # after which both encode and draw
+        time.sleep(random.uniform(0, 12))
     finally:
-        other.kill()
-    other.communicate()
-    finish(begin(drawn, run, "--no-eval", "--shard", "1/2"), leader)
-    assert made(run) == made(alone)
-
-
-def test_both_encode_and_draw(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two threads as shards, and smaller pieces, of which each makes its own."""
-    monkeypatch.setattr(learning, "ENCODED", 5)
-    monkeypatch.setattr(drawing, "PIECE", 2)
-    makers: dict[str, set[int]] = {}
-    plain = Stage.pieces
-
-    def noted(stage: Stage, names: list[str], make: Callable[[int, Path], None]) -> list[Path] | None:
-        def note(number: int, path: Path) -> None:
-            makers.setdefault(f"{stage.name} {number}", set()).add(stage.run.team.rank)
-            make(number, path)
-
-        return plain(stage, names, note)
-
-    monkeypatch.setattr(Stage, "pieces", noted)
-    settings = tiny_settings(precision="fp32")
-    with ThreadPoolExecutor(2) as pool:
-        distil = partial(td.distill, drawn, tmp_path / "two", settings, evaluate=False)
-        both = [pool.submit(distil, team=Team(k, 2)) for k in range(2)]
-        sets = [each.result(timeout=300).scenes for each in both]
-    assert sets[0].fingerprint == sets[1].fingerprint
-    assert makers == {
-        f"{stage} {k}": {k % 2} for stage, count in (("encode", 4), ("candidates", 6)) for k in range(count)
-    }
-    td.distill(drawn, tmp_path / "one", settings, evaluate=False)
-    assert made(tmp_path / "one") == made(tmp_path / "two")
+        both[killed].kill()
+    both[killed].communicate()
+    finish(shard(drawn, run, "--shard", f"{killed}/2"), both[1 - killed])
+    assert made(run) == made(in_pieces), f"shard {killed} was killed"
 
 
 def test_who_waits_is_told_when_the_first_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +144,16 @@ def test_a_shard_that_is_none_is_refused(shard: str) -> None:
         find_team(shard)
     assert find_team("1/2") == Team(1, 2)
     assert find_team() == Team()
+
+
+def test_commands_that_share_nothing_are_not_launched_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    command = ["generate", "--prompt", "a river", "--out", str(tmp_path / "made")]
+    code, said = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, "4 processes were launched together" in said) == (2, True), said
+    assert not (tmp_path / "made").exists()
 
 
 def test_processes_take_turns(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from terradistill.cli.options import (
 )
 from terradistill.errors import ConfigError, TerraDistillError
 
+SHARING = ("distill", "train")  # commands that several processes may be launched for
 app = typer.Typer(
     name="terradistill",
     help="Condense a remote-sensing scene dataset into a tiny, realistic, synthetic one.",
@@ -50,7 +51,15 @@ app.add_typer(classify.app, name="classify")
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _begin(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    command, launched = context.invoked_subcommand, os.environ.get("WORLD_SIZE", "1")
+    if launched != "1" and command is not None and command not in SHARING:
+        raise ConfigError(
+            f"{launched} processes were launched together, but only {' and '.join(SHARING)} share their work: start "
+            f"{command} by itself."
+        )
     if version:
         from terradistill import __version__
 
@@ -280,8 +289,8 @@ def main() -> None:
 
         if out_of_memory(error):
             _give_up(
-                "The memory is full: with --set, lower sampling.batch_size (the same run goes on), or in a new "
-                "--out finetune.batch_size or diffusion.batch_size."
+                "The memory is full: with --set, lower sampling.batch_size or give sampling.low_memory=true (the same "
+                "run goes on), or in a new --out lower finetune.batch_size or diffusion.batch_size."
             )
         raise
 

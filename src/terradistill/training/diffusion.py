@@ -227,7 +227,7 @@ def train_diffusion(
     if not team.leads:
         keeper.path = None
     watch.forget_after(start)
-    mean_loss = 0.0
+    mean_loss = torch.zeros((), device=device)
 
     for step in range(start, settings.steps):
         rng = seeded(seed, "diffusion", step)
@@ -286,11 +286,12 @@ def train_diffusion(
         optimizer.step()
         ema.update(step)
 
-        require_finite(value.item(), section, settings.learning_rate)
-        mean_loss = value.item() if step == start else 0.98 * mean_loss + 0.02 * value.item()
-        last = step + 1 == settings.steps
+        mean_loss = value if step == start else torch.lerp(mean_loss, value, 0.02)
+        last, due = step + 1 == settings.steps, keeper.due
+        if step % 20 == 0 or last or due:  # not at every step: a GPU would wait for the answer
+            require_finite(mean_loss.item(), section, settings.learning_rate)
         if step % 20 == 0 or last:
-            watch.log(step + 1, loss=mean_loss)
+            watch.log(step + 1, loss=mean_loss.item())
         if len(kept_back) and ((step + 1) % 250 == 0 or last):
             ema.swap()
             model.eval()
@@ -311,7 +312,8 @@ def train_diffusion(
             watch.log(step + 1, held_out_loss=held)
             ema.swap()
         watch.progress(step + 1, settings.steps)
-        keeper.maybe_save(step + 1)
+        if due:  # what was seen to be finite
+            keeper.maybe_save(step + 1)
 
     ema.copy_to_module()
     if lora_rank is not None:

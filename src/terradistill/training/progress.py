@@ -101,9 +101,14 @@ class Checkpoint:
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         return step
 
+    @property
+    def due(self) -> bool:
+        """Whether it is time to write."""
+        return self.path is not None and time.monotonic() - self._last >= self.seconds
+
     def maybe_save(self, step: int) -> None:
         """Write after `step` steps, if it is time."""
-        if self.path is None or time.monotonic() - self._last < self.seconds:
+        if self.path is None or not self.due:
             return
         tensors = {f"model.{key}": value for key, value in self.module.state_dict().items()}
         if self.ema is not None:

@@ -309,6 +309,20 @@ def test_latent_classifier_tells_two_plain_classes_apart(tiny: Settings, cpu: Ha
     assert torch.equal(weights(model), weights(again))
 
 
+def test_a_training_that_diverged_is_one_sentence_and_leaves_no_checkpoint(
+    latents: tuple[Any, LatentCache], tiny: Settings, cpu: Hardware, tmp_path: Path
+) -> None:
+    generator, cache = latents
+    broken = LatentCache(torch.full_like(cache.data, torch.nan))
+    captions = [CAPTIONS[i % 2] for i in range(len(cache))]
+    with pytest.raises(GeneratorError, match=r"diverged.*diffusion\.learning_rate"):
+        train_diffusion(
+            generator, broken, captions, tiny.diffusion, seed=0, hardware=cpu,
+            checkpoint=tmp_path / "kept", checkpoint_seconds=0,
+        )  # fmt: skip
+    assert not (tmp_path / "kept").exists()
+
+
 def test_a_latent_classifier_goes_on_after_a_kill_to_the_same_weights(
     tiny: Settings, cpu: Hardware, tmp_path: Path
 ) -> None:
