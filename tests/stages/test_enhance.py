@@ -14,7 +14,7 @@ from terradistill.data.images import to_float
 from terradistill.enhancing.dates import parse_date
 from terradistill.enhancing.enhancer import open_enhancer
 from terradistill.enhancing.fuse import fused
-from terradistill.enhancing.super_resolve import agreeing, bicubic, sharpened
+from terradistill.enhancing.super_resolve import _frames, agreeing, bicubic, sharpened
 from terradistill.enhancing.timelapse import at_date
 from terradistill.errors import DataError
 from tests.conftest import terradistill, tiny_settings
@@ -362,6 +362,21 @@ def test_bands_of_a_multispectral_scene_are_learned_from_and_super_resolved(
     assert code == 0, error
     with Image.open(tmp_path / "out" / "s2.png") as image:
         assert image.size == (288, 192)
+    enhancer = open_enhancer(tiny_settings(generator=str(tmp_path / "run")), "super-resolve")
+    planes, _ = _frames(tmp_path / "s2.npz")["s2"].read(enhancer)
+    note = adapter.about["bands"]
+    for plane, name, mean, std in zip(planes, adapter.bands, note["mean"], note["std"], strict=True):
+        if name in fine:  # in the enhancer's order, which is not the file's, and in its scale
+            assert np.allclose(plane, ((fine[name].astype(float) - mean) / (2 * std)).clip(-1, 1), atol=1e-5)
+    squares = _frames(tmp_path / "cut")
+    rows = {r["file_name"]: r for r in map(json.loads, (tmp_path / "cut" / "metadata.jsonl").read_text().splitlines())}
+    for name in list(squares)[:3]:
+        y, x = (rows[f"{name}.png"][key] for key in ("row", "column"))
+        assert np.allclose(squares[name].read(enhancer)[0][:3], planes[:3, y : y + 48, x : x + 48], atol=1e-5)
+    enhance[2] = str(tmp_path / "cut")
+    code, error = terradistill(*enhance, "tiny", "--out", str(tmp_path / "all"), capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, error
+    assert len(list((tmp_path / "all" / "s2").glob("*.png"))) == len(squares)
     np.savez(tmp_path / "less.npz", **fine)
     enhance[2] = str(tmp_path / "less.npz")
     code, error = terradistill(*enhance, "tiny", "--out", str(tmp_path / "o"), capsys=capsys, monkeypatch=monkeypatch)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from terradistill.cli.options import (
+    Bands,
     Captions,
     Data,
     Fraction,
@@ -123,15 +124,16 @@ def data_cut(
     side: Annotated[int, typer.Option("--side", min=8, help="Of the squares, finest pixels.")] = 128,
     stride: Annotated[int | None, typer.Option("--stride", min=1, help="Between them; else the side.")] = None,
     rgb: Annotated[str, typer.Option("--rgb", help="Bands that the pictures show.")] = "B4,B3,B2",
+    bands: Bands = None,
 ) -> None:
     """Cut a scene of many bands into scenes to learn from."""
     from terradistill import console
-    from terradistill.data.bands import cut_scenes
+    from terradistill.data.bands import cut_scenes, parse_bands
 
     shown = [name.strip() for name in rgb.split(",") if name.strip()]
     if len(shown) != 3:
         raise ConfigError(f"--rgb {rgb!r}: expected three bands, such as B4,B3,B2.")
-    count = cut_scenes(scene, out, side=side, stride=stride or side, rgb=shown)
+    count = cut_scenes(scene, out, side=side, stride=stride or side, rgb=shown, named=parse_bands(bands or []))
     print(f"{count} scenes")
     console.print_made({"scenes": out})
 

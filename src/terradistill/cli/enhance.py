@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
-from terradistill.cli.options import Config, Drawing, Metadata, Out, Preset, Seed, Set, settings_from
+from terradistill.cli.options import Bands, Config, Drawing, Metadata, Out, Preset, Seed, Set, settings_from
 
 app = typer.Typer(help="Fill in, sharpen, fuse or move images in time.", no_args_is_help=True)
 
 Input = Annotated[
-    str, typer.Argument(metavar="INPUT", help="An image (PNG, JPEG, GeoTIFF), a folder of them, or DATA.")
+    str,
+    typer.Argument(metavar="INPUT", help="An image (PNG, JPEG, GeoTIFF; .npz of bands), a folder of them, or DATA."),
 ]
 Trained = Annotated[
     str | None,
@@ -66,6 +67,7 @@ def enhance_super_resolve(
     free: Annotated[
         bool, typer.Option("--free", help="What is drawn need not be the given image when made coarse again.")
     ] = False,
+    bands: Bands = None,
     generator: Trained = None,
     preset: Preset = None,
     config: Config = None,
@@ -75,10 +77,14 @@ def enhance_super_resolve(
     """Draw images at several times their resolution, tile by tile."""
     settings = settings_from(preset, config, set_, generator=generator, seed=seed)
     from terradistill import console
+    from terradistill.data.bands import parse_bands
     from terradistill.enhancing.super_resolve import super_resolve
 
+    named = parse_bands(bands or [])
     with console.Rich() as reporter:
-        made = super_resolve(source, out, settings, scale=scale, prompt=prompt, faithful=not free, reporter=reporter)
+        made = super_resolve(
+            source, out, settings, scale=scale, prompt=prompt, faithful=not free, bands=named, reporter=reporter
+        )
     console.print_made({"images": made, "before and after": made / "before_after.png"})
 
 

@@ -30,6 +30,9 @@ Fraction = Annotated[float | None, typer.Option("--train-fraction", help="Share 
 SplitFile = Annotated[
     Path | None, typer.Option("--split-file", help="JSON with train and test lists of class/file names.")
 ]
+Bands = Annotated[
+    list[str] | None, typer.Option("--bands", metavar="ARRAY=A,B,C", help="Bands of an array of several; repeatable.")
+]
 Captions = Annotated[Path | None, typer.Option("--captions", help="JSON lines with file_name and captions.")]
 Against = Annotated[
     str, typer.Option("--against", metavar="DATA", help="Real scenes; what was not learned from is the exam.")

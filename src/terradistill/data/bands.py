@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from terradistill.data.images import MAX_PIXELS
-from terradistill.errors import DataError
+from terradistill.errors import ConfigError, DataError
 
 Plane = NDArray[np.float32]
 TRAIN = 0.7  # of the width is learned from
@@ -63,8 +63,31 @@ class BandImage:
         return math.lcm(*(self.size[0] // plane.shape[0] for plane in self.planes.values()))
 
 
-def read_bands(path: Path) -> BandImage:
-    """An `.npz` file with an array (h, w) for each band, by its name.
+def parse_bands(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Names of the bands of arrays, written as ``im10=B4,B3,B2,B8``.
+
+    Raises:
+        ConfigError: another form, or two bands of one name.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for text in texts:
+        array, equals, names = text.partition("=")
+        found[array.strip()] = tuple(name.strip() for name in names.split(","))
+        if not (equals and array.strip() and all(found[array.strip()])):
+            raise ConfigError(f"--bands {text!r}: expected the bands of an array, such as im10=B4,B3,B2,B8.")
+    several = [name for names in found.values() for name in names]
+    if twice := [name for name in several if several.count(name) > 1]:
+        raise ConfigError(f"--bands names {twice[0]} twice: give each band a name of its own.")
+    return found
+
+
+def read_bands(path: Path, named: Mapping[str, Sequence[str]] | None = None) -> BandImage:
+    """An `.npz` file with an array (h, w) for each band, by its name, or arrays (bands, h, w).
+
+    Args:
+        path: the file.
+        named: array -> its bands, in their order; other arrays are left out. None or empty: all arrays, and bands
+            that share one are called ``array-1``, ``array-2``, …
 
     Raises:
         DataError: it is none, or its arrays do not show the same ground.
@@ -75,15 +98,20 @@ def read_bands(path: Path) -> BandImage:
         if n_bytes > 16 * MAX_PIXELS:
             raise DataError(f"{path} unpacks to {n_bytes / 2**20:.0f} MiB: cut it into tiles.")
         with np.load(path, allow_pickle=False) as arrays:
-            planes = {name: np.asarray(arrays[name]) for name in arrays.files}
+            if lacking := [name for name in named or () if name not in arrays.files]:
+                raise DataError(f"{path} has no array {lacking[0]!r}: expected one of {', '.join(arrays.files)}.")
+            planes = {name: np.asarray(arrays[name]) for name in named or arrays.files}
     except DataError:
         raise
     except Exception as error:  # damaged files make numpy's reader raise nearly anything
         reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
         raise DataError(f"{path} cannot be read as an .npz file of bands ({reason}).") from error
     for name, plane in planes.items():
-        if plane.ndim != 2 or plane.dtype.kind not in "uif" or not plane.size:
-            raise DataError(f"{path}: {name} has shape {plane.shape}; expected an array (h, w) of numbers a band.")
+        if plane.ndim not in (2, 3) or plane.dtype.kind not in "uif" or not plane.size:
+            raise DataError(
+                f"{path}: {name} has shape {plane.shape}; expected an array (h, w) of numbers a band, or (bands, h, w)."
+            )
+    planes = {band: plane for name, array in planes.items() for band, plane in _apart(path, name, array, named)}
     if not planes:
         raise DataError(f"{path} is empty: expected an array (h, w) a band.")
     image = BandImage({name: plane.astype(np.float32) for name, plane in planes.items()})
@@ -132,7 +160,15 @@ def to_rgb(image: BandImage, names: Sequence[str], low: float, high: float) -> N
     return np.asarray(((planes - low) / (high - low) * 255).clip(0, 255).round().astype(np.uint8).transpose(1, 2, 0))
 
 
-def cut_scenes(path: Path, out: Path, *, side: int, stride: int, rgb: Sequence[str]) -> int:
+def cut_scenes(
+    path: Path,
+    out: Path,
+    *,
+    side: int,
+    stride: int,
+    rgb: Sequence[str],
+    named: Mapping[str, Sequence[str]] | None = None,
+) -> int:
     """Cut a scene of bands into squares: a scene folder of pictures, `.bands/` beside the class, `bands.json`.
 
     `split.json` has the squares on the left to learn from and those on the right to judge; what lies across is left
@@ -144,6 +180,7 @@ def cut_scenes(path: Path, out: Path, *, side: int, stride: int, rgb: Sequence[s
         side: of the squares, pixels of the finest bands.
         stride: from one to the next.
         rgb: three bands that the pictures show, stretched alike from their 2nd to their 98th percentile.
+        named: bands of the arrays; see `read_bands`.
 
     Returns:
         How many.
@@ -153,7 +190,7 @@ def cut_scenes(path: Path, out: Path, *, side: int, stride: int, rgb: Sequence[s
     """
     from terradistill.data.scenes import write_scene_folder
 
-    image = read_bands(path)
+    image = read_bands(path, named)
     height, width = image.size
     step = image.step
     if side % step or stride % step or 2 * side > width or side > height:
@@ -211,6 +248,17 @@ def bands_note(folder: Path) -> dict[str, Any]:
 def bands_of(folder: Path, name: str) -> BandImage:
     """The bands of a scene of a cut folder, by its name."""
     return read_bands((folder / BANDS / name).with_suffix(".npz"))
+
+
+def _apart(
+    path: Path, name: str, array: NDArray[Any], named: Mapping[str, Sequence[str]] | None
+) -> list[tuple[str, NDArray[Any]]]:
+    """The bands of an array, by name."""
+    several = list(array) if array.ndim == 3 else [array]
+    names = (named or {}).get(name) or ([name] if array.ndim == 2 else [f"{name}-{k + 1}" for k in range(len(several))])
+    if len(names) != len(several):
+        raise DataError(f"{path}: {name} holds {len(several)} bands, and {len(names)} were named: name all of them.")
+    return list(zip(names, several, strict=True))
 
 
 def _resampled(plane: Plane, height: int, width: int) -> Plane:

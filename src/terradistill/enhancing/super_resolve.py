@@ -1,6 +1,6 @@
 """Super-resolution: images drawn after coarser ones of any size, tile by tile."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from terradistill.data.bands import BandScale, read_bands, to_rgb
+from terradistill.data.bands import NOTE, BandImage, BandScale, bands_of, read_bands, to_rgb
 from terradistill.data.images import MAX_PIXELS, to_float, to_uint8
 from terradistill.data.pictures import Picture, open_pictures
 from terradistill.enhancing.canvas import draw_large, padded, shown, tiles_of
@@ -33,17 +33,19 @@ def super_resolve(
     scale: int | None = None,
     prompt: str = "",
     faithful: bool = True,
+    bands: Mapping[str, Sequence[str]] | None = None,
     reporter: Reporter | None = None,
 ) -> Path:
     """Draw images at several times their resolution.
 
     Args:
-        source: an image file, a folder of them, DATA, or an `.npz` file with an array for each band.
+        source: an image file, a folder of them, DATA, what `data cut` left, or an `.npz` file of bands.
         out: a folder; the same call goes on with it.
         settings: `generator` (with an enhancer for this task), `sampling`, `seed`.
         scale: what the enhancer must have learned; None: whatever it has.
         prompt: what they show; may be empty.
         faithful: what is drawn, made coarse again, is the given image.
+        bands: of the arrays of an `.npz` file; see `read_bands`.
         reporter: told of progress.
 
     Returns:
@@ -55,7 +57,7 @@ def super_resolve(
     """
     settings, reporter = settings or Settings(), reporter or Silent()
     require_apart(Path(out), source)
-    frames = _frames(source)
+    frames = _frames(source, bands)
     enhancer = open_enhancer(settings, "super-resolve")
     ratio = enhancer.adapter.scale
     if scale not in (None, ratio):
@@ -95,36 +97,45 @@ class _Frame:
     read: Callable[[Enhancer], tuple[NDArray[np.float32], NDArray[np.uint8]]]
 
 
-def _frames(source: str | Path) -> dict[str, _Frame]:
+def _frames(source: str | Path, named: Mapping[str, Sequence[str]] | None = None) -> dict[str, _Frame]:
     """Frames by name: bands (C, h, w) from -1 to 1, and what they look like, uint8 (h, w, 3)."""
     path = Path(source)
     if path.suffix == ".npz":
-        image = read_bands(path)
+        image = read_bands(path, named)
 
         def stacked(enhancer: Enhancer) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-            note = enhancer.adapter.about.get("bands")
-            if note is None:
+            if "bands" not in enhancer.adapter.about:
                 raise ConfigError("This enhancer reads pictures: give an image, or train one with enhancer.bands.")
-            scale = BandScale(enhancer.adapter.bands, tuple(note["mean"]), tuple(note["std"]))
-            planes = scale.scaled(image.stacked(scale.names, *image.size))
-            return planes, to_rgb(image, note["rgb"], note["low"], note["high"])
+            return _scaled(enhancer, image)
 
         return {path.stem: _Frame(path.read_bytes, lambda: image.size, stacked, stacked)}
+    cut = (path / NOTE).is_file()
 
     def check(enhancer: Enhancer) -> None:
-        if "bands" in enhancer.adapter.about:
+        if "bands" in enhancer.adapter.about and not cut:
             raise ConfigError(
-                f"This enhancer reads the bands {', '.join(enhancer.adapter.bands)}: give an .npz file of them."
+                f"This enhancer reads the bands {', '.join(enhancer.adapter.bands)}: give an .npz file of them, or "
+                "what terradistill data cut has made of one."
             )
 
     def pictured(picture: Picture) -> _Frame:
-        def read(_: Enhancer) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        def read(enhancer: Enhancer) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+            if "bands" in enhancer.adapter.about:
+                return _scaled(enhancer, bands_of(path, picture.file))
             image = picture.pixels()
             return to_float(image[None])[0].numpy(), image
 
         return _Frame(picture.read, picture.size, check, read)
 
     return {picture.name: pictured(picture) for picture in open_pictures(source)}
+
+
+def _scaled(enhancer: Enhancer, image: BandImage) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """The bands that an enhancer has learned, as it has learned them, and their picture."""
+    note = enhancer.adapter.about["bands"]
+    scale = BandScale(enhancer.adapter.bands, tuple(note["mean"]), tuple(note["std"]))
+    planes = scale.scaled(image.stacked(scale.names, *image.size))
+    return planes, to_rgb(image, note["rgb"], note["low"], note["high"])
 
 
 def sharpened(

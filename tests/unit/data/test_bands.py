@@ -6,9 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from terradistill.data.bands import BandImage, BandScale, bands_note, bands_of, cut_scenes, read_bands, to_rgb
+from terradistill.data.bands import (
+    BandImage,
+    BandScale,
+    bands_note,
+    bands_of,
+    cut_scenes,
+    parse_bands,
+    read_bands,
+    to_rgb,
+)
 from terradistill.data.sources import open_scenes
-from terradistill.errors import DataError
+from terradistill.errors import ConfigError, DataError
 
 
 def saved(path: Path, **planes: np.ndarray) -> Path:
@@ -87,12 +96,31 @@ def test_pictures_are_stretched_as_asked() -> None:
     assert to_rgb(image, ["r", "g", "b"], 0, 10)[0, 0].tolist() == [255, 128, 0]
 
 
+def test_arrays_of_several_bands_are_taken_apart_by_name(tmp_path: Path) -> None:
+    fine, coarse = np.arange(4 * 48 * 72).reshape(4, 48, 72), np.arange(2 * 24 * 36).reshape(2, 24, 36)
+    path = saved(tmp_path / "a.npz", im10=fine, im20=coarse, other=np.zeros((7, 7)))
+    image = read_bands(path, parse_bands(["im10=B4,B3, B2,B8", "im20=B5,B6"]))
+    assert list(image.planes) == ["B4", "B3", "B2", "B8", "B5", "B6"], "others are left out"
+    assert np.array_equal(image.planes["B2"], fine[2])
+    assert np.array_equal(image.planes["B6"], coarse[1])
+    assert cut_scenes(path, tmp_path / "cut", side=24, stride=24, rgb=("a", "b", "c"), named={"im10": "abcd"}) == 6
+    assert bands_note(tmp_path / "cut")["bands"] == ["a", "b", "c", "d"]
+    alone = saved(tmp_path / "b.npz", im10=fine)
+    assert list(read_bands(alone).planes) == ["im10-1", "im10-2", "im10-3", "im10-4"]
+    for named, says in (({"im10": "abc"}, "holds 4 bands, and 3 were named"), ({"im60": "a"}, "no array 'im60'")):
+        with pytest.raises(DataError, match=says):
+            read_bands(path, named)
+    for wrong in ("B4,B3", "im10=B4,,B3", "=B4", "im10=B4,B4"):
+        with pytest.raises(ConfigError, match="--bands"):
+            parse_bands([wrong])
+
+
 @pytest.mark.parametrize(
     ("arrays", "says"),
     [
         ({"B4": np.zeros((4, 4)), "B5": np.zeros((3, 3))}, "whole factor"),
         ({"B4": np.zeros((4, 4)), "B5": np.zeros((2, 4))}, "whole factor"),
-        ({"B4": np.zeros((3, 4, 4))}, "shape"),
+        ({"B4": np.zeros((1, 3, 4, 4))}, "shape"),
         ({"B4": np.array([["a"]])}, "shape"),
         ({"B4": np.full((4, 4), np.nan)}, "no numbers"),
         ({}, "empty"),
