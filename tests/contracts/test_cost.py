@@ -28,7 +28,7 @@ def test_a_set_costs_no_more_than_it_did(
 
     monkeypatch.setattr(sampler, "denoise", counted)
     # As many candidates, steps and guided ones as it really takes, by tiny networks.
-    sampling = td.load_settings([] if preset == "default" else [preset]).sampling
+    sampling = td.load_settings([preset]).sampling
     # What is drawn again depends on what was drawn; batches smaller than all there is show what bounds them.
     sampling = sampling.model_copy(update={"avoid_copies": False, "batch_size": 10})
     settings = tiny_settings(generator=str(finished.run), finetune__steps=0).model_copy(update={"sampling": sampling})

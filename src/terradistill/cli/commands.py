@@ -55,10 +55,11 @@ def _begin(
     context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
 ) -> None:
     command, launched = context.invoked_subcommand, os.environ.get("WORLD_SIZE", "1")
-    if launched != "1" and command is not None and command not in SHARING:
+    alone = command is None or command in (*SHARING, "doctor") or "--help" in sys.argv
+    if launched != "1" and "RANK" in os.environ and not alone:
         raise ConfigError(
-            f"{launched} processes were launched together, but only {' and '.join(SHARING)} share their work: start "
-            f"{command} by itself."
+            f"By WORLD_SIZE {launched} processes were launched together, but only {' and '.join(SHARING)} share their "
+            f"work: start {command} by itself, or unset WORLD_SIZE."
         )
     if version:
         from terradistill import __version__

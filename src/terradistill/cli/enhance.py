@@ -11,7 +11,7 @@ app = typer.Typer(help="Fill in, sharpen, fuse or move images in time.", no_args
 
 Input = Annotated[
     str,
-    typer.Argument(metavar="INPUT", help="An image (PNG, JPEG, GeoTIFF; .npz of bands), a folder of them, or DATA."),
+    typer.Argument(metavar="INPUT", help="An image (PNG, JPEG, GeoTIFF), a folder of them, or DATA."),
 ]
 Trained = Annotated[
     str | None,
@@ -60,7 +60,7 @@ def enhance_inpaint(
 
 @app.command("super-resolve")
 def enhance_super_resolve(
-    source: Input,
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="As for the others, or an .npz file of bands.")],
     out: Out,
     scale: Annotated[int | None, typer.Option("--scale", help="What the enhancer has learned.")] = None,
     prompt: Prompt = "",

@@ -71,10 +71,10 @@ def parse_bands(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """
     found: dict[str, tuple[str, ...]] = {}
     for text in texts:
-        array, equals, names = text.partition("=")
-        found[array.strip()] = tuple(name.strip() for name in names.split(","))
-        if not (equals and array.strip() and all(found[array.strip()])):
-            raise ConfigError(f"--bands {text!r}: expected the bands of an array, such as im10=B4,B3,B2,B8.")
+        array, equals, names = (part.strip() for part in text.partition("="))
+        if not (equals and array and all(name.strip() for name in names.split(","))) or array in found:
+            raise ConfigError(f"--bands {text!r}: expected all bands of an array, once, such as im10=B4,B3,B2,B8.")
+        found[array] = tuple(name.strip() for name in names.split(","))
     several = [name for names in found.values() for name in names]
     if twice := [name for name in several if several.count(name) > 1]:
         raise ConfigError(f"--bands names {twice[0]} twice: give each band a name of its own.")
@@ -111,7 +111,10 @@ def read_bands(path: Path, named: Mapping[str, Sequence[str]] | None = None) -> 
             raise DataError(
                 f"{path}: {name} has shape {plane.shape}; expected an array (h, w) of numbers a band, or (bands, h, w)."
             )
-    planes = {band: plane for name, array in planes.items() for band, plane in _apart(path, name, array, named)}
+    apart = [each for name, array in planes.items() for each in _apart(path, name, array, named)]
+    planes = dict(apart)
+    if len(planes) < len(apart):
+        raise DataError(f"{path} has two bands of one name among {', '.join(name for name, _ in apart)}.")
     if not planes:
         raise DataError(f"{path} is empty: expected an array (h, w) a band.")
     image = BandImage({name: plane.astype(np.float32) for name, plane in planes.items()})
@@ -247,13 +250,20 @@ def bands_note(folder: Path) -> dict[str, Any]:
 
 def bands_of(folder: Path, name: str) -> BandImage:
     """The bands of a scene of a cut folder, by its name."""
-    return read_bands((folder / BANDS / name).with_suffix(".npz"))
+    return read_bands(bands_file(folder, name))
+
+
+def bands_file(folder: Path, name: str) -> Path:
+    """Where they lie."""
+    return (folder / BANDS / name).with_suffix(".npz")
 
 
 def _apart(
     path: Path, name: str, array: NDArray[Any], named: Mapping[str, Sequence[str]] | None
 ) -> list[tuple[str, NDArray[Any]]]:
     """The bands of an array, by name."""
+    if array.ndim == 3 and len(array) > min(array.shape[1:]):
+        raise DataError(f"{path}: {name} has shape {array.shape}; expected (bands, h, w), bands first.")
     several = list(array) if array.ndim == 3 else [array]
     names = (named or {}).get(name) or ([name] if array.ndim == 2 else [f"{name}-{k + 1}" for k in range(len(several))])
     if len(names) != len(several):

@@ -24,6 +24,7 @@ from terradistill.models.autoencoder import build_vae
 from terradistill.models.downstream import build_network
 from terradistill.models.generator import Generator, build_generator
 from terradistill.models.latent_classifier import LatentClassifier
+from terradistill.sampling.guidance import guides
 from terradistill.sampling.sampler import Request, looks, sample
 from terradistill.settings import ClassifierSettings, DiffusionSettings, EvaluationSettings, SamplingSettings, Settings
 from terradistill.training.autoencoder import train_autoencoder
@@ -191,9 +192,7 @@ def evaluations(wanted: SamplingSettings) -> int:
     first = 0 if wanted.start == "noise" else steps - max(1, round(wanted.strength * steps))
     looked_at = looks(wanted.prune, first, steps)
     for step in range(first, steps):
-        share = step / max(1, steps - 1)
-        guided = wanted.cfg_scale != 1 and (steps < 3 or wanted.cfg_between[0] <= share <= wanted.cfg_between[1])
-        found += alive * (1 + guided)
+        found += alive * (1 + (wanted.cfg_scale != 1 and guides(wanted.cfg_between, step, steps, first)))
         alive = -(-alive // 2) if step in looked_at else alive
     return found
 

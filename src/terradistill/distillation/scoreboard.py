@@ -58,7 +58,8 @@ def coreset(work: Work, name: str, ipc: int) -> NDArray[np.int64]:
     labels, seed, pool = work.train.labels, derive(work.settings.seed, "medoids"), work.settings.prototypes.pool
     if CORESETS[name].taught:
         return CORESETS[name].choose(taught_features(work), labels, ipc, seed)
-    with TemporaryDirectory(dir=work.run.root, prefix=".pooled-", ignore_cleanup_errors=True) as made:
+    (work.run / "cache").mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=work.run / "cache", ignore_cleanup_errors=True) as made:
         kept = Path(made) / "pooled.npy"  # a class at a time is read of it
         write_array(kept, len(labels), (pooled_features(part, pool) for part in work.latents().batches()))
         return CORESETS[name].choose(mapped(kept), labels, ipc, seed)

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from terradistill.data.bands import NOTE, BandImage, BandScale, bands_of, read_bands, to_rgb
+from terradistill.data.bands import NOTE, BandImage, BandScale, bands_file, bands_note, bands_of, read_bands, to_rgb
 from terradistill.data.images import MAX_PIXELS, to_float, to_uint8
 from terradistill.data.pictures import Picture, open_pictures
 from terradistill.enhancing.canvas import draw_large, padded, shown, tiles_of
@@ -71,6 +71,7 @@ def super_resolve(
             )
         frame.check(enhancer)
     asked = asked_for("super-resolve", settings, enhancer.generator, scale=ratio, prompt=prompt, faithful=faithful)
+    asked |= {"bands": {array: list(names) for array, names in bands.items()}} if bands else {}
     results, alone = Results(Path(out), asked), len(frames) == 1
 
     def make(piece: Piece) -> tuple[NDArray[np.uint8], dict[str, Any]]:
@@ -109,14 +110,20 @@ def _frames(source: str | Path, named: Mapping[str, Sequence[str]] | None = None
             return _scaled(enhancer, image)
 
         return {path.stem: _Frame(path.read_bytes, lambda: image.size, stacked, stacked)}
-    cut = (path / NOTE).is_file()
+    if named:
+        raise ConfigError(f"--bands are those of an .npz file, and {source} is none: leave them out.")
+    known = bands_note(path)["bands"] if (path / NOTE).is_file() else ()
 
     def check(enhancer: Enhancer) -> None:
-        if "bands" in enhancer.adapter.about and not cut:
+        if "bands" not in enhancer.adapter.about:
+            return
+        if not known:
             raise ConfigError(
                 f"This enhancer reads the bands {', '.join(enhancer.adapter.bands)}: give an .npz file of them, or "
                 "what terradistill data cut has made of one."
             )
+        if lacking := [name for name in enhancer.adapter.bands if name not in known]:
+            raise DataError(f"{source} has no band {lacking[0]}: expected {', '.join(enhancer.adapter.bands)}.")
 
     def pictured(picture: Picture) -> _Frame:
         def read(enhancer: Enhancer) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -125,7 +132,10 @@ def _frames(source: str | Path, named: Mapping[str, Sequence[str]] | None = None
             image = picture.pixels()
             return to_float(image[None])[0].numpy(), image
 
-        return _Frame(picture.read, picture.size, check, read)
+        def data() -> bytes:  # all that it may be drawn after
+            return picture.read() + (bands_file(path, picture.file).read_bytes() if known else b"")
+
+        return _Frame(data, picture.size, check, read)
 
     return {picture.name: pictured(picture) for picture in open_pictures(source)}
 

@@ -85,7 +85,8 @@ class MetadataEncoder(nn.Module):
             known = [(i, value) for i, row in enumerate(rows) if (value := row.get(name)) is not None]
             if not known:
                 continue
-            index, found = torch.tensor([i for i, _ in known]), torch.tensor([value for _, value in known]).double()
+            index = torch.tensor([i for i, _ in known])
+            found = torch.tensor([value for _, value in known], dtype=torch.float64)
             if len(odd := found[~((low <= found) & (found <= high))]):
                 remedy = " (in metres a pixel; a generator's gsd_max_m says how far)" if name == "gsd_m" else ""
                 raise DataError(

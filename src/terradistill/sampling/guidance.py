@@ -23,9 +23,9 @@ def classifier_free(
     Args:
         scale: 1 is the prompted prediction itself, and costs no second evaluation; 0 ignores the prompt.
         empty: float (1, L, D), embedding of the empty caption (and of no content image, where prompts have one).
-        between: shares of the steps between which it acts; in the others the prompt alone is asked, which costs half.
-            Guiding amid the steps alone keeps a class varied (Kynkäänniemi et al. 2024). Where there are only one or
-            two steps, it acts in them.
+        between: shares of the steps that are taken, between which it acts; in the others the prompt alone is asked,
+            which costs half. Guiding amid the steps alone keeps a class varied (Kynkäänniemi et al. 2024). Where there
+            are only one or two steps, it acts in them.
         free_maps: false hides the maps from the free half, so that they are guided too.
     """
 
@@ -34,7 +34,7 @@ def classifier_free(
             return predict
 
         def guided(step: Step) -> tuple[Tensor, Tensor]:
-            if step.count > 2 and not between[0] <= step.share <= between[1]:
+            if not guides(between, step.index, step.count, step.first):
                 return predict(step)
             text = torch.cat([empty.to(step.text).expand_as(step.text), step.text])
             metadata = step.metadata
@@ -56,6 +56,11 @@ def classifier_free(
         return guided
 
     return guide
+
+
+def guides(between: tuple[float, float], index: int, count: int, first: int = 0) -> bool:
+    """Whether classifier-free guidance acts in a step, of those from `first` on."""
+    return count - first < 3 or between[0] <= (index - first) / (count - first - 1) <= between[1]
 
 
 def chunked(size: int) -> Guidance:

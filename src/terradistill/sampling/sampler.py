@@ -37,6 +37,7 @@ class Step:
         text: float32 (B, L, D), text embeddings.
         metadata: float32 (B, fields), rows of `MetadataEncoder.table`, or None.
         control: what an adapter has read off the images' conditions, or None.
+        first: number of the first step that is taken; later than 0 where it began from something.
     """
 
     rows: Tensor
@@ -47,6 +48,7 @@ class Step:
     text: Tensor
     metadata: Tensor | None = None
     control: Control | None = None
+    first: int = 0
 
     @property
     def share(self) -> float:
@@ -199,7 +201,7 @@ def _sample_batch(
     # Steps that draw noise draw each image's from its own seed, so that its neighbours do not matter.
     own = {"generator": [seeded(seed, "steps") for seed in seeds]} if takes_generators(solver) else {}
     looked_at = looks(prune.shares, first, len(solver.timesteps)) if prune else set()
-    step = Step(rows, first, len(solver.timesteps), solver.timesteps[first], z, text, metadata, control)
+    step = Step(rows, first, len(solver.timesteps), solver.timesteps[first], z, text, metadata, control, first)
     for index, t in enumerate(solver.timesteps[first:], first):
         # Some solvers keep z at the scale of its noise; networks and guidances see unit variance with all of them.
         scale = solver.scale_model_input(torch.ones((), device=device), t)

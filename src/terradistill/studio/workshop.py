@@ -139,7 +139,7 @@ class Workshop:
             shutil.copy(each.path, target / each.path.name)
         beside = {str(each.path): each.path.name for each in shown}
         table = target / "metadata.jsonl"
-        rows = [json.loads(line) for line in table.read_text("utf-8").splitlines()]
+        rows = [json.loads(line) for line in table.read_bytes().splitlines()]
         for row in rows:  # paths of this machine are nobody else's business
             row |= {key: beside[value] for key, value in row.items() if isinstance(value, str) and value in beside}
         table.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")

@@ -288,9 +288,8 @@ def train_diffusion(
 
         mean_loss = value if step == start else torch.lerp(mean_loss, value, 0.02)
         last, due = step + 1 == settings.steps, keeper.due
-        if step % 20 == 0 or last or due:  # not at every step: a GPU would wait for the answer
+        if step % 20 == 0 or last:  # not at every step: a GPU would wait for the answer
             require_finite(mean_loss.item(), section, settings.learning_rate)
-        if step % 20 == 0 or last:
             watch.log(step + 1, loss=mean_loss.item())
         if len(kept_back) and ((step + 1) % 250 == 0 or last):
             ema.swap()
@@ -312,7 +311,7 @@ def train_diffusion(
             watch.log(step + 1, held_out_loss=held)
             ema.swap()
         watch.progress(step + 1, settings.steps)
-        if due:  # what was seen to be finite
+        if due and mean_loss.isfinite():  # else all processes give up together, within 20 steps
             keeper.maybe_save(step + 1)
 
     ema.copy_to_module()

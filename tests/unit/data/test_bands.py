@@ -110,9 +110,9 @@ def test_arrays_of_several_bands_are_taken_apart_by_name(tmp_path: Path) -> None
     for named, says in (({"im10": "abc"}, "holds 4 bands, and 3 were named"), ({"im60": "a"}, "no array 'im60'")):
         with pytest.raises(DataError, match=says):
             read_bands(path, named)
-    for wrong in ("B4,B3", "im10=B4,,B3", "=B4", "im10=B4,B4"):
+    for wrong in (["B4,B3"], ["im10=B4,,B3"], ["=B4"], ["im10=B4,B4"], ["im10=B4", "im10=B3"]):
         with pytest.raises(ConfigError, match="--bands"):
-            parse_bands([wrong])
+            parse_bands(wrong)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +123,8 @@ def test_arrays_of_several_bands_are_taken_apart_by_name(tmp_path: Path) -> None
         ({"B4": np.zeros((1, 3, 4, 4))}, "shape"),
         ({"B4": np.array([["a"]])}, "shape"),
         ({"B4": np.full((4, 4), np.nan)}, "no numbers"),
+        ({"a": np.zeros((8, 8, 3))}, "bands first"),
+        ({"a": np.zeros((2, 4, 4)), "a-1": np.zeros((4, 4))}, "two bands of one name"),
         ({}, "empty"),
     ],
 )

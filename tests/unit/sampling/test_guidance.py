@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -52,6 +53,9 @@ def test_classifier_free_guidance_acts_between_the_steps_that_it_is_told(cpu: Ha
     assert torch.equal(guided(steps[4])[1], always(steps[4])[1])
     few = [Step(torch.tensor([0]), index, 2, torch.tensor(500), z, text) for index in range(2)]
     assert all(torch.equal(guided(step)[1], always(step)[1]) for step in few), "one or two steps have no middle"
+    late = [replace(step, first=6) for step in steps[6:]]  # begun from something: shares are of the steps taken
+    acts = [torch.equal(guided(step)[1], always(step)[1]) for step in late]
+    assert acts == [False, True, True, False, False]
 
 
 def test_prototype_push_is_the_published_formula(cpu: Hardware) -> None:

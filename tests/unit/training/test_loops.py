@@ -1,5 +1,6 @@
 """The loops learn, and an interrupted one ends where an uninterrupted one does."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from torch.nn.functional import avg_pool2d
 
 from terradistill.data.images import to_float
@@ -19,6 +21,7 @@ from terradistill.models.generator import build_generator
 from terradistill.models.parameterisation import Parameterisation
 from terradistill.models.perceptual import Perceptual
 from terradistill.settings import Settings
+from terradistill.training import diffusion
 from terradistill.training.autoencoder import (
     _crops,
     channel_importance,
@@ -309,18 +312,25 @@ def test_latent_classifier_tells_two_plain_classes_apart(tiny: Settings, cpu: Ha
     assert torch.equal(weights(model), weights(again))
 
 
-def test_a_training_that_diverged_is_one_sentence_and_leaves_no_checkpoint(
-    latents: tuple[Any, LatentCache], tiny: Settings, cpu: Hardware, tmp_path: Path
+def test_a_training_that_diverges_keeps_the_last_checkpoint_before(
+    latents: tuple[Any, LatentCache], tiny: Settings, cpu: Hardware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    generator, cache = latents
-    broken = LatentCache(torch.full_like(cache.data, torch.nan))
-    captions = [CAPTIONS[i % 2] for i in range(len(cache))]
+    (generator, cache), plain = latents, diffusion.denoising_loss
+    captions, steps = [CAPTIONS[i % 2] for i in range(len(cache))], itertools.count()
+    settings = tiny.diffusion.model_copy(update={"steps": 30})
+
+    def breaking(*given: Any) -> torch.Tensor:
+        return plain(*given) * (torch.nan if next(steps) >= 5 else 1)
+
+    monkeypatch.setattr(diffusion, "denoising_loss", breaking)
     with pytest.raises(GeneratorError, match=r"diverged.*diffusion\.learning_rate"):
         train_diffusion(
-            generator, broken, captions, tiny.diffusion, seed=0, hardware=cpu,
+            generator, cache, captions, settings, seed=0, hardware=cpu,
             checkpoint=tmp_path / "kept", checkpoint_seconds=0,
         )  # fmt: skip
-    assert not (tmp_path / "kept").exists()
+    with safe_open(tmp_path / "kept", "pt") as file:
+        assert file.metadata() == {"step": "5"}
+        assert all(file.get_tensor(key).isfinite().all() for key in file.keys())  # noqa: SIM118 - not a dict
 
 
 def test_a_latent_classifier_goes_on_after_a_kill_to_the_same_weights(
