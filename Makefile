@@ -19,7 +19,7 @@ demo: $(BIN)/terradistill  ## distil the sample scenes, show where the report is
 	$(BIN)/terradistill distill sample --ipc 5 --preset demo --out demo
 
 test: $(BIN)/pytest  ## all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 quick: $(BIN)/pytest  ## the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow"
