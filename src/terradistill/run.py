@@ -89,9 +89,7 @@ class Run:
             return resolved.exists() and not (self.root / STOPPED).exists()
 
         if not self.team.leads and not wait_for(begun, PATIENCE):
-            raise RunError(
-                f"Nobody has begun {self.root} for {PATIENCE / 3600:g} hours: start process 0, then this one again."
-            )
+            raise RunError(f"Nobody has begun {self.root} for an hour: start process 0, then this one again.")
         if resolved.exists():
             if self.team.leads:
                 self._take()
