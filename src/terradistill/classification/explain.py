@@ -12,7 +12,7 @@ from terradistill.errors import EvaluationError
 from terradistill.evaluation.recipe import to_input
 from terradistill.hardware import Hardware
 from terradistill.models.scene_classifier import SceneClassifier
-from terradistill.models.self_distillation import stages_of
+from terradistill.models.self_distillation import channels_last, stages_of
 from terradistill.report.gallery import side_by_side
 
 SHOWN = 12  # scenes in the picture
@@ -78,8 +78,4 @@ def _gives_planes(network: torch.nn.Module, layer: torch.nn.Module, x: torch.Ten
     finally:
         hook.remove()
     found = seen[0]
-    return (
-        isinstance(found, torch.Tensor)
-        and found.ndim == 4
-        and (found.shape[2] == found.shape[3] or found.shape[1] != found.shape[2])
-    )
+    return isinstance(found, torch.Tensor) and found.ndim == 4 and not channels_last(found)

@@ -10,8 +10,7 @@ from terradistill.cli.options import Bands, Config, Drawing, Metadata, Out, Pres
 app = typer.Typer(help="Fill in, sharpen, fuse or move images in time.", no_args_is_help=True)
 
 Input = Annotated[
-    str,
-    typer.Argument(metavar="INPUT", help="An image (PNG, JPEG, GeoTIFF), a folder of them, or DATA."),
+    str, typer.Argument(metavar="INPUT", help="An image (PNG, JPEG, GeoTIFF), a folder of them, or DATA.")
 ]
 Trained = Annotated[
     str | None,

@@ -71,12 +71,13 @@ def parse_bands(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """
     found: dict[str, tuple[str, ...]] = {}
     for text in texts:
-        array, equals, names = (part.strip() for part in text.partition("="))
-        if not (equals and array and all(name.strip() for name in names.split(","))) or array in found:
+        array, _, several = (part.strip() for part in text.partition("="))
+        names = tuple(name.strip() for name in several.split(","))
+        if not (array and all(names)) or array in found:
             raise ConfigError(f"--bands {text!r}: expected all bands of an array, once, such as im10=B4,B3,B2,B8.")
-        found[array] = tuple(name.strip() for name in names.split(","))
-    several = [name for names in found.values() for name in names]
-    if twice := [name for name in several if several.count(name) > 1]:
+        found[array] = names
+    every = [name for names in found.values() for name in names]
+    if twice := [name for name in every if every.count(name) > 1]:
         raise ConfigError(f"--bands names {twice[0]} twice: give each band a name of its own.")
     return found
 

@@ -40,7 +40,7 @@ def captions_of(
         return _variants(folder, template, folder.classes[label], dict(row))
 
     return [
-        list(scene.captions) or filled(scene.label, tuple(sorted(row.items())))
+        list(scene.captions) or list(filled(scene.label, tuple(sorted(row.items()))))  # to each its own
         for scene, row in zip(folder.scenes, known, strict=True)
     ]
 

@@ -228,10 +228,8 @@ def _drawn_sets(
     """Sets of a synthetic method, by one generator."""
     # What is learned depends on these sections alone: methods that agree in them share a generator.
     what = {"generator", "precision", "data", "autoencoder", "diffusion", "finetune", "classifier", "seed"}
-    base = Settings(ipc=1, **{name: getattr(settings, name) for name in what})
-    base = base.model_copy(
-        update={"sampling": base.sampling.model_copy(update={"low_memory": settings.sampling.low_memory})}
-    )
+    drawing = {"low_memory": settings.sampling.low_memory}  # which encodes too
+    base = Settings(ipc=1, sampling=drawing, **{name: getattr(settings, name) for name in what})
     learned = json.dumps(base.model_dump(mode="json", include=what), sort_keys=True)
     root = room / "generators" / sha256(learned.encode()).hexdigest()[:8]
     sets = []

@@ -122,12 +122,12 @@ class Work:
         for scene, texts in zip(self.train.scenes, own, strict=True):
             prompt = prompts[scene.label]
             others = [text for text in dict.fromkeys(texts) if text != prompt] if scene.captions else []
-            if others and share == 1:
-                found.append([prompt])
-            elif others:
-                found.append([prompt] * round(share / (1 - share) * len(others)) + others)
-            else:
+            if not others:
                 found.append(list(dict.fromkeys(texts)))
+            elif share == 1:
+                found.append([prompt])
+            else:
+                found.append([prompt] * round(share / (1 - share) * len(others)) + others)
         return found
 
     def metadata(self) -> list[dict[str, float]]:

@@ -64,9 +64,14 @@ def watched(stages: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
 
 def _pooled(output: Any) -> Tensor:
     x: Tensor = output[0] if isinstance(output, tuple) else output
-    if x.ndim == 4 and x.shape[1] == x.shape[2] != x.shape[3]:  # channels last, as in timm's Swin
+    if channels_last(x):
         return x.mean((1, 2))
     return x.flatten(2).mean(2) if x.ndim == 4 else x.mean(1)
+
+
+def channels_last(x: Tensor) -> bool:
+    """Whether what a stage puts out is (B, h, w, D), as in timm's Swin, and not (B, D, h, w)."""
+    return x.ndim == 4 and x.shape[1] == x.shape[2] != x.shape[3]
 
 
 def alphas_cumprod() -> Tensor:

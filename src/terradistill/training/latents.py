@@ -91,8 +91,7 @@ def encode_scenes(
     watch, parts, start = watch or Unwatched(), [], 0
     while start < len(pixels):
         x = to_float(pixels[start : start + batch_size]).to(hardware.device)
-        looks = partial(_encoded, generator, x, n_views, hardware, look)
-        encoded, batch_size = fitting(batch_size, looks)
+        encoded, batch_size = fitting(batch_size, partial(_encoded, generator, x, n_views, hardware, look))
         parts.append(encoded)
         start += len(x)
         watch.progress(start, len(pixels))
