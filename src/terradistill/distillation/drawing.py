@@ -226,6 +226,7 @@ class _Drawer:
             steps=wanted.steps,
             hardware=self.hardware,
             scheduler=wanted.scheduler,
+            spacing=wanted.spacing,
             guidances=guidances,
             # The candidates of a prototype are drawn together where they are compared on the way.
             batch_size=max(1, wanted.batch_size // wanted.candidates) * wanted.candidates

@@ -122,6 +122,7 @@ def draw_large(
         steps=wanted.steps,
         hardware=hardware,
         scheduler=wanted.scheduler,
+        spacing=wanted.spacing,
         guidances=[
             classifier_freely(wanted, text[1:], told=bool(prompt) or metadata is not None),
             tiled(places or tiles_of(generator, size), side, OVERLAP, control=control, batch_size=wanted.batch_size),

@@ -142,6 +142,7 @@ def fused(
         steps=wanted.steps,
         hardware=enhancer.hardware,
         scheduler=wanted.scheduler,
+        spacing=wanted.spacing,
         guidances=[
             chunked(2 * wanted.batch_size),
             classifier_freely(wanted, text[1:], told=bool(prompt)),

@@ -117,6 +117,7 @@ def at_date(
         steps=wanted.steps,
         hardware=enhancer.hardware,
         scheduler=wanted.scheduler,
+        spacing=wanted.spacing,
         guidances=[
             classifier_freely(wanted, text[1:], told=bool(prompt)),
         ],

@@ -152,6 +152,7 @@ def draw(
         steps=wanted.steps,
         hardware=hardware,
         scheduler=wanted.scheduler,
+        spacing=wanted.spacing,
         guidances=[
             chunked(2 * wanted.batch_size),  # doubled by classifier-free guidance
             classifier_free(wanted.cfg_scale, text[-1:], between=wanted.cfg_between, free_maps=not wanted.guide_maps),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from terradistill.models.parameterisation import Parameterisation
@@ -35,7 +36,9 @@ def keep_known(
                 output = schedule.output(z, truth + share * (schedule.z0(z, output, t) - truth), t)
                 if again:
                     fresh = noise([derive(seeds[int(row)], step.index, again) for row in step.rows], z.shape[1:])
-                    step = replace(step, z=_once_more(z, output, t, step.count, fresh.to(z), schedule))
+                    step = replace(
+                        step, z=_once_more(z, output, t, torch.tensor(round(step.after)), fresh.to(z), schedule)
+                    )
             return z, output
 
         return guided
@@ -43,9 +46,8 @@ def keep_known(
     return guide
 
 
-def _once_more(z: Tensor, output: Tensor, t: Tensor, count: int, fresh: Tensor, schedule: Parameterisation) -> Tensor:
-    """One DDIM step from t towards less noise, and back to t by fresh noise."""
-    s = (t - schedule.n_timesteps // count).clamp_min(0)
+def _once_more(z: Tensor, output: Tensor, t: Tensor, s: Tensor, fresh: Tensor, schedule: Parameterisation) -> Tensor:
+    """One DDIM step from t to s, and back to t by fresh noise."""
     z_s = schedule.add_noise(schedule.z0(z, output, t), schedule.noise(z, output, t), s)
     kept = (schedule.alphas_cumprod[t] / schedule.alphas_cumprod[s]).to(z)
     return kept.sqrt() * z_s + (1 - kept).sqrt() * fresh

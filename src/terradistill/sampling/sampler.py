@@ -18,10 +18,10 @@ from terradistill.hardware import Hardware, fitting
 from terradistill.models.control import Control
 from terradistill.models.generator import Generator, denoise
 from terradistill.run import Progress
-from terradistill.sampling.schedulers import make_scheduler, takes_generators
+from terradistill.sampling.schedulers import make_scheduler, set_steps, takes_generators
 from terradistill.seeding import generator as seeded
 from terradistill.seeding import noise
-from terradistill.settings import Scheduler
+from terradistill.settings import Scheduler, Spacing
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Step:
         metadata: float32 (B, fields), rows of `MetadataEncoder.table`, or None.
         control: what an adapter has read off the images' conditions, or None.
         first: number of the first step that is taken; later than 0 where it began from something.
+        after: timestep of the next step; 0 after the last.
     """
 
     rows: Tensor
@@ -49,6 +50,7 @@ class Step:
     metadata: Tensor | None = None
     control: Control | None = None
     first: int = 0
+    after: float = 0.0
 
     @property
     def share(self) -> float:
@@ -133,14 +135,15 @@ def sample(
     steps: int,
     hardware: Hardware,
     scheduler: Scheduler = "dpm++",
+    spacing: Spacing = "karras",
     guidances: Sequence[Guidance] = (),
     batch_size: int = 100,
     progress: Progress | None = None,
 ) -> Tensor:
     """Draw scaled latents, float32 (N, C, h, w) on the CPU, in full batches whatever they are for."""
     return sample_some(
-        generator, request, None, steps=steps, hardware=hardware, scheduler=scheduler, guidances=guidances,
-        batch_size=batch_size, progress=progress,
+        generator, request, None, steps=steps, hardware=hardware, scheduler=scheduler, spacing=spacing,
+        guidances=guidances, batch_size=batch_size, progress=progress,
     )[0]  # fmt: skip
 
 
@@ -152,6 +155,7 @@ def sample_some(
     steps: int,
     hardware: Hardware,
     scheduler: Scheduler = "dpm++",
+    spacing: Spacing = "karras",
     guidances: Sequence[Guidance] = (),
     batch_size: int = 100,
     progress: Progress | None = None,
@@ -164,7 +168,9 @@ def sample_some(
     drawn, kept = [torch.empty(0, *generator.latent_shape)], [torch.empty(0, dtype=torch.long)]
     for first in range(0, len(request), batch_size):
         rows = torch.arange(first, min(first + batch_size, len(request)))
-        latents, left = _sample_batch(generator, request, rows, steps, scheduler, predict, hardware.device, prune)
+        solver = make_scheduler(generator.scheduler, scheduler)  # a fresh one: multistep solvers remember the batch
+        set_steps(solver, steps, spacing)
+        latents, left = _sample_batch(generator, request, rows, solver, predict, hardware.device, prune)
         drawn.append(latents)
         kept.append(left)
         if progress:
@@ -177,14 +183,11 @@ def _sample_batch(
     generator: Generator,
     request: Request,
     rows: Tensor,
-    steps: int,
-    scheduler: Scheduler,
+    solver: Any,
     predict: Predict,
     device: torch.device,
     prune: Prune | None,
 ) -> tuple[Tensor, Tensor]:
-    solver = make_scheduler(generator.scheduler, scheduler)  # a fresh one: multistep solvers remember the batch
-    solver.set_timesteps(steps)
     text = request.text[request.prompt_of[rows]].to(device)
     metadata = None if request.metadata is None else request.metadata[rows].to(device)
     seeds = [request.seeds[int(row)] for row in rows]
@@ -195,6 +198,7 @@ def _sample_batch(
     if request.start is None:
         z = z * solver.init_noise_sigma
     else:
+        steps = solver.num_inference_steps
         first = (steps - max(1, round(request.strength * steps))) * solver.order
         solver.set_begin_index(first)
         z = solver.add_noise(request.start[rows].to(device), z, solver.timesteps[first : first + 1])
@@ -202,10 +206,11 @@ def _sample_batch(
     own = {"generator": [seeded(seed, "steps") for seed in seeds]} if takes_generators(solver) else {}
     looked_at = looks(prune.shares, first, len(solver.timesteps)) if prune else set()
     step = Step(rows, first, len(solver.timesteps), solver.timesteps[first], z, text, metadata, control, first)
-    for index, t in enumerate(solver.timesteps[first:], first):
+    afters = [*solver.timesteps[first + 1 :].tolist(), 0.0]
+    for index, (t, after) in enumerate(zip(solver.timesteps[first:], afters, strict=True), first):
         # Some solvers keep z at the scale of its noise; networks and guidances see unit variance with all of them.
         scale = solver.scale_model_input(torch.ones((), device=device), t)
-        step = replace(step, index=index, t=t, z=z * scale)
+        step = replace(step, index=index, t=t, after=after, z=z * scale)
         moved, output = predict(step)
         z = solver.step(output, t, moved / scale, **own).prev_sample
         if prune and index in looked_at:

@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 from typing import get_args
 
@@ -11,8 +12,9 @@ from terradistill.models.autoencoder import build_vae
 from terradistill.models.generator import build_generator
 from terradistill.sampling.guidance import classifier_free
 from terradistill.sampling.sampler import Prune, Request, looks, sample, sample_some
+from terradistill.sampling.schedulers import karras_times
 from terradistill.seeding import derive
-from terradistill.settings import Scheduler
+from terradistill.settings import Scheduler, Spacing
 from tests.unit.conftest import awake
 
 from .conftest import SHAPE, gaussian_generator
@@ -24,14 +26,42 @@ def request(n: int, means: tuple[float, ...] = (2.0,)) -> Request:
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("spacing", get_args(Spacing))
 @pytest.mark.parametrize(("scheduler", "steps"), [("ddim", 150), ("dpm++", 40), ("unipc", 40)])
 def test_gaussian_data_are_sampled_to_their_mean_and_variance(
-    kind: str, scheduler: Scheduler, steps: int, cpu: Hardware
+    kind: str, scheduler: Scheduler, steps: int, spacing: Spacing, cpu: Hardware
 ) -> None:
     generator = gaussian_generator(kind, std=0.5)
-    drawn = sample(generator, request(400), steps=steps, scheduler=scheduler, hardware=cpu)
+    drawn = sample(generator, request(400), steps=steps, scheduler=scheduler, spacing=spacing, hardware=cpu)
     assert drawn.mean().item() == pytest.approx(2.0, abs=0.03)
     assert drawn.std().item() == pytest.approx(0.5, abs=0.03)
+
+
+def test_few_steps_spaced_by_noise_keep_what_varies_little(cpu: Hardware) -> None:
+    kept = {}
+    for spacing in get_args(Spacing):
+        drawn = sample(gaussian_generator(std=0.1), request(400), steps=10, spacing=spacing, hardware=cpu)
+        kept[spacing] = drawn.std().item() / 0.1
+    assert kept["karras"] == pytest.approx(1, abs=0.05)
+    assert kept["even"] < 0.8
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 57, 1000])
+def test_times_fall_from_pure_noise_each_once(steps: int) -> None:
+    alphas = gaussian_generator().parameterisation.alphas_cumprod
+    times = karras_times(alphas, steps)
+    assert len(times) == steps
+    assert times[0] == 999
+    assert times[-1] >= 0
+    assert all(later < earlier for earlier, later in itertools.pairwise(times))
+
+
+def test_times_lie_evenly_in_the_seventh_root_of_sigma() -> None:
+    alphas = gaussian_generator().parameterisation.alphas_cumprod.double()
+    roots = ((1 - alphas) / alphas)[karras_times(alphas, 12)[1:]] ** (1 / 14)
+    assert roots[0].item() ** 7 == pytest.approx(10, rel=0.03)
+    assert roots[-1].item() ** 7 == pytest.approx(0.02, rel=0.05)
+    torch.testing.assert_close(roots.diff(), roots.diff().mean().expand(10), rtol=0.05, atol=0)
 
 
 @pytest.mark.parametrize("scheduler", [name for name in get_args(Scheduler) if name.endswith("Scheduler")])
