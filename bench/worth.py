@@ -4,7 +4,8 @@
     python bench/worth.py drawn DATA [--per-class 10 50 100]
 
 Networks are trained by the one recipe of the scoreboard and tested on scenes that the generator has not learned from.
-The real scenes are among those that it has.
+The real scenes are among those that it has. `--learned` tests on some of these instead: they choose settings, and the
+unseen ones stay an exam.
 """
 
 import argparse
@@ -60,14 +61,19 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--per-class", type=int, nargs="+", default=[10, 50, 100])
     parser.add_argument("--test-per-class", type=int, default=200)
+    parser.add_argument("--learned", action="store_true", help="test on scenes that it has learned from")
     parser.add_argument("--network", default="convnet3")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
     asked = parser.parse_args()
 
     settings, (drawn, _) = load_settings(None, None, asked.set), check_scenes(open_scenes(asked.scenes))
     side = settings.evaluation.resolution or drawn.scenes[0].height
-    most = max(*asked.per_class, asked.test_per_class)
+    most = max(*asked.per_class, asked.test_per_class) + asked.learned * asked.test_per_class
     seen, unseen = seen_and_unseen(learned_by(Path(asked.scenes)), asked.data, most)
+    if asked.learned:
+        unseen, _ = seen_and_unseen(learned_by(Path(asked.scenes)), asked.data, asked.test_per_class)
+        judges = {scene.sha256 for scene in unseen.scenes}
+        seen = seen.with_scenes(scene for scene in seen.scenes if scene.sha256 not in judges)
     if drawn.classes != unseen.classes:
         raise SystemExit(f"{asked.scenes} has not the classes of {asked.data}.")
     with TemporaryDirectory() as made:
@@ -77,7 +83,8 @@ def main() -> None:
             for name, scenes in (("real", seen), ("generated", drawn), ("test", unseen))
         }
         test = sets.pop("test")
-        print(f"{asked.data}: OA on {len(test.labels)} unseen scenes at {side} pixels, {asked.network}", flush=True)
+        kind = "learned" if asked.learned else "unseen"
+        print(f"{asked.data}: OA on {len(test.labels)} {kind} scenes at {side} pixels, {asked.network}", flush=True)
         enough = min(int(np.bincount(scenes.labels).min()) for scenes in sets.values())
         for n in sorted({min(n, enough) for n in asked.per_class}):
             rows = {k: score(draw(of_kind, n), test, seen, asked.network, settings) for k, of_kind in sets.items()}

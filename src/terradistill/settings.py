@@ -226,7 +226,7 @@ class SamplingSettings(Section):
         "karras",
         description="of the steps: karras: by noise (Karras et al. 2022), for dpm++, ddim and Euler; even: by time",
     )
-    cfg_scale: float = Field(3.0, ge=0, description="classifier-free guidance; 1 means none")
+    cfg_scale: float = Field(2.0, ge=0, description="classifier-free guidance; 1 means none")
     cfg_between: tuple[Share, Share] = Field(
         (0.2, 0.8), description="shares of the steps between which it acts [ours]; the others cost half"
     )
