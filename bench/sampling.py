@@ -1,46 +1,55 @@
 """How much faster sets are drawn than by the published release's procedure, with the same denoiser on this machine.
 
-    python bench/sampling.py DATA --out DIR [--quick] [--set sampling.prune=[0.3,0.6]]
+    python bench/sampling.py DATA --out DIR [--quick] [--set sampling.prune=[0.5,0.65]]
 
 The reference draws as the release of DPD does: prototype by prototype, five candidates each, 50 DDIM steps, guidance in
-every step, all candidates to the end. Ours draws with the settings that are given. Both have one generator, one latent
-classifier and one exam; the last line says how much faster, and what the two sets are worth. DIR/sampling.md is the
-table. The share of the peak is that of model FLOPs in the time of drawing, beside the fastest matrix product and 3x3
-convolution that this machine was seen to do.
+every step, all candidates to the end, in float32. Ours draws with the settings that are given; the rows between turn
+one into the other, a change a row. All have one generator, one latent classifier and one exam.
+
+Times are from the denoiser's first call to its last, for a batch or somewhat more. Near-copies are not looked for. What sets are worth is told of the first and the last row, from
+--sets sets each of --ipc images a class, every one drawn from other seeds; those of the reference are drawn in batches
+and in the precision of ours, which changes them by rounding alone. The share of the peak is that of model FLOPs in the
+time, beside the fastest matrix product and 3x3 convolution that this machine was seen to do. DIR/sampling.md is the
+table; the last line says how much faster.
 """
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from terradistill.config import load_settings
 from terradistill.console import Rich
+from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.distillation import drawing, learning
 from terradistill.distillation.scoreboard import labelled
 from terradistill.distillation.work import Work, open_work
-from terradistill.evaluation.harness import score_method
+from terradistill.evaluation.harness import Row, score_method
 from terradistill.hardware import Hardware
 from terradistill.models.generator import Generator, denoise
 from terradistill.run import Run
-from terradistill.settings import Settings
+from terradistill.settings import SamplingSettings, Settings
 
 QUICK = ("finetune.steps=0", "classifier.max_steps=300")
+IPC, QUICK_IPC = 10, 3
 
 
 @dataclass
 class Count:
-    """What the denoiser was asked."""
+    """What the denoiser was asked, and the seconds from its first question to its last answer."""
 
     calls: int = 0
     images: int = 0
+    began: float = 0.0
+    seconds: float = 0.0
 
 
 @contextmanager
@@ -49,8 +58,13 @@ def counted(unet: Any) -> Iterator[Count]:
     count, plain = Count(), unet.forward
 
     def forward(z: torch.Tensor, *more: Any, **named: Any) -> Any:
+        count.began = count.began or time.monotonic()
         count.calls, count.images = count.calls + 1, count.images + len(z)
-        return plain(z, *more, **named)
+        said = plain(z, *more, **named)
+        if z.device.type == "cuda":
+            torch.cuda.synchronize()
+        count.seconds = time.monotonic() - count.began
+        return said
 
     unet.forward = forward
     try:
@@ -92,30 +106,111 @@ def peak(hardware: Hardware) -> dict[str, float]:
     return found
 
 
-def drawn(work: Work, root: Path, settings: Settings, reporter: Rich) -> tuple[Any, float, Count]:
-    """A set, the seconds that its candidates took, and what the denoiser was asked for them."""
+@dataclass(frozen=True)
+class Procedure:
+    """A way to draw candidates."""
+
+    name: str
+    sampling: SamplingSettings
+    bf16: bool
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a procedure made, and what the denoiser was asked for it."""
+
+    root: Path
+    count: Count
+
+    @property
+    def scenes(self) -> SceneFolder:
+        return open_scenes(self.root / "distilled")
+
+    @property
+    def margin(self) -> float:
+        """How sure the latent classifier is of what was kept."""
+        return float(load_file(self.root / "latents" / "distilled.safetensors")["margin"].mean())
+
+
+def procedures(released: SamplingSettings, ours: SamplingSettings, bf16: bool) -> list[Procedure]:
+    """From the release's to ours, a change a row; rows that would change nothing are left out."""
+    every = tuple(SamplingSettings.model_fields)
+    changes = {
+        "in the precision of ours": (),
+        "in full batches": ("batch_size",),
+        "with our solver and steps": ("scheduler", "spacing", "steps"),
+        "guided as ours, where ours is": ("cfg_scale", "cfg_between"),
+        "with our prototypes' pull and selection": tuple(field for field in every if field != "prune"),
+        "halved on the way": every,
+    }
+    # The candidates of one prototype are a batch.
+    found = [Procedure("release", released.model_copy(update={"batch_size": released.candidates}), bf16=False)]
+    for name, fields in changes.items():
+        update = {field: getattr(ours, field) for field in fields}
+        found.append(Procedure(name, found[-1].sampling.model_copy(update=update), bf16))
+    return [each for i, each in enumerate(found) if i == 0 or each != replace(found[i - 1], name=each.name)]
+
+
+def drawn(work: Work, root: Path, settings: Settings, bf16: bool, reporter: Rich) -> Drawn:
+    """A set by a procedure."""
     run = Run(root, settings, reporter)
     with closing(run):
         run.describe(**{key: value for key, value in work.run.manifest.items() if key != "stages"})
-        own = replace(work, run=run, base=work.run.root)
+        own = replace(work, run=run, base=work.run.root, hardware=replace(work.hardware, bf16=bf16))
         drawing.prototypes(own)
         generator = own.generator()
         own.generator = lambda: generator  # type: ignore[method-assign]  # the one that is counted
         with counted(generator.unet) as count:
-            began = time.monotonic()
             drawing.candidates(own)
-            seconds = time.monotonic() - began
         drawing.export(own)
-    return open_scenes(root / "distilled"), seconds, count
+    return Drawn(root, count)
+
+
+def worth(work: Work, name: str, sets: Sequence[Drawn], ours: Settings) -> Row:
+    """What sets train a network to, on the test split."""
+    side = ours.evaluation.resolution or work.resolution
+    return score_method(
+        name,
+        [labelled(made.scenes, side, made.root / "cache", "distilled") for made in sets],
+        labelled(work.test, side, work.run / "cache", "test"),
+        work.train.classes,
+        ours.evaluation.networks[0],
+        ours.evaluation.model_copy(update={"n_seeds": len(sets) * -(-ours.evaluation.n_seeds // len(sets))}),
+        dataset=work.train.info.name,
+        ipc=ours.ipc,
+        base_seed=ours.seed,
+        device=work.hardware.device,
+        bf16=work.hardware.bf16,
+    )
+
+
+def table(rows: Sequence[tuple[Procedure, Drawn]], operations: float, best: dict[str, float]) -> list[str]:
+    """Lines of Markdown, each row beside the one before it."""
+    lines = [
+        "| drawn as | s | faster than the row before | images/s | evaluations a kept image | margin of the kept "
+        "| of the peak product | of the peak convolution |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    before = None
+    for procedure, made in rows:
+        n, seconds, rate = len(made.scenes), made.count.seconds, operations * made.count.images / made.count.seconds
+        lines.append(
+            f"| {procedure.name} | {seconds:.0f} | {f'{before / seconds:.1f}×' if before else ''} "
+            f"| {n / seconds:.2f} | {made.count.images / n:.0f} | {made.margin:.2f} "
+            f"| {rate / best['matrix product']:.0%} | {rate / best['convolution']:.0%} |"
+        )
+        before = seconds
+    return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data")
     parser.add_argument("--out", type=Path, required=True, help="a new folder: times are taken once")
-    parser.add_argument("--quick", action="store_true", help="an unadapted generator and a shorter classifier")
+    parser.add_argument("--quick", action="store_true", help="nothing adapted, shorter training, fewer images")
     parser.add_argument("--generator")
-    parser.add_argument("--ipc", type=int, default=10)
+    parser.add_argument("--ipc", type=int, help=f"of the sets that are judged; {IPC}, with --quick {QUICK_IPC}")
+    parser.add_argument("--sets", type=int, default=3, help="that are judged, of either side")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--preset", action="append", default=[])
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
@@ -124,54 +219,46 @@ def main() -> None:
         raise SystemExit(f"{asked.out} is there already: give a new folder for --out.")
 
     shared = [*(QUICK if asked.quick else ()), "sampling.avoid_copies=false"]
-    given: dict[str, Any] = {"ipc": asked.ipc, "data__limit": asked.limit, "generator": asked.generator}
+    ipc = asked.ipc or (QUICK_IPC if asked.quick else IPC)
+    given: dict[str, Any] = {"ipc": ipc, "data__limit": asked.limit, "generator": asked.generator}
     ours = load_settings(asked.preset, None, [*shared, *asked.set], **given)
     released = load_settings([*asked.preset, "dpd"], None, shared, **given).sampling
-    # The release holds the candidates of one prototype in a batch, and goes from prototype to prototype.
-    reference = ours.model_copy(update={"sampling": released.model_copy(update={"batch_size": released.candidates})})
-    lines = [
-        "| procedure | s | images/s | evaluations an image | of the peak product | of the peak convolution | OA % |",
-        "|---|---|---|---|---|---|---|",
-    ]
     with Rich() as reporter:
         work = open_work(asked.data, asked.out / "base", ours, reporter=reporter)
         with closing(work.run):
             for stage in (learning.autoencoder, learning.encode, learning.classifier, learning.diffusion):
                 stage(work)
             operations, best = flops_of(work.generator(), work.hardware), peak(work.hardware)
-            side = ours.evaluation.resolution or work.resolution
-            test = labelled(work.test, side, work.run / "cache", "test")
-            found = {}
-            for name, settings in (("release", reference), ("ours", ours)):
-                scenes, seconds, count = drawn(work, asked.out / name, settings, reporter)
-                row = score_method(
-                    name,
-                    [labelled(scenes, side, asked.out / name / "cache", "distilled")],
-                    test,
-                    work.train.classes,
-                    ours.evaluation.networks[0],
-                    ours.evaluation,
-                    dataset=work.train.info.name,
-                    ipc=asked.ipc,
-                    base_seed=ours.seed,
-                    device=work.hardware.device,
-                    bf16=work.hardware.bf16,
-                )
-                found[name] = (seconds, row)
-                rate = operations * count.images / seconds
-                lines.append(
-                    f"| {name} | {seconds:.0f} | {len(scenes) / seconds:.2f} | {count.images / len(scenes):.0f} "
-                    f"| {rate / best['matrix product']:.0%} | {rate / best['convolution']:.0%} "
-                    f"| {100 * row['oa_mean']:.1f} ± {100 * (row['oa_std'] or 0):.1f} |"
-                )
-    text = "\n".join([*lines, ""])
-    (asked.out / "sampling.md").write_text(text)
-    print(text)
-    (slow, before), (fast, after) = found["release"], found["ours"]
-    told = [f"{100 * row['oa_mean']:.1f} ± {100 * (row['oa_std'] or 0):.1f}" for row in (after, before)]
-    gap, spread = after["oa_mean"] - before["oa_mean"], max(after["oa_std"] or 0, before["oa_std"] or 0)
-    verdict = "equal" if abs(gap) <= spread else "higher" if gap > 0 else "lower"
-    print(f"{slow / fast:.1f}× faster at {verdict} OA ({told[0]} against {told[1]})")
+            rows = []
+            # As many prototypes of a class as fill a batch.
+            few = -(-ours.sampling.batch_size // (len(work.train.classes) * released.candidates))
+            for i, each in enumerate(procedures(released, ours.sampling, work.hardware.bf16)):
+                one = ours.model_copy(update={"sampling": each.sampling, "ipc": few})
+                rows.append((each, drawn(work, asked.out / f"timed-{i}", one, each.bf16, reporter)))
+            lines = table(rows, operations, best)
+            (asked.out / "sampling.md").write_text("\n".join([*lines, ""]))  # what follows takes longer
+            told = {}
+            quickly = {"batch_size": ours.sampling.batch_size}
+            for name, sampling in (("release", released.model_copy(update=quickly)), ("ours", ours.sampling)):
+                sets = []
+                for seed in range(asked.sets):
+                    update = {"sampling": sampling, "seed": ours.seed + seed}
+                    out = asked.out / f"{name}-{seed}"
+                    sets.append(drawn(work, out, ours.model_copy(update=update), work.hardware.bf16, reporter))
+                told[name] = worth(work, name, sets, ours)
+    verdict = compared(told["ours"], told["release"], rows[0][1].count.seconds / rows[-1][1].count.seconds)
+    (asked.out / "sampling.md").write_text("\n".join([*lines, "", verdict, ""]))
+    print("\n".join([*lines, "", verdict]))
+
+
+def compared(ours: Row, release: Row, faster: float) -> str:
+    """The last line."""
+    (after, spread), (before, other) = ((row["oa_mean"], row["oa_std"] or 0) for row in (ours, release))
+    verdict = "equal" if abs(after - before) <= max(spread, other) else "higher" if after > before else "lower"
+    return (
+        f"{faster:.1f}× faster at {verdict} OA "
+        f"({100 * after:.1f} ± {100 * spread:.1f} against {100 * before:.1f} ± {100 * other:.1f})"
+    )
 
 
 if __name__ == "__main__":

@@ -71,6 +71,9 @@ def main() -> None:
     most = max(*asked.per_class, asked.test_per_class) + asked.learned * asked.test_per_class
     seen, unseen = seen_and_unseen(learned_by(Path(asked.scenes)), asked.data, most)
     if asked.learned:
+        least = int(np.bincount(seen.labels).min())
+        if asked.test_per_class >= least:
+            raise SystemExit(f"It has learned from {least} scenes of a class: give a smaller --test-per-class.")
         unseen, _ = seen_and_unseen(learned_by(Path(asked.scenes)), asked.data, asked.test_per_class)
         judges = {scene.sha256 for scene in unseen.scenes}
         seen = seen.with_scenes(scene for scene in seen.scenes if scene.sha256 not in judges)

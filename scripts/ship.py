@@ -1,8 +1,8 @@
 """Put a trained generator into the package, in half precision, and have it draw the sample scenes.
 
-    python scripts/ship.py RUN [--name base-128]
+    python scripts/ship.py [RUN] [--name base-128]
 
-RUN is a run folder or a generator folder. What was shipped before is replaced.
+RUN is a run folder or a generator folder. What was shipped before is replaced; without RUN, the sample scenes alone.
 """
 
 import argparse
@@ -65,9 +65,7 @@ def draw(name: str) -> None:
     ]
     archive = SCENES["sample"]
     with TemporaryDirectory() as made, zipfile.ZipFile(archive, "w") as out:
-        # Guided amid the steps alone, which keeps colours as they are.
-        settings = load_settings(overrides=["sampling.cfg_scale=2", "sampling.cfg_between=[0.2,0.8]"])
-        scenes = generate(orders, Path(made) / "sample", Generator.load(name), n=PER_CLASS, settings=settings)
+        scenes = generate(orders, Path(made) / "sample", Generator.load(name), n=PER_CLASS, settings=load_settings())
         for i, scene in enumerate(scenes.scenes):
             packed = BytesIO()
             Image.open(BytesIO(scenes.read(i))).save(packed, "WEBP", quality=QUALITY, method=6)
@@ -97,8 +95,9 @@ def _add(out: zipfile.ZipFile, name: str, data: bytes) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("run")
+    parser.add_argument("run", nargs="?")
     parser.add_argument("--name", default="base-128", choices=GENERATORS)
     asked = parser.parse_args()
-    ship(asked.run, asked.name)
+    if asked.run:
+        ship(asked.run, asked.name)
     draw(asked.name)

@@ -32,6 +32,7 @@ Progress = Callable[[int, int], None]
 STOPPED = ".stopped"  # where who leads has ended in an error
 PATIENCE = 3600.0  # seconds that who follows waits for the first to begin: schedulers do not start all at once
 # Settings that change nothing that was made, only how it is shown or how fast it goes: they may differ next time.
+BEFORE = {"sampling.spacing": "even"}  # what runs did that know nothing of a setting, where it is not the default
 FREE = ("export.hide_real", "export.parquet", "checkpoint_seconds", "sampling.batch_size", "sampling.low_memory")
 
 
@@ -95,8 +96,8 @@ class Run:
                 self._take()
                 (self.root / STOPPED).unlink(missing_ok=True)
             self.manifest = self.read_json("manifest.json", default=self.manifest)
-            # A setting that the run does not know yet is as it was when there was none: its default.
-            before = flatten(Settings().model_dump(mode="json")) | flatten(json.loads(resolved.read_text()))
+            # A setting that the run does not know yet is as it was when there was none: its default, or else `BEFORE`.
+            before = flatten(Settings().model_dump(mode="json")) | BEFORE | flatten(json.loads(resolved.read_text()))
             now = flatten(asked)
             evaluated = any(stage["name"] == "evaluate" for stage in self.manifest["stages"])
             # An exam that was not held may still be changed, by who leads.

@@ -224,18 +224,24 @@ class SamplingSettings(Section):
     steps: int = Field(20, ge=1, le=1000)
     spacing: Spacing = Field(
         "karras",
-        description="of the steps: karras: by noise (Karras et al. 2022), for dpm++, ddim and Euler; even: by time",
+        description="of the steps: karras: by noise (Karras et al. 2022); even: by time, as all solvers do but dpm++, "
+        "ddim, DPMSolverSinglestepScheduler and EulerDiscreteScheduler",
     )
     cfg_scale: float = Field(2.0, ge=0, description="classifier-free guidance; 1 means none")
     cfg_between: tuple[Share, Share] = Field(
-        (0.2, 0.8), description="shares of the steps between which it acts [ours]; the others cost half"
+        (0.3, 0.85), description="shares of the steps between which it acts [ours]; the others cost half"
     )
     guide_maps: bool = Field(
         False,
         description="classifier-free guidance strengthens the maps too, and not words and numbers alone [ours]",
     )
     start: Literal["noise", "prototype"] = Field("noise", description="what the first step begins from")
-    strength: float = Field(0.75, gt=0, le=1, description="start = prototype: share of the steps that follow")
+    strength: float = Field(
+        0.75,
+        gt=0,
+        le=1,
+        description="start = prototype: share of the steps that follow, by noise or time as they are spaced",
+    )
     prototype_guidance: str = Field(
         "push",
         description="push: DPD's, step by step; blend: lead what is drawn a share of the way to the prototype [ours]",

@@ -7,6 +7,12 @@ from terradistill.errors import ConfigError
 from terradistill.settings import Settings
 
 
+@pytest.mark.parametrize("name", ["dpd", "dpd-v1", "d4m"])
+def test_published_systems_space_their_steps_evenly_and_guide_them_all(name: str) -> None:
+    sampling = load_settings([name]).sampling
+    assert (sampling.spacing, sampling.cfg_between, sampling.steps) == ("even", (0.0, 1.0), 50)
+
+
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_is_valid(name: str) -> None:
     assert (load_settings([name]) == Settings()) == (name == "default")

@@ -36,6 +36,17 @@ def test_other_settings_are_named_and_how_it_is_shown_is_free(tmp_path: Path) ->
     assert json.loads((tmp_path / "run" / "resolved.json").read_text())["export"]["hide_real"] is True
 
 
+def test_a_run_from_before_there_was_a_setting_goes_on_as_it_was(tmp_path: Path) -> None:
+    Run(tmp_path / "run", Settings()).close()
+    resolved = tmp_path / "run" / "resolved.json"
+    stored = json.loads(resolved.read_text())
+    del stored["sampling"]["spacing"]
+    resolved.write_text(json.dumps(stored))
+    with pytest.raises(RunError, match=r"sampling.spacing \(even → karras\)"):
+        Run(tmp_path / "run", Settings())
+    Run(tmp_path / "run", load_settings(sampling__spacing="even")).close()
+
+
 def test_what_is_no_run_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunError, match="holds no run"):

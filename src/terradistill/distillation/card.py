@@ -25,6 +25,7 @@ SETTINGS_THAT_MATTER = (
     ("prototypes.rule", "prototype rule"),
     ("sampling.scheduler", "sampler"),
     ("sampling.steps", "sampling steps"),
+    ("sampling.spacing", "spacing of the steps"),
     ("sampling.cfg_scale", "classifier-free guidance"),
     ("sampling.cfg_between", "steps that it guides, from share to share"),
     ("sampling.start", "start"),

@@ -6,42 +6,54 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from terradistill.errors import ConfigError
 from terradistill.settings import Scheduler, Spacing
 
-# Karras et al. (2022) go from 80 to 0.002, for networks that are told any noise; from 10 to the schedule's end there is
-# hardly anything to be seen of latents with a deviation of 1, and below 0.02 hardly any noise. [ours]
-RHO, MOST, LEAST = 7.0, 10.0, 0.02
+# Karras et al. (2022) go from 80 to 0.002. From 30 on can be seen what scenes differ in as a whole (colour), which adds up
+# over the latent: a leap from pure noise to 10 made them alike. Below 0.02 is hardly any noise. [ours]
+RHO, MOST, LEAST = 7.0, 30.0, 0.02
 
 _SHORT: dict[str, tuple[str, dict[str, Any]]] = {
     "dpm++": ("DPMSolverMultistepScheduler", {"solver_order": 2, "algorithm_type": "dpmsolver++"}),
     "ddim": ("DPMSolverMultistepScheduler", {"solver_order": 1, "algorithm_type": "dpmsolver++"}),
     "unipc": ("UniPCMultistepScheduler", {}),
 }
+# What a generator's own scheduler may bring beside its noise schedule, set back.
+_PLAIN = {
+    **dict.fromkeys((f"use_{kind}_sigmas" for kind in ("karras", "exponential", "beta", "flow")), False),
+    "use_lu_lambdas": False,
+    "timestep_spacing": "trailing",
+    "timestep_type": "discrete",
+    "interpolation_type": "linear",
+}
 _TAKE_TIMES = ("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "EulerDiscreteScheduler")
 
 
 def make_scheduler(base: Any, name: Scheduler) -> Any:
-    """A fresh diffusers scheduler with the noise schedule of `base`.
-
-    What the generator's own scheduler may bring beside its noise schedule (noise of its own, other times) is set back.
-    """
+    """A fresh diffusers scheduler with the noise schedule of `base` and nothing else of it, such as its times."""
     import diffusers
 
     kind, extra = _SHORT.get(name, (name, {}))
-    return getattr(diffusers, kind).from_config(
-        base.config, timestep_spacing="trailing", use_karras_sigmas=False, **extra
-    )
+    return getattr(diffusers, kind).from_config(base.config, **_PLAIN, **extra)
 
 
 def set_steps(solver: Any, steps: int, spacing: Spacing) -> None:
     """Tell a solver at which of the noise schedule's times to step, the first being the noisiest.
 
     Solvers that choose their times themselves, and Heun's, which would leap from pure noise, space them evenly.
+
+    Raises:
+        ConfigError: the noise schedule has not so many.
     """
-    if spacing == "karras" and type(solver).__name__ in _TAKE_TIMES:
+    most = len(solver.alphas_cumprod)
+    if steps > most:
+        raise ConfigError(f"sampling.steps={steps}: this generator's noise schedule has {most} times.")
+    if type(solver).__name__ not in _TAKE_TIMES:
+        solver.set_timesteps(steps)
+    elif spacing == "karras":
         solver.set_timesteps(timesteps=karras_times(solver.alphas_cumprod, steps))
     else:
-        solver.set_timesteps(steps)
+        solver.set_timesteps(timesteps=[round(most - i * most / steps) - 1 for i in range(steps)])
 
 
 def karras_times(alphas_cumprod: ArrayLike, steps: int) -> list[int]:

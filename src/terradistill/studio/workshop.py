@@ -60,7 +60,7 @@ class Asked:
     content_strength: float = 1.0
     n: int = 4
     steps: int = 20
-    cfg_scale: float = 3.0
+    cfg_scale: float = 2.0
     seed: int = 0
 
 

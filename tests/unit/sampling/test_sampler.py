@@ -7,11 +7,12 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 
 from terradistill.config import load_settings
+from terradistill.errors import ConfigError
 from terradistill.hardware import Hardware
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.generator import build_generator
 from terradistill.sampling.guidance import classifier_free
-from terradistill.sampling.sampler import Prune, Request, looks, sample, sample_some
+from terradistill.sampling.sampler import Predict, Prune, Request, Step, looks, sample, sample_some
 from terradistill.sampling.schedulers import karras_times
 from terradistill.seeding import derive
 from terradistill.settings import Scheduler, Spacing
@@ -42,13 +43,19 @@ def test_few_steps_spaced_by_noise_keep_what_varies_little(cpu: Hardware) -> Non
     for spacing in get_args(Spacing):
         drawn = sample(gaussian_generator(std=0.1), request(400), steps=10, spacing=spacing, hardware=cpu)
         kept[spacing] = drawn.std().item() / 0.1
-    assert kept["karras"] == pytest.approx(1, abs=0.05)
+    assert kept["karras"] == pytest.approx(1, abs=0.07)
     assert kept["even"] < 0.8
 
 
+def test_few_steps_keep_what_scenes_differ_in_as_a_whole(cpu: Hardware) -> None:
+    drawn = sample(gaussian_generator(std=8), request(400, (0.0,)), steps=20, hardware=cpu)
+    assert drawn.std().item() == pytest.approx(8, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["v_prediction", "epsilon"])  # to pure noise, and not quite
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 57, 1000])
-def test_times_fall_from_pure_noise_each_once(steps: int) -> None:
-    alphas = gaussian_generator().parameterisation.alphas_cumprod
+def test_times_fall_from_most_noise_each_once(steps: int, kind: str) -> None:
+    alphas = gaussian_generator(kind).parameterisation.alphas_cumprod
     times = karras_times(alphas, steps)
     assert len(times) == steps
     assert times[0] == 999
@@ -59,18 +66,24 @@ def test_times_fall_from_pure_noise_each_once(steps: int) -> None:
 def test_times_lie_evenly_in_the_seventh_root_of_sigma() -> None:
     alphas = gaussian_generator().parameterisation.alphas_cumprod.double()
     roots = ((1 - alphas) / alphas)[karras_times(alphas, 12)[1:]] ** (1 / 14)
-    assert roots[0].item() ** 7 == pytest.approx(10, rel=0.03)
+    assert roots[0].item() ** 7 == pytest.approx(30, rel=0.05)
     assert roots[-1].item() ** 7 == pytest.approx(0.02, rel=0.05)
-    torch.testing.assert_close(roots.diff(), roots.diff().mean().expand(10), rtol=0.05, atol=0)
+    torch.testing.assert_close(roots.diff(), roots.diff().mean().expand(10), rtol=0.1, atol=0)  # times are whole
 
 
-@pytest.mark.parametrize("scheduler", [name for name in get_args(Scheduler) if name.endswith("Scheduler")])
-def test_other_schedulers_of_diffusers_do_so_too_and_follow_the_seeds(scheduler: Scheduler, cpu: Hardware) -> None:
+@pytest.mark.parametrize(
+    ("scheduler", "spacing"),
+    [(name, "even") for name in get_args(Scheduler) if name.endswith("Scheduler")]
+    + [("DPMSolverSinglestepScheduler", "karras"), ("EulerDiscreteScheduler", "karras")],
+)
+def test_other_schedulers_of_diffusers_do_so_too_and_follow_the_seeds(
+    scheduler: Scheduler, spacing: Spacing, cpu: Hardware
+) -> None:
     generator = gaussian_generator(std=0.5)
-    drawn = sample(generator, request(300), steps=60, scheduler=scheduler, hardware=cpu)
+    drawn = sample(generator, request(300), steps=60, scheduler=scheduler, spacing=spacing, hardware=cpu)
     assert drawn.mean().item() == pytest.approx(2.0, abs=0.05)
     assert drawn.std().item() == pytest.approx(0.5, abs=0.05)
-    alone = sample(generator, request(3), steps=60, scheduler=scheduler, hardware=cpu)
+    alone = sample(generator, request(3), steps=60, scheduler=scheduler, spacing=spacing, hardware=cpu)
     torch.testing.assert_close(alone, drawn[:3], atol=1e-4, rtol=1e-4)
 
 
@@ -115,12 +128,24 @@ def test_prompts_steer_where_the_samples_go(cpu: Hardware) -> None:
     assert drawn[1::2].mean().item() == pytest.approx(-3.0, abs=0.1)
 
 
-def test_a_scheduler_with_noise_of_its_own_is_made_to_follow_the_seeds(cpu: Hardware) -> None:
-    generator = gaussian_generator()
-    plain = sample(generator, request(3), steps=4, hardware=cpu)
-    config = dict(generator.scheduler.config) | {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True}
-    generator.scheduler = DPMSolverMultistepScheduler.from_config(config)
-    assert torch.equal(sample(generator, request(3), steps=4, hardware=cpu), plain)
+@pytest.mark.parametrize("spacing", get_args(Spacing))
+@pytest.mark.parametrize("scheduler", ["dpm++", "DPMSolverSinglestepScheduler", "EulerDiscreteScheduler"])
+@pytest.mark.parametrize("times", ["karras", "exponential", "beta", "lu", "flow"])
+def test_what_a_scheduler_brings_beside_its_noise_schedule_is_set_back(
+    times: str, scheduler: Scheduler, spacing: Spacing, cpu: Hardware
+) -> None:
+    generator, asked = gaussian_generator(), {"steps": 4, "scheduler": scheduler, "spacing": spacing, "hardware": cpu}
+    plain = sample(generator, request(3), **asked)
+    own = {"use_lu_lambdas" if times == "lu" else f"use_{times}_sigmas": True, "algorithm_type": "sde-dpmsolver++"}
+    others = {"timestep_type": "continuous", "interpolation_type": "log_linear", "timestep_spacing": "leading"}
+    generator.scheduler = DPMSolverMultistepScheduler.from_config(dict(generator.scheduler.config) | own)
+    generator.scheduler.register_to_config(**others)
+    assert torch.equal(sample(generator, request(3), **asked), plain)
+
+
+def test_more_steps_than_the_schedule_has_are_refused(cpu: Hardware) -> None:
+    with pytest.raises(ConfigError, match="1000 times"):
+        sample(gaussian_generator(), request(1), steps=1001, hardware=cpu)
 
 
 def test_a_real_network_draws_the_same_image_in_any_batch(cpu: Hardware) -> None:
@@ -136,6 +161,24 @@ def test_a_real_network_draws_the_same_image_in_any_batch(cpu: Hardware) -> None
     torch.testing.assert_close(by_size[0], by_size[2], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(by_size[1], by_size[2], atol=1e-4, rtol=1e-4)
     assert not torch.equal(by_size[2][0], by_size[2][2])
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+@pytest.mark.parametrize(("spacing", "steps"), [("karras", 12), ("even", 12), ("even", 61)])
+def test_a_step_knows_the_next(steps: int, spacing: Spacing, strength: float, cpu: Hardware) -> None:
+    seen: list[tuple[float, float]] = []
+
+    def watched(predict: Predict) -> Predict:
+        def step(step: Step) -> tuple[torch.Tensor, torch.Tensor]:
+            seen.append((float(step.t), step.after))
+            return predict(step)
+
+        return step
+
+    asked = request(2) if strength == 1 else replace(request(2), start=torch.zeros(2, *SHAPE), strength=strength)
+    sample(gaussian_generator(), asked, steps=steps, spacing=spacing, hardware=cpu, guidances=[watched])
+    assert len(seen) == round(steps * strength)
+    assert [t for t, _ in seen[1:]] + [0.0] == [after for _, after in seen]
 
 
 @pytest.mark.parametrize("scheduler", ["dpm++", "ddim", "unipc", "EulerDiscreteScheduler", "HeunDiscreteScheduler"])
