@@ -6,11 +6,11 @@ The reference draws as the release of DPD does: prototype by prototype, five can
 every step, all candidates to the end, in float32. Ours draws with the settings that are given; the rows between turn
 one into the other, a change a row. All have one generator, one latent classifier and one exam.
 
-Times are from the denoiser's first call to its last, for a batch or somewhat more. Near-copies are not looked for. What sets are worth is told of the first and the last row, from
---sets sets each of --ipc images a class, every one drawn from other seeds; those of the reference are drawn in batches
-and in the precision of ours, which changes them by rounding alone. The share of the peak is that of model FLOPs in the
-time, beside the fastest matrix product and 3x3 convolution that this machine was seen to do. DIR/sampling.md is the
-table; the last line says how much faster.
+Times are from the denoiser's first call to its last, for a batch or somewhat more; near-copies are not looked for.
+What sets are worth is told of the first and the last row, from --sets sets each of --ipc images a class, every one
+drawn from other seeds; those of the reference are drawn in batches and in the precision of ours, which changes them by
+rounding alone. The share of the peak is that of model FLOPs in the time, beside the fastest matrix product and 3x3
+convolution that this machine was seen to do. DIR/sampling.md is the table; the last line says how much faster.
 """
 
 import argparse

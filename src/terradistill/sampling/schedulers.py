@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike
 from terradistill.errors import ConfigError
 from terradistill.settings import Scheduler, Spacing
 
-# Karras et al. (2022) go from 80 to 0.002. From 30 on can be seen what scenes differ in as a whole (colour), which adds up
-# over the latent: a leap from pure noise to 10 made them alike. Below 0.02 is hardly any noise. [ours]
+# Karras et al. (2022) go from 80 to 0.002. From 30 on can be seen what scenes differ in as a whole (colour): it adds up
+# over the latent, and a leap from pure noise to 10 made them alike. Below 0.02 is hardly any noise. [ours]
 RHO, MOST, LEAST = 7.0, 30.0, 0.02
 
 _SHORT: dict[str, tuple[str, dict[str, Any]]] = {
