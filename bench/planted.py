@@ -23,9 +23,10 @@ from terradistill import audit
 from terradistill.config import load_settings
 from terradistill.data.check import check_scenes
 from terradistill.data.images import load_pixels
-from terradistill.data.scenes import SceneFolder, write_scene_folder
+from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import divide, limit_scenes
+from terradistill.data.writing import write_scene_folder
 from terradistill.models.places import LEARNED_FROM
 from terradistill.seeding import numpy_generator
 

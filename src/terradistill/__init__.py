@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from terradistill.config import load_settings, presets
     from terradistill.data.check import check_scenes
-    from terradistill.data.scenes import SceneFolder, write_scene_folder
+    from terradistill.data.scenes import SceneFolder
     from terradistill.data.sources import open_scenes
+    from terradistill.data.writing import write_scene_folder
     from terradistill.distillation.audit import audit
     from terradistill.distillation.pipeline import Distilled, distill, train
     from terradistill.distillation.prepare import prepare
@@ -52,7 +53,7 @@ _HOME = {
     "prepare": "distillation.prepare",
     "presets": "config",
     "train": "distillation.pipeline",
-    "write_scene_folder": "data.scenes",
+    "write_scene_folder": "data.writing",
 }
 
 __all__ = [

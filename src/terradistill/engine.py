@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from terradistill.data.images import decode, pixel_hash
-from terradistill.data.scenes import SceneFolder, write_scene_folder
+from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.data.views import N_VIEWS, viewed
+from terradistill.data.writing import write_scene_folder
 from terradistill.distillation.pipeline import train
 from terradistill.errors import ConfigError, DataError, GeneratorError
 from terradistill.evaluation.segmentation import Pairs, fit_segmenter, iou, segmented

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 import terradistill as td
 from terradistill.data.images import decode
+from terradistill.generation import draw
 from terradistill.generation.orders import Order, orders_like, parse_metadata
 from tests.conftest import terradistill, tiny_settings
 
@@ -46,6 +48,36 @@ def test_an_image_depends_on_its_seed_alone(finished: td.Distilled, tmp_path: Pa
     assert [scene.name for scene in among.scenes][:3] == [f"forest/forest_{i:04d}.png" for i in range(3)]
     for i in range(2):
         assert abs(decode(alone.read(i)).astype(int) - decode(among.read(i)).astype(int)).max() <= 1
+
+
+def test_a_stopped_call_goes_on_with_what_is_drawn(
+    finished: td.Distilled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator, tiny = td.Generator.load(finished.run), tiny_settings(sampling__batch_size=2)
+    orders = [Order("a river", "river"), Order("a forest", "forest", n=2)]
+    whole = td.generate(orders, tmp_path / "whole", generator, n=3, settings=tiny)
+
+    drawn: list[int] = []
+    draw_now = draw.draw
+
+    def draw_a_little(*arguments: Any, **options: Any) -> Any:
+        drawn.append(len(arguments[2]))
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+        return draw_now(*arguments, **options)
+
+    monkeypatch.setattr(draw, "draw", draw_a_little)
+    with pytest.raises(KeyboardInterrupt):
+        td.generate(orders, tmp_path / "made", generator, n=3, settings=tiny)
+    assert not (tmp_path / "made").exists()
+    with pytest.raises(td.TerraDistillError, match="another request"):
+        td.generate(orders, tmp_path / "made", generator, n=3, seed=1, settings=tiny)
+    made = td.generate(orders, tmp_path / "made", generator, n=3, settings=tiny)
+    assert drawn == [2, 2, 1, 1], "what was drawn is not drawn again"
+    assert [made.read(i) for i in range(5)] == [whole.read(i) for i in range(5)]
+    assert not (tmp_path / "made.part").exists()
+    files = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("made", "whole")]
+    assert files[0] == files[1]
 
 
 def test_prompts_of_one_folder_share_it_and_no_image_is_twice(finished: td.Distilled, tmp_path: Path) -> None:

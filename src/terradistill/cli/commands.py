@@ -166,7 +166,6 @@ def generate(
             out,
             drawing,
             n=n,
-            seed=settings.seed,
             size=size,
             settings=settings,
             progress=reporter.progress,

@@ -192,7 +192,7 @@ def cut_scenes(
     Raises:
         DataError: a band is missing, or squares would cut through pixels of the coarsest bands, or fit nowhere.
     """
-    from terradistill.data.scenes import write_scene_folder
+    from terradistill.data.writing import write_scene_folder
 
     image = read_bands(path, named)
     height, width = image.size

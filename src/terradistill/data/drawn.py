@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradistill.data.brushes import Ground, box, step
-from terradistill.data.scenes import write_scene_folder
+from terradistill.data.writing import write_scene_folder
 from terradistill.errors import ConfigError
 from terradistill.seeding import numpy_generator
 

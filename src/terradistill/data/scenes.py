@@ -3,18 +3,13 @@
 Real, distilled, controlled and super-resolved scenes all have this one form, on disk and in memory.
 """
 
-import json
 import re
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from terradistill.errors import DataError
 
@@ -163,61 +158,3 @@ def require_folder_names(classes: Sequence[str]) -> None:
         plain = name.isprintable() and not name.startswith(".") and not re.search(r'[/\\:*?"<>|]', name)
         if not name or not plain or len(name.encode(errors="surrogateescape")) > 200:
             raise DataError(f"Class name {name[:80]!r} cannot be a folder name everywhere; rename the class.")
-
-
-def write_scene_folder(
-    out: Path,
-    classes: Sequence[str],
-    images: NDArray[np.uint8],
-    labels: Sequence[int] | NDArray[np.int64],
-    metadata: Sequence[dict[str, Any]],
-    info: dict[str, Any],
-) -> None:
-    """Writes `<class>/<class>_0000.png`, `metadata.jsonl` and `dataset.json`, all or nothing.
-
-    The folder opens as a Hugging Face `imagefolder` (columns: image, label and those of the metadata) and as a
-    torchvision `ImageFolder`.
-
-    Args:
-        out: a folder that does not exist yet, or is empty.
-        classes: class names; they become folder names.
-        images: uint8, shape (n, height, width, 3).
-        labels: n indices into `classes`.
-        metadata: one dict an image, empty ones allowed; `file_name` and `label` are filled in here.
-        info: name, readable (class -> words), gsd_m, licence, citation, made_by, synthetic and whatever else the card
-            should hold.
-
-    Raises:
-        DataError: `out` is not empty, a class name is no folder name, or the lengths differ.
-    """
-    if not len(images) == len(labels) == len(metadata):
-        raise DataError(
-            f"{out}: {len(images)} images, {len(labels)} labels and {len(metadata)} metadata rows; give one of each."
-        )
-    require_folder_names(classes)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} exists and is not an empty folder; choose another place or remove it.")
-
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    for name in classes:
-        (part / name).mkdir(parents=True)
-    # Every row has every column: the JSON reader of `datasets` infers one schema for all of them.
-    columns = list(dict.fromkeys(key for row in metadata for key in row if key not in ("file_name", "label")))
-    written = [0] * len(classes)
-    with (part / "metadata.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as rows:
-        for image, label, extra in zip(images, labels, metadata, strict=True):
-            class_name = classes[int(label)]
-            file_name = f"{class_name}/{class_name}_{written[int(label)]:04d}.png"
-            written[int(label)] += 1
-            Image.fromarray(np.ascontiguousarray(image)).save(part / file_name)
-            row = {"file_name": file_name, "label": class_name} | {key: extra.get(key) for key in columns}
-            rows.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-    readable = {name: readable_name(name) for name in classes} | dict(info.get("readable") or {})
-    defaults = {"name": out.name, "gsd_m": None, "licence": "unknown", "citation": "", "made_by": "terradistill"}
-    card = defaults | info | {"classes": list(classes), "readable": readable}
-    (part / "dataset.json").write_text(json.dumps(card, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    if out.exists():
-        out.rmdir()
-    part.replace(out)

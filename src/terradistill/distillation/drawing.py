@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from terradistill.data.aggregation import medoid_caption, telling_phrases, within
 from terradistill.data.arrays import Rows, by_class, mapped, write_array
-from terradistill.data.scenes import write_scene_folder
+from terradistill.data.writing import write_scene_folder
 from terradistill.distillation.clusters import pooled_features
 from terradistill.distillation.learning import judge, known_numbers
 from terradistill.distillation.originality import Originality

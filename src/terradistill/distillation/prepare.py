@@ -6,9 +6,10 @@ from pathlib import Path
 
 from terradistill.data.check import CheckReport, check_scenes
 from terradistill.data.images import load_pixels
-from terradistill.data.scenes import resized_metadata, write_scene_folder
+from terradistill.data.scenes import resized_metadata
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import divide, limit_scenes, save_split
+from terradistill.data.writing import write_scene_folder
 from terradistill.errors import RunError
 from terradistill.run import Progress, replacing
 from terradistill.settings import DataSettings

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from terradistill.config import flatten
 from terradistill.data.images import TIFF_MAGIC, decode
 from terradistill.data.pictures import Pixels
 from terradistill.errors import DataError, RunError
+from terradistill.generation import asked
 from terradistill.models.generator import Generator
 from terradistill.report.gallery import side_by_side
-from terradistill.run import FREE, Reporter, replacing, write_text
+from terradistill.run import Reporter, replacing, write_text
 from terradistill.settings import Settings
 
 SHOWN = 8  # columns of the picture
@@ -57,19 +57,7 @@ class Piece:
 
 def asked_for(task: str, settings: Settings, generator: Generator, **more: Any) -> dict[str, Any]:
     """All that makes images what they are, beside what they are made of."""
-    drawing = {name: getattr(settings, name).model_dump(mode="json") for name in ("sampling", "enhance")}
-    told = {key: value for key, value in flatten(drawing).items() if key not in FREE}
-    told["precision"] = settings.precision
-    return {"task": task, "seed": settings.seed, "generator": _fingerprint(generator), **more, **told}
-
-
-def _fingerprint(generator: Generator) -> str:
-    """A hash of the weights that draw."""
-    digest = sha256()
-    for part in generator.networks:
-        for value in part.state_dict().values():
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return asked.asked_for(task, settings, generator, "sampling", "enhance", **more)
 
 
 def require_apart(out: Path, source: str | Path) -> None:

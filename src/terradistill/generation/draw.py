@@ -5,6 +5,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +15,24 @@ from torch import Tensor
 
 from terradistill.data.images import decode, resize, to_float
 from terradistill.data.maps import read_map
-from terradistill.data.scenes import SceneFolder, require_folder_names, write_scene_folder
+from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
-from terradistill.errors import ConfigError, RunError
+from terradistill.data.writing import SceneWriter
+from terradistill.errors import ConfigError
+from terradistill.generation.asked import asked_for
 from terradistill.generation.orders import Order, require_numbers
 from terradistill.hardware import Hardware, find_hardware
 from terradistill.models.control import Control
 from terradistill.models.generator import Generator
 from terradistill.models.places import LEARNED_FROM
 from terradistill.report.gallery import write_gallery
-from terradistill.run import Progress
+from terradistill.run import Progress, write_text
 from terradistill.sampling.guidance import chunked, classifier_free, reporting
 from terradistill.sampling.sampler import Guidance, Request, decoded, sample
 from terradistill.seeding import derive
 from terradistill.settings import MAPS, SamplingSettings, Settings
+
+WRITERS = 4  # threads that compress images while the next ones are drawn
 
 
 def generate(
@@ -36,13 +41,13 @@ def generate(
     generator: Generator,
     *,
     n: int = 16,
-    seed: int = 0,
+    seed: int | None = None,
     size: int | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
     step_progress: Progress | None = None,
 ) -> SceneFolder:
-    """Draw `n` images of each order.
+    """Draw `n` images of each order; the same call goes on with what a stopped one has left in `OUT.part`.
 
     Args:
         orders: what to draw, orders of one folder one after the other; image i of a folder depends on its order and
@@ -51,7 +56,7 @@ def generate(
             hashes of the scenes that the generator has learned from.
         generator: what draws.
         n: images an order, where it does not say itself.
-        seed: another seed, other images.
+        seed: another seed, other images; None: that of the settings.
         size: side of the images, pixels, a multiple of the generator's factor; None: the generator's own.
         settings: of sampling and precision.
         progress: called with images done and images in all.
@@ -59,42 +64,65 @@ def generate(
 
     Raises:
         ConfigError: nothing was ordered, a condition that the generator has not learned, or a size that it cannot draw.
-        DataError: metadata out of range, a file that is no image, or a folder name that is none.
-        RunError: `out` is not empty.
+        DataError: metadata out of range, a file that is no image, a folder name that is none, or `out` is not empty.
     """
     settings, out = settings or Settings(), Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out} is not empty: give a new folder for --out.")
+    seed = settings.seed if seed is None else seed
     if not orders:
         raise ConfigError("Nothing was ordered: give a prompt, such as --prompt 'a satellite image of a river'.")
     folders = _folders(orders)
-    require_folder_names(folders)
     _require_learned(orders, generator)
-    counts = [order.n or n for order in orders]
-    of = np.repeat(np.arange(len(orders)), counts).tolist()
+    _side(generator, size)
+    of = [k for k, order in enumerate(orders) for _ in range(order.n or n)]
     places = list(_numbered(folders[k] for k in of))
+    classes = sorted(set(folders))
+    wanted = [[folder, order.n or n, *order.made_of()] for folder, order in zip(folders, orders, strict=True)]
+    asked = asked_for("generate", settings, generator, "sampling", orders=wanted, seed=seed, size=size)
+    writer = SceneWriter(out, classes, [classes.index(folder) for folder, _ in places], asked)
     seeds = [derive(seed, "order", folder, i) for folder, i in places]
     hardware = find_hardware(settings.precision)
-    images = draw(
-        generator.ready(hardware.device, low_memory=settings.sampling.low_memory),
-        orders,
-        seeds,
-        counts,
-        settings.sampling,
-        hardware,
-        size=size,
-        progress=progress,
-        guidances=[] if step_progress is None else [reporting(step_progress)],
-    )
-    rows = [{**orders[k].row(), "seed": of_image} for k, of_image in zip(of, seeds, strict=True)]
-    classes = sorted(set(folders))
-    labels = [classes.index(folder) for folder, _ in places]
-    info = {"name": out.name, "title": "Scenes made to order", "made_by": "terradistill generate", "synthetic": True}
-    write_scene_folder(out, classes, images, labels, rows, info)
+    generator = generator.ready(hardware.device, low_memory=settings.sampling.low_memory)
+    lacking, done = set(writer.lacking()), 0
+    with ThreadPoolExecutor(WRITERS) as pool:
+        written: list[Future[None]] = []
+        for block in _blocks([_counts(orders[k]) for k in of], settings.sampling.batch_size):
+            if not lacking.isdisjoint(block):
+                drawn = Counter(of[i] for i in block)
+                images = draw(
+                    generator,
+                    [orders[k] for k in drawn],
+                    [seeds[i] for i in block],
+                    list(drawn.values()),
+                    settings.sampling,
+                    hardware,
+                    size=size,
+                    guidances=[] if step_progress is None else [reporting(step_progress)],
+                )
+                for future in written:
+                    future.result()  # a full disk is told of before more is drawn
+                written = [pool.submit(writer.keep, i, image) for i, image in zip(block, images, strict=True)]
+            done += len(block)
+            if progress:
+                progress(done, len(of))
+        for future in written:
+            future.result()
     if generator.learned_from:  # so that `evaluate` can refuse an exam with these scenes
-        (out / LEARNED_FROM).write_text(json.dumps({"sha256": sorted(generator.learned_from)}))
-    write_gallery({name: sorted((out / name).glob("*.png")) for name in dict.fromkeys(folders)}, out / "gallery.png")
+        write_text(writer.part / LEARNED_FROM, json.dumps({"sha256": sorted(generator.learned_from)}))
+    pictures = {name: sorted((writer.part / name).glob("*.png")) for name in dict.fromkeys(folders)}
+    write_gallery(pictures, writer.part / "gallery.png")
+    info = {"name": out.name, "title": "Scenes made to order", "made_by": "terradistill generate", "synthetic": True}
+    writer.finish([{**orders[k].row(), "seed": own} for k, own in zip(of, seeds, strict=True)], info)
     return open_scenes(out)
+
+
+def _blocks(pictured: Sequence[bool], most: int) -> Iterator[list[int]]:
+    """Numbers of images that are drawn together, always the same; those after a content image apart from the others.
+
+    The tokens of no picture would change images without one.
+    """
+    for kind in (False, True):
+        own = [i for i, shown in enumerate(pictured) if shown == kind]
+        yield from (own[first : first + most] for first in range(0, len(own), most))
 
 
 def draw(
@@ -109,30 +137,11 @@ def draw(
     progress: Progress | None = None,
     guidances: Sequence[Guidance] = (),
 ) -> NDArray[np.uint8]:
-    """Images uint8 (sum of counts, H, W, 3) of orders, side by side, each from its own seed; `guidances` come last."""
-    pictured = np.repeat([_counts(order) for order in orders], counts)
-    if pictured.any() and not pictured.all():  # the tokens of no picture would change the others' images
-        images: list[NDArray[np.uint8]] = [np.empty(0, np.uint8)] * len(pictured)
-        for kind in (False, True):
-            own = [i for i, order in enumerate(orders) if _counts(order) == kind]
-            places = np.flatnonzero(pictured == kind).tolist()
-            made = draw(
-                generator,
-                [orders[i] for i in own],
-                [seeds[k] for k in places],
-                [counts[i] for i in own],
-                wanted,
-                hardware,
-                size=size,
-                progress=progress,
-                guidances=guidances,
-            )
-            for place, image in zip(places, made, strict=True):
-                images[place] = image
-        return np.stack(images)
-    side = size or generator.resolution
-    if side % generator.factor or side < 2 * generator.factor:
-        raise ConfigError(f"Images of {side} pixels a side: expected a multiple of {generator.factor}.")
+    """Images uint8 (sum of counts, H, W, 3) of orders, side by side, each from its own seed; `guidances` come last.
+
+    All of the orders have a content image that counts, or none has.
+    """
+    side = _side(generator, size)
     numbers, of = generator.metadata_encoder, torch.arange(len(orders)).repeat_interleave(torch.tensor(counts))
     told = any(order.metadata for order in orders)
     text = generator.embed([*(order.prompt for order in orders), ""])
@@ -180,6 +189,14 @@ def _require_learned(orders: Sequence[Order], generator: Generator) -> None:
             odd = [name for name in order.maps if name not in known]
             if odd:
                 raise ConfigError(f"This generator has not learned the map {odd[0]!r}: expected {', '.join(known)}.")
+
+
+def _side(generator: Generator, size: int | None) -> int:
+    """Of the images, pixels."""
+    side = size or generator.resolution
+    if side % generator.factor or side < 2 * generator.factor:
+        raise ConfigError(f"Images of {side} pixels a side: expected a multiple of {generator.factor}.")
+    return side
 
 
 def _counts(order: Order) -> bool:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,11 @@ class Order:
         if self.content is not None:
             row |= {"content": str(self.content.path), "content_strength": self.content.strength}
         return row
+
+    def made_of(self) -> list[Any]:
+        """All that its images are made of, as JSON holds it: `row`, and hashes of the files."""
+        files = [shown.path for shown in [*self.maps.values(), *filter(None, [self.content])]]
+        return [self.row(), *(sha256(path.read_bytes()).hexdigest()[:16] for path in files)]
 
 
 def require_numbers(generator: Generator, metadata: Mapping[str, float]) -> None:
