@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from terradistill.errors import EvaluationError
-from terradistill.models.downstream import BUILDERS, IMAGENET, Network, build_network, count_parameters
+from terradistill.models.downstream import BUILDERS, IMAGENET, Halved, Network, build_network, count_parameters
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -31,6 +31,15 @@ def test_sizes_are_those_known() -> None:
     for parameter in frozen.parameters():
         parameter.requires_grad_(False)
     assert count_parameters(frozen) == 0
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 2, 9, 7)])
+def test_halving_is_average_pooling(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, requires_grad=True)
+    ours, known = Halved()(x), nn.functional.avg_pool2d(x, 2)
+    torch.testing.assert_close(ours, known)
+    weights = torch.randn(known.shape)
+    torch.testing.assert_close(*(torch.autograd.grad((y * weights).sum(), x)[0] for y in (ours, known)))
 
 
 def test_the_group_norm_is_instance_norm() -> None:
