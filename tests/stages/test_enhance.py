@@ -11,6 +11,7 @@ from PIL import Image
 
 import terradistill as td
 from terradistill.data.images import to_float
+from terradistill.distillation.scoreboard import learned_by
 from terradistill.enhancing.dates import parse_date
 from terradistill.enhancing.enhancer import open_enhancer
 from terradistill.enhancing.fuse import fused
@@ -254,6 +255,20 @@ def test_simulated_clouds_are_drawn_away_and_said_to_be_simulated(finished: td.D
     row = json.loads((made / "metadata.jsonl").read_text())
     assert row["simulated"] == "clouds"
     assert 0.3 <= row["hidden"] < 0.9
+
+
+def test_what_is_made_of_data_is_data_and_says_what_went_into_it(finished: td.Distilled, tmp_path: Path) -> None:
+    from terradistill.enhancing.inpaint import inpaint
+    from terradistill.models.places import learned_from
+
+    classes, pixels = ["a", "b"], np.stack([scene(32, 32, seed) for seed in range(2)])
+    td.write_scene_folder(tmp_path / "in", classes, pixels, [0, 1], [{}, {}], {"name": "in", "licence": "CC0"})
+    made = inpaint(tmp_path / "in", tmp_path / "out", tiny_settings(generator=str(finished.run)), clouds=0.2)
+    opened = td.open_scenes(made)
+    assert [scene.name for scene in opened.scenes] == ["a/a_0000.png", "b/b_0000.png"]
+    assert (opened.info.name, opened.info.licence, opened.info.synthetic) == ("out", "CC0", True)
+    assert learned_by(made) == learned_from(str(finished.run)), "those that the generator knows must not judge it"
+    assert learned_by(made)
 
 
 def test_a_geotiff_keeps_its_place_at_the_new_resolution(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """`terradistill data`: check, prepare, caption and draw scene datasets."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -150,13 +149,12 @@ def data_shards(
     from terradistill.data.shards import write_shards
     from terradistill.data.sources import open_scenes
     from terradistill.distillation.scoreboard import learned_by
-    from terradistill.models.places import LEARNED_FROM
+    from terradistill.models.places import write_learned_from
 
     with console.Rich() as reporter:
         reporter.start("Packing scenes")
         count = write_shards(open_scenes(data, captions=captions), out, per_shard=per_shard, progress=reporter.progress)
-    if learned := learned_by(Path(data)):  # so that `evaluate` refuses the same scenes as before
-        (out / LEARNED_FROM).write_text(json.dumps({"sha256": sorted(learned)}))
+    write_learned_from(out, learned_by(Path(data)))
     print(f"{count} shard{'' if count == 1 else 's'}")
     console.print_made({"shards": out})
 

@@ -37,7 +37,7 @@ from terradistill.errors import ConfigError, DataError, RunError
 from terradistill.evaluation.harness import Labelled, Row, score_method, with_references
 from terradistill.evaluation.recipe import probabilities
 from terradistill.models.downstream import named_network
-from terradistill.models.places import LEARNED_FROM, learned_from
+from terradistill.models.places import learned_from, write_learned_from
 from terradistill.report.table import write_table
 from terradistill.run import FREE, Reporter, Run, Silent, write_text
 from terradistill.seeding import derive
@@ -255,8 +255,7 @@ def _draw(work: Work, root: Path, settings: Settings) -> SceneFolder:
             stage(drawn)
     # What a run folder says of what was learned from, so that the set can be audited and judged by itself.
     shutil.copy(work.run / "split.json", root / "split.json")
-    known = work.learned | work.generator().learned_from
-    write_text(root / "distilled" / LEARNED_FROM, json.dumps({"sha256": sorted(known)}))
+    write_learned_from(root / "distilled", work.learned | work.generator().learned_from)
     return open_scenes(root / "distilled")
 
 

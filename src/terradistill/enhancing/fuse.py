@@ -67,7 +67,8 @@ def fuse_dates(
     enhancer = open_enhancer(settings, "fuse")
     for name, found in sizes.items():
         require_small(enhancer.generator, name, *next(iter(found)), scale=enhancer.adapter.scale)
-    results = Results(Path(out), asked_for("fuse", settings, enhancer.generator, day=day, prompt=prompt))
+    asked = asked_for("fuse", settings, enhancer.generator, day=day, prompt=prompt)
+    results = Results(Path(out), asked, enhancer.generator, source)
     targets = {name: wanted_day or max(found) for name, found in dates.items()}
     alone, learned = len(places) == 1, enhancer.adapter.of_frame.days or 0.0
     if max(abs((when - targets[name]).days) for name, found in dates.items() for when in found) > learned:

@@ -80,7 +80,7 @@ def inpaint(
     require_numbers(generator, known)
     told = generator.metadata_encoder.table([known]) if known and generator.metadata_encoder else None
     asked = asked_for("inpaint", settings, generator, clouds=clouds, prompt=prompt, metadata=known)
-    results = Results(Path(out), asked)
+    results = Results(Path(out), asked, generator, source)
     generator.ready(hardware.device, low_memory=settings.sampling.low_memory)
     alone = len(pictures) == 1
 

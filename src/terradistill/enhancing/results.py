@@ -20,6 +20,7 @@ from terradistill.data.pictures import Pixels
 from terradistill.errors import DataError, RunError
 from terradistill.generation import asked
 from terradistill.models.generator import Generator
+from terradistill.models.places import write_learned_from
 from terradistill.report.gallery import side_by_side
 from terradistill.run import Reporter, replacing, write_text
 from terradistill.settings import Settings
@@ -76,12 +77,14 @@ class Results:
     The same command goes on where it was left: what is there already, made of the same, is passed over.
     """
 
-    def __init__(self, out: Path, asked: Mapping[str, Any]) -> None:
+    def __init__(self, out: Path, asked: Mapping[str, Any], generator: Generator, source: str | Path) -> None:
         """Open or make it.
 
         Args:
             out: the folder.
             asked: what makes the images what they are; kept in `asked.json`.
+            generator: says what it has learned from, and so does the folder.
+            source: what they are made of; if it is DATA, the folder opens as DATA too.
 
         Raises:
             RunError: it holds something else, or was made by another call.
@@ -95,6 +98,12 @@ class Results:
             raise RunError(f"{out} is not empty: give a new folder for --out.")
         out.mkdir(parents=True, exist_ok=True)
         write_text(note, text)
+        write_learned_from(out, generator.learned_from)
+        if (card := Path(source) / "dataset.json").is_file():
+            # Words, licence and citation go with the scenes; their metres a pixel need not.
+            told = {"title": "Enhanced scenes", "made_by": f"terradistill enhance {asked['task']}", "synthetic": True}
+            own = json.loads(card.read_text(encoding="utf-8")) | {"name": out.name, "gsd_m": None, **told}
+            write_text(out / "dataset.json", json.dumps(own, ensure_ascii=False, indent=2) + "\n")
         self.keys: dict[str, str] = {}
         table, whole = out / "metadata.jsonl", []
         lines = table.read_text(encoding="utf-8").splitlines() if table.is_file() else []

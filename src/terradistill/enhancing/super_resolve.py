@@ -72,7 +72,7 @@ def super_resolve(
         frame.check(enhancer)
     asked = asked_for("super-resolve", settings, enhancer.generator, scale=ratio, prompt=prompt, faithful=faithful)
     asked |= {"bands": {array: list(names) for array, names in bands.items()}} if bands else {}
-    results, alone = Results(Path(out), asked), len(frames) == 1
+    results, alone = Results(Path(out), asked, enhancer.generator, source), len(frames) == 1
 
     def make(piece: Piece) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         seed, steps = derive(settings.seed, "super-resolve", piece.name), reporter.progress if alone else None

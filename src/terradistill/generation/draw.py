@@ -1,7 +1,6 @@
 """Scenes to order: orders in, a scene folder and a contact sheet out."""
 
 import itertools
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,9 +23,9 @@ from terradistill.generation.orders import Order, require_numbers
 from terradistill.hardware import Hardware, find_hardware
 from terradistill.models.control import Control
 from terradistill.models.generator import Generator
-from terradistill.models.places import LEARNED_FROM
+from terradistill.models.places import write_learned_from
 from terradistill.report.gallery import write_gallery
-from terradistill.run import Progress, write_text
+from terradistill.run import Progress
 from terradistill.sampling.guidance import chunked, classifier_free, reporting
 from terradistill.sampling.sampler import Guidance, Request, decoded, sample
 from terradistill.seeding import derive
@@ -106,8 +105,7 @@ def generate(
                 progress(done, len(of))
         for future in written:
             future.result()
-    if generator.learned_from:  # so that `evaluate` can refuse an exam with these scenes
-        write_text(writer.part / LEARNED_FROM, json.dumps({"sha256": sorted(generator.learned_from)}))
+    write_learned_from(writer.part, generator.learned_from)
     pictures = {name: sorted((writer.part / name).glob("*.png")) for name in dict.fromkeys(folders)}
     write_gallery(pictures, writer.part / "gallery.png")
     info = {"name": out.name, "title": "Scenes made to order", "made_by": "terradistill generate", "synthetic": True}

@@ -1,10 +1,12 @@
 """Where a generator is, and what its folder says that it has learned from."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from terradistill.errors import GeneratorError
+from terradistill.run import write_text
 from terradistill.shipped import GENERATORS
 
 LEARNED_FROM = "learned_from.json"
@@ -56,6 +58,12 @@ def sources_of(source: str | Path) -> dict[str, str]:
         GeneratorError: there is no such generator, or its list is damaged.
     """
     return {str(title): str(licence) for title, licence in _said(source)["sources"].items()}
+
+
+def write_learned_from(folder: Path, hashes: Iterable[str]) -> None:
+    """Say in a folder which scenes went into it, by hashes of their pixels, so that no command lets them judge it."""
+    if known := sorted(hashes):
+        write_text(folder / LEARNED_FROM, json.dumps({"sha256": known}) + "\n")
 
 
 def _said(source: str | Path) -> dict[str, Any]:
