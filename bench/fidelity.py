@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from held_out import seen_and_unseen
+from held_out import require_both, seen_and_unseen
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
@@ -54,6 +54,7 @@ def main() -> None:
         sets[name] = scenes.subset(random_subset(scenes.labels, asked.per_class, seed=0))
     learned = frozenset[str]().union(*(learned_by(Path(name)) for name in sets))
     seen, unseen = seen_and_unseen(learned, asked.data, asked.per_class)
+    require_both(seen, unseen, asked.data)
     with TemporaryDirectory() as made:
 
         def of(number: int, scenes: SceneFolder) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,13 @@ from terradistill.data.sources import open_scenes
 from terradistill.seeding import derive
 
 
+def require_both(seen: SceneFolder, unseen: SceneFolder, data: str) -> None:
+    """Exit with a sentence where scenes of one kind or the other are lacking."""
+    for scenes, verb in ((seen, "has"), (unseen, "has not")):
+        if not len(scenes):
+            raise SystemExit(f"{data} holds no scene that the generator {verb} learned from: give DATA with both.")
+
+
 def seen_and_unseen(
     learned: frozenset[str], data: str, per_class: int | None = None
 ) -> tuple[SceneFolder, SceneFolder]:

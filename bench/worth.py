@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from held_out import seen_and_unseen
+from held_out import require_both, seen_and_unseen
 
 from terradistill.config import load_settings
 from terradistill.data.check import check_scenes
@@ -70,6 +70,7 @@ def main() -> None:
     side = settings.evaluation.resolution or drawn.scenes[0].height
     most = max(*asked.per_class, asked.test_per_class) + asked.learned * asked.test_per_class
     seen, unseen = seen_and_unseen(learned_by(Path(asked.scenes)), asked.data, most)
+    require_both(seen, unseen, asked.data)
     if asked.learned:
         least = int(np.bincount(seen.labels).min())
         if asked.test_per_class >= least:

@@ -65,7 +65,7 @@ def open_scenes(data: Data, *, split: str | None = None, captions: Path | None =
     if split is not None:
         folder = _only_split(folder, split, str(data))
     if captions is not None:
-        folder = _with_captions(folder, captions)
+        folder = with_captions([folder], captions)[0]
     return folder
 
 
@@ -238,17 +238,24 @@ def folder_stem(path: Path) -> str:
     return path.stem if path.is_file() else path.resolve().name
 
 
-def _with_captions(folder: SceneFolder, captions: Path) -> SceneFolder:
+def with_captions(folders: Sequence[SceneFolder], captions: Path) -> list[SceneFolder]:
+    """Folders with the captions of one file, instead of their own.
+
+    Raises:
+        DataError: it cannot be read, or names none of the scenes of any folder.
+    """
     try:
         data = captions.read_bytes()
     except OSError as error:
         raise DataError(f"The captions file {captions} cannot be read ({error.strerror}).") from error
-    scenes, n_matched = annotate(folder.scenes, parse_notes(data, str(captions)))
-    if n_matched == 0:
+    notes = parse_notes(data, str(captions))
+    annotated = [annotate(folder.scenes, notes) for folder in folders]
+    if not any(n_matched for _, n_matched in annotated):
         raise DataError(
-            f"{captions} names none of the {len(folder)} scenes; expected file names such as {folder.scenes[0].name!r}."
+            f"{captions} names none of the {sum(map(len, folders))} scenes; expected file names such as "
+            f"{folders[0].scenes[0].name!r}."
         )
-    return folder.with_scenes(scenes)
+    return [folder.with_scenes(scenes) for folder, (scenes, _) in zip(folders, annotated, strict=True)]
 
 
 def _only_split(folder: SceneFolder, split: str, data: str) -> SceneFolder:

@@ -19,7 +19,7 @@ from terradistill.data.check import check_scenes, require_enough
 from terradistill.data.images import load_pixels
 from terradistill.data.pool import pool_scenes
 from terradistill.data.scenes import SceneFolder, require_folder_names, resized_metadata
-from terradistill.data.sources import Data, open_scenes
+from terradistill.data.sources import Data, open_scenes, with_captions
 from terradistill.data.splits import divide, limit_scenes, load_split, save_split
 from terradistill.distillation.coresets import CORESETS
 from terradistill.distillation.given import given_teacher
@@ -194,7 +194,9 @@ def _scenes(
 ) -> tuple[SceneFolder, SceneFolder, SceneFolder]:
     settings = run.settings.data
     data = " + ".join(source.info.name if isinstance(source, SceneFolder) else str(source) for source in sources)
-    scenes = pool_scenes([limit_scenes(open_scenes(source, captions=captions), settings) for source in sources])
+    opened = [open_scenes(source) for source in sources]
+    opened = opened if captions is None else with_captions(opened, captions)
+    scenes = pool_scenes([limit_scenes(folder, settings) for folder in opened])
     if run.done("read"):
         # The split holds what the check found; the source must still be the same.
         if run.manifest["data"]["source"] != data:

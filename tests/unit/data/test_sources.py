@@ -1,6 +1,7 @@
 import json
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from terradistill.data.catalogue import CATALOGUE, identify
 from terradistill.data.images import decode
-from terradistill.data.sources import open_scenes
+from terradistill.data.sources import open_scenes, with_captions
 from terradistill.errors import DataError
 
 
@@ -105,6 +106,19 @@ def test_links_into_a_circle_end(make_folder: Any) -> None:
 def test_names_that_can_be_no_path_are_refused(data: str) -> None:
     with pytest.raises(DataError, match="no known name"):
         open_scenes(data)
+
+
+def test_one_captions_file_may_be_of_several_folders(make_folder: Any, tmp_path: Path) -> None:
+    root = make_folder({"river": 2, "forest": 1})
+    kept = open_scenes(root)
+    other = kept.with_scenes(replace(scene, name=f"else/{scene.name}x") for scene in kept.scenes)
+    captions = tmp_path / "captions.jsonl"
+    captions.write_text(json.dumps({"file_name": "river/01.png", "captions": ["wide"]}))
+    first, second = with_captions([kept, other], captions)
+    assert {scene.name: scene.captions for scene in first.scenes}["river/01.png"] == ("wide",)
+    assert second == other
+    with pytest.raises(DataError, match="names none of the"):
+        with_captions([other, other], captions)
 
 
 @pytest.mark.parametrize("as_zip", [False, True])
