@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from held_out import seen_and_unseen
+from held_out import unseen_of
 from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional as F
@@ -59,7 +59,7 @@ def main() -> None:
 
     settings, hardware = load_settings(None, None, asked.set), find_hardware()
     generator = Generator.load(asked.generator).to(hardware.device).frozen()
-    unseen, find = seen_and_unseen(learned_from(asked.generator), asked.data, asked.per_class)[1], ANNOTATORS[asked.map]
+    unseen, find = unseen_of(learned_from(asked.generator), asked.data, asked.per_class), ANNOTATORS[asked.map]
     scenes = [resize(decode(unseen.read(i)), generator.resolution) for i in range(len(unseen))]
     given = np.stack([find(scene) for scene in scenes])
     prompts = [class_prompt(unseen, unseen.classes[s.label], settings.data.caption_template) for s in unseen.scenes]

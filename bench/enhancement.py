@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from held_out import seen_and_unseen
+from held_out import seen_and_unseen, unseen_of
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -112,7 +112,7 @@ def super_resolve(asked: argparse.Namespace, settings: Settings, folder: Path) -
     scale = enhancer.adapter.scale
     wanted = taught(enhancer)
     seen, unseen = seen_and_unseen(learned_from(asked.source), asked.data, max(asked.per_class, 200))
-    few = seen_and_unseen(learned_from(asked.source), asked.data, asked.per_class)[1]
+    few = unseen_of(learned_from(asked.source), asked.data, asked.per_class)
     coarse, fine, prompts = coarse_and_fine(enhancer, few, folder, wanted)
     judge = _judge(seen, unseen, folder, enhancer.hardware, asked.preset)
     table = Table(fine, enhancer.hardware)
@@ -202,7 +202,7 @@ def fuse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
     enhancer = open_enhancer(settings, "fuse")
     scale, most = enhancer.adapter.scale, max(asked.dates)
     wanted = taught(enhancer)
-    scenes = seen_and_unseen(learned_from(asked.source), asked.data, asked.per_class)[1]
+    scenes = unseen_of(learned_from(asked.source), asked.data, asked.per_class)
     fine = np.asarray(load_pixels(scenes, enhancer.generator.resolution, folder / "fine.npy"))
     simulation = simulation_of(wanted)
     assert isinstance(simulation, OtherDay)
@@ -247,7 +247,7 @@ def fuse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
 
 def timelapse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
     enhancer = open_enhancer(settings, "timelapse")
-    scenes = seen_and_unseen(learned_from(asked.source), asked.data, asked.per_class)[1]
+    scenes = unseen_of(learned_from(asked.source), asked.data, asked.per_class)
     fine = np.asarray(load_pixels(scenes, enhancer.generator.resolution, folder / "fine.npy"))
     rng = np.random.default_rng(0)
     target = rng.integers(1, 13, len(fine))
@@ -282,7 +282,7 @@ def timelapse(asked: argparse.Namespace, settings: Settings, folder: Path) -> No
 def inpaint(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
     hardware = find_hardware(settings.precision)
     generator = Generator.load(asked.source).ready(hardware.device)
-    scenes = seen_and_unseen(learned_from(asked.source), asked.data, asked.per_class)[1]
+    scenes = unseen_of(learned_from(asked.source), asked.data, asked.per_class)
     fine = np.asarray(load_pixels(scenes, generator.resolution, folder / "fine.npy"))
     prompts = [class_prompt(scenes, scenes.classes[s.label], settings.data.caption_template) for s in scenes.scenes]
     thick = cloud_cover(len(fine), fine.shape[1], fine.shape[2], asked.cover, seeded(0, "clouds"))

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from held_out import require_both, seen_and_unseen
+from held_out import require, seen_and_unseen
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
@@ -54,7 +54,8 @@ def main() -> None:
         sets[name] = scenes.subset(random_subset(scenes.labels, asked.per_class, seed=0))
     learned = frozenset[str]().union(*(learned_by(Path(name)) for name in sets))
     seen, unseen = seen_and_unseen(learned, asked.data, asked.per_class)
-    require_both(seen, unseen, asked.data)
+    require(seen, asked.data, learned=True)
+    require(unseen, asked.data, learned=False)
     with TemporaryDirectory() as made:
 
         def of(number: int, scenes: SceneFolder) -> tuple[Tensor, Tensor]:

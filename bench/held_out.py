@@ -6,11 +6,19 @@ from terradistill.data.sources import open_scenes
 from terradistill.seeding import derive
 
 
-def require_both(seen: SceneFolder, unseen: SceneFolder, data: str) -> None:
-    """Exit with a sentence where scenes of one kind or the other are lacking."""
-    for scenes, verb in ((seen, "has"), (unseen, "has not")):
-        if not len(scenes):
-            raise SystemExit(f"{data} holds no scene that the generator {verb} learned from: give DATA with both.")
+def require(scenes: SceneFolder, data: str, *, learned: bool) -> SceneFolder:
+    """The scenes of DATA of one kind; where there are none, exit with a sentence."""
+    if not len(scenes):
+        verb = "has" if learned else "has not"
+        raise SystemExit(
+            f"{data} holds no scene that the generator {verb} learned from, as far as it says: give other DATA."
+        )
+    return scenes
+
+
+def unseen_of(learned: frozenset[str], data: str, per_class: int | None = None) -> SceneFolder:
+    """The second of `seen_and_unseen`, at least one."""
+    return require(seen_and_unseen(learned, data, per_class)[1], data, learned=False)
 
 
 def seen_and_unseen(

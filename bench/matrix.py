@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from held_out import require_both, seen_and_unseen
+from held_out import require, seen_and_unseen
 from worth import draw, score, told
 
 from terradistill.config import load_settings
@@ -45,7 +45,8 @@ def main() -> None:
     settings = load_settings(None, None, [*budget, *asked.set])
     side = settings.evaluation.resolution or generator.resolution
     seen, unseen = seen_and_unseen(learned_from(asked.generator), asked.data)
-    require_both(seen, unseen, asked.data)
+    require(seen, asked.data, learned=True)
+    require(unseen, asked.data, learned=False)
     with TemporaryDirectory() as made:
         folder = Path(made)
         orders = orders_like(unseen, settings.data.caption_template, generator)

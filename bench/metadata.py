@@ -11,7 +11,7 @@ import statistics
 
 import numpy as np
 import torch
-from held_out import seen_and_unseen
+from held_out import unseen_of
 
 from terradistill.data.captions import class_prompt
 from terradistill.data.images import decode, resize
@@ -42,7 +42,7 @@ def main() -> None:
         raise SystemExit(f"{asked.generator} has learned no metadata.")
     prompts, rows, pixels = [], [], []
     for data in asked.data:
-        unseen = seen_and_unseen(learned_from(asked.generator), data, asked.per_class)[1]
+        unseen = unseen_of(learned_from(asked.generator), data, asked.per_class)
         template = Settings().data.caption_template
         for i, scene in enumerate(unseen.scenes):
             prompts.append(class_prompt(unseen, unseen.classes[scene.label], template))

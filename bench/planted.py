@@ -27,7 +27,7 @@ from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import divide, limit_scenes
 from terradistill.data.writing import write_scene_folder
-from terradistill.models.places import LEARNED_FROM
+from terradistill.models.places import write_learned_from
 from terradistill.seeding import numpy_generator
 
 COPIES = 10  # of each kind
@@ -94,7 +94,7 @@ def judge(data: str, limit: int, folder: Path) -> str:
         [*(real_of[i] for i in places), *fresh_of],
         [*kinds, *[HELD_OUT] * len(fresh)],
     )
-    (folder / "made" / LEARNED_FROM).write_text(json.dumps({"sha256": [scene.sha256 for scene in learned.scenes]}))
+    write_learned_from(folder / "made", [scene.sha256 for scene in learned.scenes])
 
     found = audit(folder / "made", folder / "against", folder / "audit", settings)
     rows = [json.loads(line) for line in (folder / "made" / "metadata.jsonl").read_text().splitlines()]

@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 import torch
-from held_out import seen_and_unseen
+from held_out import unseen_of
 from torch.nn import functional as F
 
 from terradistill.data.images import decode, resize, to_float
@@ -31,7 +31,7 @@ def main(source: str, *data: str) -> None:
     generator.to(hardware.device)
     lpips = Lpips().to(hardware.device)
     for name in data:
-        unseen = seen_and_unseen(learned_from(source), name)[1]
+        unseen = unseen_of(learned_from(source), name)
         chosen = np.unique(np.linspace(0, len(unseen) - 1, 500).astype(int))
         images = [decode(unseen.read(int(i))) for i in chosen]
         native = min(images[0].shape[:2])

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from held_out import require_both, seen_and_unseen
+from held_out import require, seen_and_unseen
 
 from terradistill.config import load_settings
 from terradistill.data.check import check_scenes
@@ -70,7 +70,7 @@ def main() -> None:
     side = settings.evaluation.resolution or drawn.scenes[0].height
     most = max(*asked.per_class, asked.test_per_class) + asked.learned * asked.test_per_class
     seen, unseen = seen_and_unseen(learned_by(Path(asked.scenes)), asked.data, most)
-    require_both(seen, unseen, asked.data)
+    require(seen, asked.data, learned=True)
     if asked.learned:
         least = int(np.bincount(seen.labels).min())
         if asked.test_per_class >= least:
@@ -78,6 +78,7 @@ def main() -> None:
         unseen, _ = seen_and_unseen(learned_by(Path(asked.scenes)), asked.data, asked.test_per_class)
         judges = {scene.sha256 for scene in unseen.scenes}
         seen = seen.with_scenes(scene for scene in seen.scenes if scene.sha256 not in judges)
+    require(unseen, asked.data, learned=False)
     if drawn.classes != unseen.classes:
         raise SystemExit(f"{asked.scenes} has not the classes of {asked.data}.")
     with TemporaryDirectory() as made:

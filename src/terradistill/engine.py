@@ -28,13 +28,14 @@ from terradistill.data.writing import write_scene_folder
 from terradistill.distillation.pipeline import train
 from terradistill.errors import ConfigError, DataError, GeneratorError
 from terradistill.evaluation.segmentation import Pairs, fit_segmenter, iou, segmented
+from terradistill.files import replacing, write_text
 from terradistill.generation.draw import draw
 from terradistill.generation.orders import Order, Shown
 from terradistill.hardware import Hardware, find_hardware
 from terradistill.models.generator import Generator
 from terradistill.models.places import learned_from
 from terradistill.report.gallery import contact_sheet
-from terradistill.run import Reporter, Run, replacing, write_text
+from terradistill.run import Reporter, Run
 from terradistill.seeding import derive, generator
 from terradistill.settings import Settings
 

@@ -24,6 +24,7 @@ from typing import IO, Any, Protocol
 
 from terradistill.config import flatten, to_toml
 from terradistill.errors import RunError
+from terradistill.files import remove, replacing, taken, write_text
 from terradistill.settings import Settings
 from terradistill.team import Team
 
@@ -135,16 +136,7 @@ class Run:
             write_text(path, as_asked)
 
     def _take(self) -> None:
-        # Two processes in one folder would write over each other's work. The lock goes with the process that holds it.
-        if sys.platform == "win32":
-            return
-        import fcntl
-
-        self._lock = (self.root / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(f"Another process is at work in {self.root}: wait for it, or use another --out.") from error
+        self._lock = taken(self.root / ".lock")
 
     def close(self) -> None:
         """Let another process, or another call in this one, take the folder."""
@@ -158,7 +150,7 @@ class Run:
         if not self.team.leads:
             return
         for path in self.root.iterdir():
-            _remove(path)
+            remove(path)
         self.root.rmdir()
 
     # -- stages ---------------------------------------------------------------------------------------------------
@@ -327,32 +319,6 @@ class Stage:
             yield temporary
 
 
-@contextmanager
-def replacing(target: Path, *, mark: str = "") -> Iterator[Path]:
-    """A temporary path beside `target` that takes its place, whole or not at all; `mark` tells writers apart."""
-    temporary = target.with_name(f".{target.name}{mark}.partial")
-    _remove(temporary)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    yield temporary
-    if target.is_dir():
-        _remove(target)
-    temporary.replace(target)
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Let one process at a time make a file that several may want; the next finds it made."""
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as lock:  # let go of with the process that holds it
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def wait_for(condition: Callable[[], bool], at_most: float = math.inf) -> bool:
     """Wait for what another process does, so many seconds at most; look often at first, every two seconds in the end.
 
@@ -366,15 +332,6 @@ def wait_for(condition: Callable[[], bool], at_most: float = math.inf) -> bool:
         time.sleep(pause)
         pause = min(2.0, pause * 1.5)
     return True
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all.
-
-    A byte of a file name that is no UTF-8 is written as `\\udcXX`, which JSON reads back as it was.
-    """
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def provenance() -> dict[str, Any]:
@@ -414,13 +371,6 @@ def _git_sha() -> str | None:
 def _ours(name: str) -> bool:
     # What a kill in the first moments may leave behind.
     return name in (".lock", ".resolved.json.partial")
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 class _PeakMemory:

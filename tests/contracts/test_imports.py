@@ -7,9 +7,8 @@ import terradistill
 
 SRC = Path(terradistill.__file__).parent
 FLOOR = {
-    **dict.fromkeys(
-        ("__init__", "errors", "seeding", "config", "settings", "sections", "hardware", "team", "run", "shipped"), 0
-    ),
+    **dict.fromkeys(("__init__", "errors", "seeding", "config", "settings", "sections"), 0),
+    **dict.fromkeys(("hardware", "team", "files", "run", "shipped"), 0),
     **dict.fromkeys(("data", "models"), 1),
     **dict.fromkeys(("training", "sampling", "evaluation"), 2),
     "report": 3,

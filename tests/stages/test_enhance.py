@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import terradistill as td
-from terradistill.data.images import to_float
+from terradistill.data.images import pixel_hash, to_float
 from terradistill.distillation.scoreboard import learned_by
 from terradistill.enhancing.dates import parse_date
 from terradistill.enhancing.enhancer import open_enhancer
@@ -257,18 +257,27 @@ def test_simulated_clouds_are_drawn_away_and_said_to_be_simulated(finished: td.D
     assert 0.3 <= row["hidden"] < 0.9
 
 
-def test_what_is_made_of_data_is_data_and_says_what_went_into_it(finished: td.Distilled, tmp_path: Path) -> None:
+def test_what_is_made_of_data_is_data_and_says_what_went_into_it(
+    finished: td.Distilled, runs: dict[str, Path], tmp_path: Path
+) -> None:
     from terradistill.enhancing.inpaint import inpaint
-    from terradistill.models.places import learned_from
+    from terradistill.enhancing.super_resolve import super_resolve
+    from terradistill.models.places import learned_from, write_learned_from
 
     classes, pixels = ["a", "b"], np.stack([scene(32, 32, seed) for seed in range(2)])
-    td.write_scene_folder(tmp_path / "in", classes, pixels, [0, 1], [{}, {}], {"name": "in", "licence": "CC0"})
-    made = inpaint(tmp_path / "in", tmp_path / "out", tiny_settings(generator=str(finished.run)), clouds=0.2)
-    opened = td.open_scenes(made)
+    info = {"name": "in", "licence": "CC0", "gsd_m": 4.0}
+    td.write_scene_folder(tmp_path / "in", classes, pixels, [0, 1], [{}, {}], info)
+    write_learned_from(tmp_path / "in", ["of another generator"])
+    tiny = tiny_settings(generator=str(finished.run))
+    opened = td.open_scenes(inpaint(tmp_path / "in", tmp_path / "out", tiny, clouds=0.2))
     assert [scene.name for scene in opened.scenes] == ["a/a_0000.png", "b/b_0000.png"]
-    assert (opened.info.name, opened.info.licence, opened.info.synthetic) == ("out", "CC0", True)
-    assert learned_by(made) == learned_from(str(finished.run)), "those that the generator knows must not judge it"
-    assert learned_by(made)
+    assert (opened.info.name, opened.info.licence, opened.info.synthetic, opened.info.gsd_m) == ("out", "CC0", True, 4)
+    went_into = learned_from(str(finished.run)) | {pixel_hash(image) for image in pixels} | {"of another generator"}
+    assert learned_by(tmp_path / "out") == went_into, "no command may let these judge it"
+    again = inpaint(tmp_path / "out", tmp_path / "again", tiny, clouds=0.2)
+    assert len(td.open_scenes(again)) == 2, "the picture beside the classes is no scene"
+    finer = super_resolve(tmp_path / "in", tmp_path / "finer", tiny_settings(generator=str(runs["super-resolve"])))
+    assert td.open_scenes(finer).info.gsd_m == 2
 
 
 def test_a_geotiff_keeps_its_place_at_the_new_resolution(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import terradistill as td
 from terradistill.data.images import decode
+from terradistill.data.writing import SceneWriter
+from terradistill.errors import DataError, RunError
 from terradistill.generation import draw
 from terradistill.generation.orders import Order, orders_like, parse_metadata
 from tests.conftest import terradistill, tiny_settings
@@ -70,14 +73,30 @@ def test_a_stopped_call_goes_on_with_what_is_drawn(
     with pytest.raises(KeyboardInterrupt):
         td.generate(orders, tmp_path / "made", generator, n=3, settings=tiny)
     assert not (tmp_path / "made").exists()
-    with pytest.raises(td.TerraDistillError, match="another request"):
+    with pytest.raises(td.TerraDistillError, match="made with another seed"):
         td.generate(orders, tmp_path / "made", generator, n=3, seed=1, settings=tiny)
     made = td.generate(orders, tmp_path / "made", generator, n=3, settings=tiny)
     assert drawn == [2, 2, 1, 1], "what was drawn is not drawn again"
     assert [made.read(i) for i in range(5)] == [whole.read(i) for i in range(5)]
     assert not (tmp_path / "made.part").exists()
-    files = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("made", "whole")]
-    assert files[0] == files[1]
+    files = {path.name for path in (tmp_path / "made").iterdir()}
+    assert files == {"river", "forest", "gallery.png", "metadata.jsonl", "dataset.json", "learned_from.json"}
+
+
+def test_what_is_wrong_with_the_last_order_is_known_before_the_first_is_drawn(told: Path, tmp_path: Path) -> None:
+    orders = [Order("a river", "river"), Order("a forest", "forest", {"month": 13})]
+    with pytest.raises(DataError, match="month"):
+        td.generate(orders, tmp_path / "made", td.Generator.load(told), n=1, settings=tiny_settings())
+    assert not any(tmp_path.iterdir())
+
+
+def test_one_call_at_a_time_fills_a_folder(tmp_path: Path) -> None:
+    first = SceneWriter(tmp_path / "made", ["river"], [0, 0], {"seed": 1})
+    with pytest.raises(RunError, match="Another process is at work"):
+        SceneWriter(tmp_path / "made", ["river"], [0], {"seed": 2})
+    first.keep(0, np.zeros((8, 8, 3), np.uint8))
+    first.close()
+    assert SceneWriter(tmp_path / "made", ["river"], [0, 0], {"seed": 1}).lacking() == [1]
 
 
 def test_prompts_of_one_folder_share_it_and_no_image_is_twice(finished: td.Distilled, tmp_path: Path) -> None:

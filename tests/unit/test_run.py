@@ -5,7 +5,8 @@ import pytest
 
 from terradistill.config import load_settings
 from terradistill.errors import RunError
-from terradistill.run import Run, replacing, write_text
+from terradistill.files import replacing, write_text
+from terradistill.run import Run
 from terradistill.settings import Settings
 
 

@@ -13,9 +13,10 @@ from terradistill.data.images import resize
 from terradistill.data.pictures import Picture, open_pictures
 from terradistill.errors import ConfigError, DataError
 from terradistill.evaluation.recipe import logits
+from terradistill.files import replacing
 from terradistill.hardware import find_hardware
 from terradistill.models.scene_classifier import SceneClassifier
-from terradistill.run import Progress, replacing
+from terradistill.run import Progress
 
 BATCH = 128
 

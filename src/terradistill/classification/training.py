@@ -18,9 +18,9 @@ from terradistill.data.images import to_float
 from terradistill.data.views import random_views
 from terradistill.errors import ConfigError
 from terradistill.evaluation.recipe import PREDICT_BATCH, augment, logits, repeatable
+from terradistill.files import replacing, write_text
 from terradistill.hardware import Hardware
 from terradistill.models.self_distillation import SelfDistiller, stages_of, watched
-from terradistill.run import replacing, write_text
 from terradistill.sections import ClassifySettings
 from terradistill.seeding import batch_indices, derive
 from terradistill.seeding import generator as seeded

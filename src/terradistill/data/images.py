@@ -15,7 +15,8 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 from terradistill.data.arrays import mapped, write_array
 from terradistill.data.scenes import SceneFolder
 from terradistill.errors import DataError
-from terradistill.run import Progress, alone, replacing, write_text
+from terradistill.files import alone, replacing, write_text
+from terradistill.run import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor

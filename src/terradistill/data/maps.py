@@ -19,7 +19,8 @@ from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.data.vectors import VECTOR_FILES, WIDTH_M, road_rasters
 from terradistill.errors import ConfigError, DataError
-from terradistill.run import Progress, replacing
+from terradistill.files import replacing
+from terradistill.run import Progress
 from terradistill.settings import MAPS
 
 Array = NDArray[np.uint8]

@@ -17,6 +17,7 @@ from terradistill.data.sources import open_scenes
 from terradistill.errors import DataError
 
 Pixels = NDArray[np.uint8]
+SHEETS = ("gallery.png", "before_after.png", "timelapse.png")  # that we lay beside images; no images themselves
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,12 @@ def open_pictures(source: str | Path, *, distinct: bool = True) -> list[Picture]
 def _plain(folder: Path) -> list[Path]:
     """The images right in a folder; none where it has folders of images."""
     entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+    ours = any((folder / name).is_file() for name in ("dataset.json", "asked.json"))
     plain = [entry for entry in entries if entry.is_file() and is_scene_file(entry.name)]
-    below = [e for e in entries if e.is_dir() and any(is_scene_file(f.name) for f in e.iterdir() if f.is_file())]
+    plain = [entry for entry in plain if not (ours and entry.name in SHEETS)]
+    below = [
+        entry for entry in entries if entry.is_dir() and any(is_scene_file(file.name) for file in entry.rglob("*"))
+    ]
     if below and (folder / "dataset.json").is_file():
         return []  # a scene folder with a gallery in it
     if plain and below:

@@ -19,7 +19,8 @@ from terradistill.data.archive import MAX_MEMBER_BYTES, MAX_MEMBERS
 from terradistill.data.images import is_scene_file
 from terradistill.data.scenes import SceneFolder
 from terradistill.errors import DataError, RunError
-from terradistill.run import Progress, replacing
+from terradistill.files import replacing
+from terradistill.run import Progress
 
 CARD, NOTES = "dataset.json", "metadata.jsonl"
 LABELS = ("label", "class", "class_name")  # of a sample's `.json`

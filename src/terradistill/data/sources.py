@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -249,7 +250,13 @@ def with_captions(folders: Sequence[SceneFolder], captions: Path) -> list[SceneF
     except OSError as error:
         raise DataError(f"The captions file {captions} cannot be read ({error.strerror}).") from error
     notes = parse_notes(data, str(captions))
-    annotated = [annotate(folder.scenes, notes) for folder in folders]
+    # A bare file name says which scene it means only if it is unique in all of them together.
+    bare = Counter(scene.name.rsplit("/", 1)[-1] for folder in folders for scene in folder.scenes)
+    annotated = []
+    for folder in folders:
+        whole = {scene.name for scene in folder.scenes}
+        own = {name: note for name, note in notes.items() if name in whole or bare[name.rsplit("/", 1)[-1]] < 2}
+        annotated.append(annotate(folder.scenes, own))
     if not any(n_matched for _, n_matched in annotated):
         raise DataError(
             f"{captions} names none of the {sum(map(len, folders))} scenes; expected file names such as "

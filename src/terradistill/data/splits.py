@@ -9,7 +9,7 @@ from typing import Any
 
 from terradistill.data.scenes import SceneFolder
 from terradistill.errors import DataError
-from terradistill.run import write_text
+from terradistill.files import write_text
 from terradistill.seeding import derive
 from terradistill.settings import DataSettings
 

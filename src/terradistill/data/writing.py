@@ -1,8 +1,8 @@
 """Scene folders on their way to disk: an image at a time, and whole or not at all."""
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from terradistill.data.scenes import readable_name, require_folder_names
-from terradistill.errors import DataError
-from terradistill.run import replacing, write_text
+from terradistill.errors import DataError, RunError
+from terradistill.files import remove, replacing, require_same, taken, write_text
 
-NOTE = "asked.json"
+NOTE, LOCK = "asked.json", ".lock"
 
 
 class SceneWriter:
@@ -43,32 +43,30 @@ class SceneWriter:
             asked: all that makes the images what they are, as JSON holds it; None: begin anew in any case.
 
         Raises:
-            DataError: `out` is not empty, a class name is no folder name, or images of something else were left.
+            DataError: a class name is no folder name.
+            RunError: `out` is not empty, images of something else were left, or another process is making it.
         """
         require_folder_names(classes)
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise DataError(f"{out} is not empty: give a new folder for --out.")
-        self.out, self.part, self.classes = out, out.with_name(out.name + ".part"), list(classes)
+            raise RunError(f"{out} is not empty: give a new folder for --out.")
+        self.out = out.resolve()
+        self.part, self.classes = self.out.with_name(self.out.name + ".part"), list(classes)
         self.labels = [int(label) for label in labels]
         counts = [0] * len(classes)
         self.names = []
         for label in self.labels:
             self.names.append(f"{classes[label]}/{classes[label]}_{counts[label]:04d}.png")
             counts[label] += 1
-        note = self.part / NOTE
-        text = None if asked is None else json.dumps(dict(asked), indent=1, sort_keys=True) + "\n"
-        if text is None or not note.is_file():
-            shutil.rmtree(self.part, ignore_errors=True)
-        elif note.read_text(encoding="utf-8") != text:
-            if any(self.part.glob("*/*.png")):
-                raise DataError(
-                    f"{self.part} holds images of another request that was stopped: give the same again, or remove it."
-                )
-            shutil.rmtree(self.part)
+        self.part.mkdir(parents=True, exist_ok=True)
+        self._lock, note = taken(self.part / LOCK), self.part / NOTE
+        if asked is None or not note.is_file() or not any(self.part.glob("*/*.png")):
+            for path in self.part.iterdir():
+                if path.name != LOCK:
+                    remove(path)
+        if asked is not None:
+            require_same(note, asked, f"What is in {self.part}")
         for name in classes:
             (self.part / name).mkdir(parents=True, exist_ok=True)
-        if text is not None:
-            write_text(note, text)
 
     def lacking(self) -> list[int]:
         """Numbers of the images that are not there yet."""
@@ -97,10 +95,17 @@ class SceneWriter:
         defaults = {"name": self.out.name, "gsd_m": None, "licence": "unknown", "citation": ""}
         card = defaults | {"made_by": "terradistill"} | dict(info) | {"classes": self.classes, "readable": readable}
         write_text(self.part / "dataset.json", json.dumps(card, ensure_ascii=False, indent=2) + "\n")
-        (self.part / NOTE).unlink(missing_ok=True)
         if self.out.exists():
             self.out.rmdir()
         self.part.replace(self.out)
+        for name in (NOTE, LOCK):  # last: without the note nothing would be gone on with
+            (self.out / name).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let another process, or another call in this one, take the place."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
 
 def write_scene_folder(
@@ -126,13 +131,14 @@ def write_scene_folder(
             should hold.
 
     Raises:
-        DataError: `out` is not empty, a class name is no folder name, or the lengths differ.
+        DataError: a class name is no folder name, or the lengths differ.
+        RunError: `out` is not empty.
     """
     if not len(images) == len(labels) == len(metadata):
         raise DataError(
             f"{out}: {len(images)} images, {len(labels)} labels and {len(metadata)} metadata rows; give one of each."
         )
-    writer = SceneWriter(out, classes, labels)
-    for number, image in enumerate(images):
-        writer.keep(number, image)
-    writer.finish(metadata, info)
+    with closing(SceneWriter(out, classes, labels)) as writer:
+        for number, image in enumerate(images):
+            writer.keep(number, image)
+        writer.finish(metadata, info)

@@ -32,9 +32,10 @@ from terradistill.evaluation.copies import BANDS, SIDE, likeness
 from terradistill.evaluation.neighbours import CALIBRATED_BY, Neighbours, neighbours_of
 from terradistill.evaluation.recipe import embed
 from terradistill.evaluation.similarity import most_similar
+from terradistill.files import replacing, write_text
 from terradistill.hardware import Hardware, find_hardware
 from terradistill.report.gallery import contact_sheet
-from terradistill.run import Progress, Reporter, Silent, replacing, write_text
+from terradistill.run import Progress, Reporter, Silent
 from terradistill.seeding import derive, numpy_generator
 from terradistill.settings import Settings
 

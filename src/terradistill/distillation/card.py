@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from terradistill.errors import DataError
-from terradistill.run import replacing
+from terradistill.files import replacing
 
 # Identifiers that the Hugging Face hub knows, https://huggingface.co/docs/hub/repositories-licenses.
 HUB_LICENCES = (

@@ -36,10 +36,11 @@ from terradistill.distillation.work import Work, open_work
 from terradistill.errors import ConfigError, DataError, RunError
 from terradistill.evaluation.harness import Labelled, Row, score_method, with_references
 from terradistill.evaluation.recipe import probabilities
+from terradistill.files import write_text
 from terradistill.models.downstream import named_network
 from terradistill.models.places import learned_from, write_learned_from
 from terradistill.report.table import write_table
-from terradistill.run import FREE, Reporter, Run, Silent, write_text
+from terradistill.run import FREE, Reporter, Run, Silent
 from terradistill.seeding import derive
 from terradistill.settings import EvaluationSettings, Settings
 

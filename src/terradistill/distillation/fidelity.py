@@ -22,8 +22,9 @@ from terradistill.evaluation.coverage import frechet, intra_class_coverage, neig
 from terradistill.evaluation.fidelity import Inception, features, kid
 from terradistill.evaluation.harness import Labelled
 from terradistill.evaluation.recipe import embed
+from terradistill.files import write_text
 from terradistill.models.clip import Clip
-from terradistill.run import Reporter, write_text
+from terradistill.run import Reporter
 from terradistill.seeding import derive
 from terradistill.settings import Settings
 

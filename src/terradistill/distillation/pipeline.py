@@ -18,8 +18,9 @@ from terradistill.distillation.scoreboard import evaluate_stage
 from terradistill.distillation.work import Work, open_work
 from terradistill.errors import ConfigError
 from terradistill.evaluation.harness import Row
+from terradistill.files import write_text
 from terradistill.report.page import write_report
-from terradistill.run import Reporter, write_text
+from terradistill.run import Reporter
 from terradistill.settings import Settings
 from terradistill.team import Team
 

@@ -11,7 +11,8 @@ from terradistill.data.sources import open_scenes
 from terradistill.data.splits import divide, limit_scenes, save_split
 from terradistill.data.writing import write_scene_folder
 from terradistill.errors import RunError
-from terradistill.run import Progress, replacing
+from terradistill.files import replacing
+from terradistill.run import Progress
 from terradistill.settings import DataSettings
 
 

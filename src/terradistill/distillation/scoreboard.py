@@ -159,7 +159,7 @@ def _require_honest(
 
 
 def learned_by(scenes: Path) -> frozenset[str]:
-    """Hashes of all that went into the judged scenes, where their run folder or `generate` says so."""
+    """Hashes of all that went into the judged scenes, where their run folder or a `learned_from.json` says so."""
     run, note = scenes.resolve().parent, scenes / LEARNED_FROM
     known: set[str] = set(json.loads(note.read_text())["sha256"]) if note.is_file() else set()
     if (run / "resolved.json").is_file():

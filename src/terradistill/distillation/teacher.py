@@ -10,9 +10,10 @@ from torch import nn
 from terradistill.data.images import load_pixels
 from terradistill.distillation.work import Work
 from terradistill.evaluation.recipe import embed, fit, repeatable
+from terradistill.files import replacing
 from terradistill.hardware import Hardware
 from terradistill.models.downstream import build_network
-from terradistill.run import Progress, replacing
+from terradistill.run import Progress
 from terradistill.seeding import derive
 from terradistill.settings import EvaluationSettings
 

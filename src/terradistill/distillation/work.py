@@ -24,13 +24,14 @@ from terradistill.data.splits import divide, limit_scenes, load_split, save_spli
 from terradistill.distillation.coresets import CORESETS
 from terradistill.distillation.given import given_teacher
 from terradistill.errors import ConfigError, DataError, GeneratorError, RunError, TerraDistillError
+from terradistill.files import write_text
 from terradistill.hardware import Hardware, describe, find_hardware
 from terradistill.models.autoencoder import require_fitting_crop
 from terradistill.models.downstream import require_network
 from terradistill.models.generator import Generator, require_fitting_levels
 from terradistill.models.metadata_encoder import MetadataEncoder
 from terradistill.models.places import learned_from, locate_generator, sources_of
-from terradistill.run import Reporter, Run, provenance, write_text
+from terradistill.run import Reporter, Run, provenance
 from terradistill.sampling.guidance import PROTOTYPE_GUIDANCES
 from terradistill.settings import DiffusionSettings, FinetuneSettings, Settings
 from terradistill.team import Team

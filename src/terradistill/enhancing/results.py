@@ -2,9 +2,9 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from functools import cached_property
 from hashlib import sha256
@@ -15,14 +15,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from terradistill.data.images import TIFF_MAGIC, decode
+from terradistill.data.images import TIFF_MAGIC, decode, pixel_hash
 from terradistill.data.pictures import Pixels
+from terradistill.data.sources import open_scenes
+from terradistill.data.writing import NOTE
+from terradistill.distillation.scoreboard import learned_by
 from terradistill.errors import DataError, RunError
-from terradistill.generation import asked
+from terradistill.files import replacing, require_same, write_text
+from terradistill.generation import asked as drawing
 from terradistill.models.generator import Generator
 from terradistill.models.places import write_learned_from
 from terradistill.report.gallery import side_by_side
-from terradistill.run import Reporter, replacing, write_text
+from terradistill.run import Reporter
 from terradistill.settings import Settings
 
 SHOWN = 8  # columns of the picture
@@ -58,7 +62,7 @@ class Piece:
 
 def asked_for(task: str, settings: Settings, generator: Generator, **more: Any) -> dict[str, Any]:
     """All that makes images what they are, beside what they are made of."""
-    return asked.asked_for(task, settings, generator, "sampling", "enhance", **more)
+    return drawing.asked_for(task, settings, generator, "sampling", "enhance", **more)
 
 
 def require_apart(out: Path, source: str | Path) -> None:
@@ -77,33 +81,21 @@ class Results:
     The same command goes on where it was left: what is there already, made of the same, is passed over.
     """
 
-    def __init__(self, out: Path, asked: Mapping[str, Any], generator: Generator, source: str | Path) -> None:
+    def __init__(self, out: Path, asked: Mapping[str, Any]) -> None:
         """Open or make it.
 
         Args:
             out: the folder.
             asked: what makes the images what they are; kept in `asked.json`.
-            generator: says what it has learned from, and so does the folder.
-            source: what they are made of; if it is DATA, the folder opens as DATA too.
 
         Raises:
             RunError: it holds something else, or was made by another call.
         """
-        self.out, note, text = out, out / "asked.json", json.dumps(dict(asked), indent=1, sort_keys=True) + "\n"
-        if note.is_file() and note.read_text() != text:
-            before, now = json.loads(note.read_text()), json.loads(text)
-            odd = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
-            raise RunError(f"{out} was made with another {', '.join(odd)}: give the same again, or a new folder.")
+        self.out, self.task, note = out, asked["task"], out / NOTE
         if not note.is_file() and out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise RunError(f"{out} is not empty: give a new folder for --out.")
         out.mkdir(parents=True, exist_ok=True)
-        write_text(note, text)
-        write_learned_from(out, generator.learned_from)
-        if (card := Path(source) / "dataset.json").is_file():
-            # Words, licence and citation go with the scenes; their metres a pixel need not.
-            told = {"title": "Enhanced scenes", "made_by": f"terradistill enhance {asked['task']}", "synthetic": True}
-            own = json.loads(card.read_text(encoding="utf-8")) | {"name": out.name, "gsd_m": None, **told}
-            write_text(out / "dataset.json", json.dumps(own, ensure_ascii=False, indent=2) + "\n")
+        require_same(note, asked, str(out))
         self.keys: dict[str, str] = {}
         table, whole = out / "metadata.jsonl", []
         lines = table.read_text(encoding="utf-8").splitlines() if table.is_file() else []
@@ -114,6 +106,38 @@ class Results:
                 whole.append(line)
         if whole != lines:
             write_text(table, "".join(f"{line}\n" for line in whole))
+
+    def describe(
+        self,
+        generator: Generator,
+        source: str | Path,
+        given: Iterable[Callable[[], bytes]],
+        *,
+        of_classes: bool = False,
+        scale: float = 1,
+    ) -> None:
+        """Say which scenes went into the images and, where those lie in folders of classes, what they show.
+
+        Args:
+            generator: what draws.
+            source: what is enhanced.
+            given: give the bytes of the images of `source`.
+            of_classes: `source` is DATA, and so is what is made of it.
+            scale: pixels drawn per pixel given.
+        """
+        known = set(generator.learned_from | learned_by(Path(source)))
+        for read in given:
+            with suppress(DataError):  # bands are no picture
+                known.add(pixel_hash(decode(read())))
+        write_learned_from(self.out, known)
+        if of_classes:
+            scenes = open_scenes(source)
+            card = {key: value for key, value in asdict(scenes.info).items() if key not in ("hub_id", "url")}
+            card |= {"name": self.out.name, "title": f"{scenes.info.title or scenes.info.name}, enhanced"}
+            card |= {"made_by": f"terradistill enhance {self.task}", "synthetic": True, "classes": scenes.classes}
+            if scenes.info.gsd_m is not None:
+                card["gsd_m"] = scenes.info.gsd_m / scale
+            write_text(self.out / "dataset.json", json.dumps(card, ensure_ascii=False, indent=2) + "\n")
 
     def made(self, piece: Piece) -> Path | None:
         """The file that was made before of the same, if it was."""

@@ -72,7 +72,9 @@ def super_resolve(
         frame.check(enhancer)
     asked = asked_for("super-resolve", settings, enhancer.generator, scale=ratio, prompt=prompt, faithful=faithful)
     asked |= {"bands": {array: list(names) for array, names in bands.items()}} if bands else {}
-    results, alone = Results(Path(out), asked, enhancer.generator, source), len(frames) == 1
+    results, alone = Results(Path(out), asked), len(frames) == 1
+    of_classes, given = any("/" in name for name in frames), [frame.data for frame in frames.values()]
+    results.describe(enhancer.generator, source, given, of_classes=of_classes, scale=ratio)
 
     def make(piece: Piece) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         seed, steps = derive(settings.seed, "super-resolve", piece.name), reporter.progress if alone else None

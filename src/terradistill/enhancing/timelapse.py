@@ -73,7 +73,8 @@ def timelapse(
         "timelapse", settings, enhancer.generator, days=list(days), prompt=prompt, frames=most,
         made_of=Piece("", [picture.read for picture in pictures], dates=dates).key,
     )  # fmt: skip
-    results = Results(Path(out), asked, enhancer.generator, source)
+    results = Results(Path(out), asked)
+    results.describe(enhancer.generator, source, [picture.read for picture in pictures])
     known = [(day, picture.pixels()) for day, picture in zip(dates, pictures, strict=True)]
     reporter.start("Drawing dates")
     began = time.monotonic()

@@ -1,7 +1,10 @@
 """What makes drawn images what they are: as long as it is the same, so are they."""
 
+import json
 from hashlib import sha256
 from typing import Any
+
+import torch
 
 from terradistill.config import flatten
 from terradistill.models.generator import Generator
@@ -18,9 +21,9 @@ def asked_for(task: str, settings: Settings, generator: Generator, *sections: st
 
 
 def _fingerprint(generator: Generator) -> str:
-    """A hash of the weights that draw."""
-    digest = sha256()
+    """A hash of what draws: weights, and how they are used."""
+    digest = sha256(json.dumps([dict(generator.scheduler.config), dict(generator.vae.config)], default=str).encode())
     for part in generator.networks:
         for value in part.state_dict().values():
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from terradistill.data.maps import read_map
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.data.writing import SceneWriter
-from terradistill.errors import ConfigError
+from terradistill.errors import ConfigError, DataError
 from terradistill.generation.asked import asked_for
 from terradistill.generation.orders import Order, require_numbers
 from terradistill.hardware import Hardware, find_hardware
@@ -46,7 +47,10 @@ def generate(
     progress: Progress | None = None,
     step_progress: Progress | None = None,
 ) -> SceneFolder:
-    """Draw `n` images of each order; the same call goes on with what a stopped one has left in `OUT.part`.
+    """Draw `n` images of each order.
+
+    They are written to `OUT.part` as they are drawn: the same call goes on with what a stopped one has left there, and
+    another one is refused.
 
     Args:
         orders: what to draw, orders of one folder one after the other; image i of a folder depends on its order and
@@ -63,28 +67,31 @@ def generate(
 
     Raises:
         ConfigError: nothing was ordered, a condition that the generator has not learned, or a size that it cannot draw.
-        DataError: metadata out of range, a file that is no image, a folder name that is none, or `out` is not empty.
+        DataError: metadata out of range, a file that is no image, or a folder name that is none.
+        RunError: `out` is not empty, or another call has begun to fill it.
     """
     settings, out = settings or Settings(), Path(out)
-    seed = settings.seed if seed is None else seed
+    n, seed = int(n), settings.seed if seed is None else int(seed)
     if not orders:
         raise ConfigError("Nothing was ordered: give a prompt, such as --prompt 'a satellite image of a river'.")
     folders = _folders(orders)
     _require_learned(orders, generator)
-    _side(generator, size)
+    side = _side(generator, size)
+    _require_sound(orders, generator, side)
     of = [k for k, order in enumerate(orders) for _ in range(order.n or n)]
     places = list(_numbered(folders[k] for k in of))
     classes = sorted(set(folders))
-    wanted = [[folder, order.n or n, *order.made_of()] for folder, order in zip(folders, orders, strict=True)]
-    asked = asked_for("generate", settings, generator, "sampling", orders=wanted, seed=seed, size=size)
-    writer = SceneWriter(out, classes, [classes.index(folder) for folder, _ in places], asked)
+    wanted = [[folder, order.n or n, order.made_of()] for folder, order in zip(folders, orders, strict=True)]
+    asked = asked_for("generate", settings, generator, "sampling", orders=wanted, seed=seed, size=side)
+    labels = [classes.index(folder) for folder, _ in places]
     seeds = [derive(seed, "order", folder, i) for folder, i in places]
-    hardware = find_hardware(settings.precision)
-    generator = generator.ready(hardware.device, low_memory=settings.sampling.low_memory)
-    lacking, done = set(writer.lacking()), 0
-    with ThreadPoolExecutor(WRITERS) as pool:
+    hardware, batch = find_hardware(settings.precision), settings.sampling.batch_size
+    steps = [] if step_progress is None else [reporting(step_progress)]
+    with closing(SceneWriter(out, classes, labels, asked)) as writer, ThreadPoolExecutor(WRITERS) as pool:
+        generator = generator.ready(hardware.device, low_memory=settings.sampling.low_memory)
+        lacking, done, within = set(writer.lacking()), 0, chunked(2 * batch)  # doubled by classifier-free guidance
         written: list[Future[None]] = []
-        for block in _blocks([_counts(orders[k]) for k in of], settings.sampling.batch_size):
+        for block in _blocks([_counts(orders[k]) for k in of], batch):
             if not lacking.isdisjoint(block):
                 drawn = Counter(of[i] for i in block)
                 images = draw(
@@ -94,22 +101,24 @@ def generate(
                     list(drawn.values()),
                     settings.sampling,
                     hardware,
-                    size=size,
-                    guidances=[] if step_progress is None else [reporting(step_progress)],
+                    size=side,
+                    guidances=steps,
+                    within=within,
                 )
                 for future in written:
-                    future.result()  # a full disk is told of before more is drawn
+                    future.result()  # a full disk is told of a block later at the latest
                 written = [pool.submit(writer.keep, i, image) for i, image in zip(block, images, strict=True)]
             done += len(block)
             if progress:
                 progress(done, len(of))
         for future in written:
             future.result()
-    write_learned_from(writer.part, generator.learned_from)
-    pictures = {name: sorted((writer.part / name).glob("*.png")) for name in dict.fromkeys(folders)}
-    write_gallery(pictures, writer.part / "gallery.png")
-    info = {"name": out.name, "title": "Scenes made to order", "made_by": "terradistill generate", "synthetic": True}
-    writer.finish([{**orders[k].row(), "seed": own} for k, own in zip(of, seeds, strict=True)], info)
+        write_learned_from(writer.part, generator.learned_from)
+        pictures = {name: sorted((writer.part / name).glob("*.png")) for name in dict.fromkeys(folders)}
+        write_gallery(pictures, writer.part / "gallery.png")
+        rows = [{**orders[k].row(), "seed": own} for k, own in zip(of, seeds, strict=True)]
+        info = {"name": out.name, "title": "Scenes made to order", "made_by": "terradistill generate"}
+        writer.finish(rows, info | {"synthetic": True})
     return open_scenes(out)
 
 
@@ -134,10 +143,12 @@ def draw(
     size: int | None = None,
     progress: Progress | None = None,
     guidances: Sequence[Guidance] = (),
+    within: Guidance | None = None,
 ) -> NDArray[np.uint8]:
     """Images uint8 (sum of counts, H, W, 3) of orders, side by side, each from its own seed; `guidances` come last.
 
-    All of the orders have a content image that counts, or none has.
+    All of the orders have a content image that counts, or none has. `within` keeps steps to what memory holds; None: it
+    is found out anew.
     """
     side = _side(generator, size)
     numbers, of = generator.metadata_encoder, torch.arange(len(orders)).repeat_interleave(torch.tensor(counts))
@@ -161,7 +172,7 @@ def draw(
         scheduler=wanted.scheduler,
         spacing=wanted.spacing,
         guidances=[
-            chunked(2 * wanted.batch_size),  # doubled by classifier-free guidance
+            within or chunked(2 * wanted.batch_size),  # doubled by classifier-free guidance
             classifier_free(wanted.cfg_scale, text[-1:], between=wanted.cfg_between, free_maps=not wanted.guide_maps),
             *guidances,
         ],
@@ -189,6 +200,28 @@ def _require_learned(orders: Sequence[Order], generator: Generator) -> None:
                 raise ConfigError(f"This generator has not learned the map {odd[0]!r}: expected {', '.join(known)}.")
 
 
+def _require_sound(orders: Sequence[Order], generator: Generator, side: int) -> None:
+    """Read every condition once: what is wrong with the last order should be known before the first is drawn."""
+    if generator.metadata_encoder is not None:
+        generator.metadata_encoder.table([order.metadata for order in orders])
+    for path, name in sorted({(shown.path, name) for order in orders for name, shown in order.maps.items()}):
+        read_map(path, name, side)
+    for path in sorted({order.content.path for order in orders if order.content is not None}):
+        _picture(path, side)
+
+
+def _picture(path: Path, side: int) -> NDArray[np.uint8]:
+    """A content image (side, side, 3).
+
+    Raises:
+        DataError: there is none at `path`.
+    """
+    try:
+        return resize(decode(path.read_bytes()), side)
+    except OSError as error:
+        raise DataError(f"The picture {path} cannot be read ({error.strerror}): give a PNG or JPEG.") from error
+
+
 def _side(generator: Generator, size: int | None) -> int:
     """Of the images, pixels."""
     side = size or generator.resolution
@@ -211,7 +244,7 @@ def _pictures(generator: Generator, orders: Sequence[Order]) -> Tensor:
     tokens = [encoder.none.detach()] * (len(orders) + 1)
     for i, order in enumerate(orders):
         if order.content is not None and _counts(order):
-            image = resize(decode(order.content.path.read_bytes()), generator.resolution)
+            image = _picture(order.content.path, generator.resolution)
             latents = generator.encode(to_float(image[None]).to(device))[0]
             tokens[i] = encoder(latents, order.content.strength)[0]
     return torch.stack(tokens).float()

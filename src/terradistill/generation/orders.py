@@ -61,10 +61,15 @@ class Order:
             row |= {"content": str(self.content.path), "content_strength": self.content.strength}
         return row
 
-    def made_of(self) -> list[Any]:
-        """All that its images are made of, as JSON holds it: `row`, and hashes of the files."""
-        files = [shown.path for shown in [*self.maps.values(), *filter(None, [self.content])]]
-        return [self.row(), *(sha256(path.read_bytes()).hexdigest()[:16] for path in files)]
+    def made_of(self) -> dict[str, Any]:
+        """All that its images are made of, as JSON holds it: files by their hashes, wherever they lie."""
+
+        def of(shown: Shown) -> list[Any]:
+            return [sha256(shown.path.read_bytes()).hexdigest()[:16], shown.strength]
+
+        maps = {name: of(shown) for name, shown in self.maps.items()}
+        content = None if self.content is None else of(self.content)
+        return {"prompt": self.prompt, "metadata": dict(self.metadata), "maps": maps, "content": content}
 
 
 def require_numbers(generator: Generator, metadata: Mapping[str, float]) -> None:

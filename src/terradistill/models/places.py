@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from terradistill.errors import GeneratorError
-from terradistill.run import write_text
+from terradistill.files import write_text
 from terradistill.shipped import GENERATORS
 
 LEARNED_FROM = "learned_from.json"

@@ -7,8 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
+from terradistill.files import replacing
 from terradistill.report import plots, words
-from terradistill.run import replacing
 
 
 def write_classifier_report(run: Path) -> Path:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from terradistill.run import replacing
+from terradistill.files import replacing
 
 PAPER = (251, 250, 247)
 INK = (28, 37, 41)

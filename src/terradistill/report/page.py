@@ -16,9 +16,9 @@ from PIL import Image
 
 from terradistill.config import flatten
 from terradistill.errors import RunError
+from terradistill.files import replacing
 from terradistill.report import plots, words
 from terradistill.report.gallery import write_gallery
-from terradistill.run import replacing
 
 Row = Mapping[str, Any]
 

@@ -5,9 +5,9 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
+from terradistill.files import replacing, write_text
 from terradistill.report import plots, words
 from terradistill.report.words import Row
-from terradistill.run import replacing, write_text
 
 COLUMNS = (
     *("dataset", "network", "pretrained", "resolution", "method", "ipc", "labels", "n_train", "bytes", "n_seeds"),

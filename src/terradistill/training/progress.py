@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from terradistill.errors import GeneratorError
-from terradistill.run import replacing
+from terradistill.files import replacing
 
 
 class Watch(Protocol):

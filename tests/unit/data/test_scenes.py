@@ -7,7 +7,7 @@ import pytest
 from terradistill.data.scenes import DatasetInfo, Scene, SceneFolder, readable_name
 from terradistill.data.sources import open_scenes
 from terradistill.data.writing import write_scene_folder
-from terradistill.errors import DataError
+from terradistill.errors import DataError, RunError
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_only_class_folders_hold_images(tmp_path: Path) -> None:
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     write(tmp_path / "made")
-    with pytest.raises(DataError, match="is not empty"):
+    with pytest.raises(RunError, match="is not empty"):
         write(tmp_path / "made")
 
 
