@@ -1,13 +1,16 @@
 """Does a generator heed the numbers it is told? Denoising loss of unseen scenes with right, shuffled and no metadata.
 
-    python bench/metadata.py GENERATOR DATA [DATA ...] [--seeds 3]
+    python bench/metadata.py GENERATOR DATA [DATA ...] [--template "a satellite image of {class}[ at {gsd} m]"]
 
 The same scenes, times and noise for all three; mean ± standard deviation over seeds of times, noise and shuffling.
-Shuffled numbers are those of other scenes of all DATA together, so DATA of different resolutions tell most.
+Shuffled numbers are those of other scenes of all DATA together, so DATA of different resolutions tell most. With a
+template the numbers stand in the caption, for a generator that was trained so (`--set data.caption_template=…`).
 """
 
 import argparse
 import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -33,35 +36,44 @@ def main() -> None:
     parser.add_argument("data", nargs="+")
     parser.add_argument("--per-class", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--template", help="of captions that hold the numbers")
     asked = parser.parse_args()
 
     hardware = find_hardware()
     generator = Generator.load(asked.generator).to(hardware.device).frozen()
-    encoder = generator.metadata_encoder
-    if encoder is None:
-        raise SystemExit(f"{asked.generator} has learned no metadata.")
-    prompts, rows, pixels = [], [], []
+    if generator.metadata_encoder is None and asked.template is None:
+        raise SystemExit(f"{asked.generator} has learned no metadata: give the --template that it was trained with.")
+    classes, rows, pixels = [], [], []
     for data in asked.data:
         unseen = unseen_of(learned_from(asked.generator), data, asked.per_class)
-        template = Settings().data.caption_template
+        plain = replace(unseen, info=replace(unseen.info, gsd_m=None))  # numbers come with each scene
         for i, scene in enumerate(unseen.scenes):
-            prompts.append(class_prompt(unseen, unseen.classes[scene.label], template))
-            rows.append(encoder.sayable(resized_metadata(scene, unseen.info, generator.resolution)))
+            classes.append((plain, unseen.classes[scene.label]))
+            rows.append(resized_metadata(scene, unseen.info, generator.resolution))
             pixels.append(resize(decode(unseen.read(i)), generator.resolution))
     latents = encode_scenes(generator, np.stack(pixels), n_views=1, hardware=hardware).means()
-    tokens, right = generator.tokens(prompts), encoder.table(rows)
+
+    def told(numbers: Sequence[Mapping[str, float]]) -> Told:
+        """The scenes in their words, with these numbers."""
+        encoder, template = generator.metadata_encoder, asked.template or Settings().data.caption_template
+        said = [row if asked.template else {} for row in numbers]
+        prompts = [class_prompt(*of_class, template, row) for of_class, row in zip(classes, said, strict=True)]
+        if encoder is None or asked.template:
+            return Told(generator.tokens(prompts))
+        return Told(generator.tokens(prompts), encoder.table([encoder.sayable(row) for row in numbers]))
+
     found: dict[str, list[float]] = {"right": [], "shuffled": [], "none": []}
     for seed in range(asked.seeds):
-        mixed = right[torch.randperm(len(right), generator=torch.Generator().manual_seed(seed))]
-        for name, numbers in (("right", right), ("shuffled", mixed), ("none", torch.full_like(right, torch.nan))):
-            losses = []
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
+        kinds = {"right": rows, "shuffled": [rows[i] for i in order], "none": [{}] * len(rows)}
+        for name, of_kind in kinds.items():
+            known, losses = told(of_kind), []
             for start in range(0, len(latents), BATCH):
                 part = slice(start, start + BATCH)
-                told = Told(tokens[part], numbers[part])
                 rng = torch.Generator().manual_seed(1000 * seed + start)
                 schedule = generator.parameterisation
                 noising = Noising.draw(schedule, latents[part], rng)
-                loss = denoising_loss(generator, schedule, latents[part], told, noising, hardware, None)
+                loss = denoising_loss(generator, schedule, latents[part], known.some(part), noising, hardware, None)
                 losses.append(float(loss) * len(latents[part]))
             found[name].append(sum(losses) / len(latents))
     print(f"{len(latents)} unseen scenes, {asked.seeds} seeds")
