@@ -45,7 +45,7 @@ def speed(classifier: SceneClassifier, batch: int = 64) -> float:
     classifier.network.to(hardware.device)
     for _ in range(5):
         began = time.perf_counter()
-        logits(classifier.network, pixels, classifier.resolution, device=hardware.device, bf16=hardware.bf16)
+        logits(classifier.network, pixels, classifier.resolution, hardware=hardware)
         took.append(time.perf_counter() - began)
     return batch / min(took)
 

@@ -141,12 +141,11 @@ def _judge(
     recipe = load_settings(preset).evaluation
     real = Labelled(load_pixels(seen, EXAM, folder / "exam.npy"), seen.labels)
     network = build_network("convnet3", len(unseen.classes), EXAM).to(hardware.device)
-    where: dict[str, Any] = {"device": hardware.device, "bf16": hardware.bf16}
-    fit(network, real.images, real.labels, EXAM, recipe, seed=0, **where)
+    fit(network, real.images, real.labels, EXAM, recipe, seed=0, hardware=hardware)
 
     def judge(images: Pixels, labels: NDArray[np.int64]) -> float:
         small = F.interpolate(to_float(images), (EXAM, EXAM), mode="bicubic", antialias=True).clamp(-1, 1)
-        return float((predict(network, to_uint8(small), EXAM, **where) == labels).mean())
+        return float((predict(network, to_uint8(small), EXAM, hardware=hardware) == labels).mean())
 
     return judge
 

@@ -84,7 +84,7 @@ def flops_of(generator: Generator, hardware: Hardware) -> float:
 
 def peak(hardware: Hardware) -> dict[str, float]:
     """Fastest of a few large products and convolutions, in operations a second, in the precision that is used."""
-    device, dtype = hardware.device, torch.bfloat16 if hardware.bf16 else torch.float32
+    device, dtype = hardware.device, hardware.half or torch.float32
     a = torch.randn(2048, 2048, device=device, dtype=dtype)
     x, w = (torch.randn(*shape, device=device, dtype=dtype) for shape in ((32, 256, 32, 32), (256, 256, 3, 3)))
     works: dict[str, tuple[Callable[[], torch.Tensor], float]] = {
@@ -112,7 +112,7 @@ class Procedure:
 
     name: str
     sampling: SamplingSettings
-    bf16: bool
+    half: torch.dtype | None
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Drawn:
         return float(load_file(self.root / "latents" / "distilled.safetensors")["margin"].mean())
 
 
-def procedures(released: SamplingSettings, ours: SamplingSettings, bf16: bool) -> list[Procedure]:
+def procedures(released: SamplingSettings, ours: SamplingSettings, half: torch.dtype | None) -> list[Procedure]:
     """From the release's to ours, a change a row; rows that would change nothing are left out."""
     every = tuple(SamplingSettings.model_fields)
     changes = {
@@ -144,19 +144,19 @@ def procedures(released: SamplingSettings, ours: SamplingSettings, bf16: bool) -
         "halved on the way": every,
     }
     # The candidates of one prototype are a batch.
-    found = [Procedure("release", released.model_copy(update={"batch_size": released.candidates}), bf16=False)]
+    found = [Procedure("release", released.model_copy(update={"batch_size": released.candidates}), half=None)]
     for name, fields in changes.items():
         update = {field: getattr(ours, field) for field in fields}
-        found.append(Procedure(name, found[-1].sampling.model_copy(update=update), bf16))
+        found.append(Procedure(name, found[-1].sampling.model_copy(update=update), half))
     return [each for i, each in enumerate(found) if i == 0 or each != replace(found[i - 1], name=each.name)]
 
 
-def drawn(work: Work, root: Path, settings: Settings, bf16: bool, reporter: Rich) -> Drawn:
+def drawn(work: Work, root: Path, settings: Settings, half: torch.dtype | None, reporter: Rich) -> Drawn:
     """A set by a procedure."""
     run = Run(root, settings, reporter)
     with closing(run):
         run.describe(**{key: value for key, value in work.run.manifest.items() if key != "stages"})
-        own = replace(work, run=run, base=work.run.root, hardware=replace(work.hardware, bf16=bf16))
+        own = replace(work, run=run, base=work.run.root, hardware=replace(work.hardware, half=half))
         drawing.prototypes(own)
         generator = own.generator()
         own.generator = lambda: generator  # type: ignore[method-assign]  # the one that is counted
@@ -179,8 +179,7 @@ def worth(work: Work, name: str, sets: Sequence[Drawn], ours: Settings) -> Row:
         dataset=work.train.info.name,
         ipc=ours.ipc,
         base_seed=ours.seed,
-        device=work.hardware.device,
-        bf16=work.hardware.bf16,
+        hardware=work.hardware,
     )
 
 
@@ -232,9 +231,9 @@ def main() -> None:
             rows = []
             # As many prototypes of a class as fill a batch.
             few = -(-ours.sampling.batch_size // (len(work.train.classes) * released.candidates))
-            for i, each in enumerate(procedures(released, ours.sampling, work.hardware.bf16)):
+            for i, each in enumerate(procedures(released, ours.sampling, work.hardware.half)):
                 one = ours.model_copy(update={"sampling": each.sampling, "ipc": few})
-                rows.append((each, drawn(work, asked.out / f"timed-{i}", one, each.bf16, reporter)))
+                rows.append((each, drawn(work, asked.out / f"timed-{i}", one, each.half, reporter)))
             lines = table(rows, operations, best)
             (asked.out / "sampling.md").write_text("\n".join([*lines, ""]))  # what follows takes longer
             told = {}
@@ -244,7 +243,7 @@ def main() -> None:
                 for seed in range(asked.sets):
                     update = {"sampling": sampling, "seed": ours.seed + seed}
                     out = asked.out / f"{name}-{seed}"
-                    sets.append(drawn(work, out, ours.model_copy(update=update), work.hardware.bf16, reporter))
+                    sets.append(drawn(work, out, ours.model_copy(update=update), work.hardware.half, reporter))
                 told[name] = worth(work, name, sets, ours)
     verdict = compared(told["ours"], told["release"], rows[0][1].count.seconds / rows[-1][1].count.seconds)
     (asked.out / "sampling.md").write_text("\n".join([*lines, "", verdict, ""]))

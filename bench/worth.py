@@ -35,7 +35,6 @@ def draw(scenes: Labelled, n: int) -> Labelled:
 
 def score(train: Labelled, test: Labelled, scenes: SceneFolder, network: str, settings: Settings) -> Row:
     """A training set, judged by the recipe of the settings; `scenes` says of what dataset and which classes."""
-    hardware = find_hardware()
     return score_method(
         "x",
         [train],
@@ -46,8 +45,7 @@ def score(train: Labelled, test: Labelled, scenes: SceneFolder, network: str, se
         dataset=scenes.info.name,
         ipc=None,
         base_seed=settings.seed,
-        device=hardware.device,
-        bf16=hardware.bf16,
+        hardware=find_hardware(),
     )
 
 

@@ -3,24 +3,39 @@
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
 
 T = TypeVar("T")
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """A device and a precision; passed explicitly, never global."""
+    """A device and a precision; passed explicitly, never global.
+
+    Attributes:
+        device: where to compute.
+        half: what to compute in where it is safe, bfloat16 or float16; None: float32 everywhere.
+    """
 
     device: torch.device
-    bf16: bool
+    half: torch.dtype | None = None
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Mixed precision for the forward pass; weights, latents and losses stay float32."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+        return torch.autocast(self.device.type, self.half or torch.bfloat16, enabled=self.half is not None)
+
+    @property
+    def learning(self) -> "Hardware":
+        """The same for training: small gradients would be nothing in float16, which therefore only draws and judges."""
+        return replace(self, half=None) if self.half == torch.float16 else self
+
+    @property
+    def precision(self) -> str:
+        return next(name for name, half in PRECISIONS.items() if half == self.half)
 
     @property
     def name(self) -> str:
@@ -31,20 +46,22 @@ def find_hardware(precision: str = "auto") -> Hardware:
     """The best device at hand.
 
     Args:
-        precision: "bf16", "fp32", or "auto": bfloat16 where the hardware multiplies it natively.
+        precision: a key of `PRECISIONS`, or "auto": bfloat16 where the hardware multiplies it natively, float16 on
+            other CUDA devices, else float32.
     """
     if torch.cuda.is_available():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         # The same command must give the same images; filling fresh memory as well would only cost time.
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        device, native = torch.device("cuda"), torch.cuda.is_bf16_supported(including_emulation=False)
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        device, best = torch.device("cuda"), torch.bfloat16 if native else torch.float16
     elif torch.backends.mps.is_available():
-        device, native = torch.device("mps"), False
+        device, best = torch.device("mps"), None
     else:
         _keep_freed_memory()
-        device, native = torch.device("cpu"), _cpu_has_bf16()
-    return Hardware(device, bf16=native if precision == "auto" else precision == "bf16")
+        device, best = torch.device("cpu"), torch.bfloat16 if _cpu_has_bf16() else None
+    return Hardware(device, best if precision == "auto" else PRECISIONS[precision])
 
 
 def describe(hardware: Hardware) -> dict[str, Any]:
@@ -52,7 +69,7 @@ def describe(hardware: Hardware) -> dict[str, Any]:
     return {
         "name": hardware.name,
         "device": str(hardware.device),
-        "bf16": hardware.bf16,
+        "precision": hardware.precision,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }

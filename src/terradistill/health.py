@@ -42,7 +42,7 @@ def doctor() -> list[tuple[str, str]]:
         ("device", f"{hardware.device.type}: {hardware.name}"),
         (
             "precision",
-            "bf16 natively, used by --set precision=auto" if hardware.bf16 else "fp32; bf16 would be emulated",
+            f"{hardware.precision}, used by --set precision=auto",
         ),
         ("threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors (set OMP_NUM_THREADS to change)"),
         *_gpu(),

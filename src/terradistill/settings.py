@@ -342,8 +342,9 @@ class Settings(Section):
         "base-128",
         description="name, folder or hub id of a generator to adapt to DATA; none: learn from DATA alone",
     )
-    precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto", description="auto: bf16 where the machine computes it fast"
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto",
+        description="auto: bf16 where the machine computes it fast, fp16 on other GPUs, where training is in fp32",
     )
     checkpoint_seconds: float = Field(120, ge=0, description="time between two checkpoints of a training loop")
     data: DataSettings = DataSettings()

@@ -65,7 +65,7 @@ def test_an_autoencoder_keeps_the_colours_of_real_scenes(tmp_path: Path) -> None
         pytest.skip("eurosat.zip is absent")
     train, test = split_scenes(limit_scenes(open_scenes(DATA / "eurosat.zip"), DataSettings(limit=40)), 0.5, seed=0)
     pixels = {side: load_pixels(scenes, 64, tmp_path / side) for side, scenes in (("train", train), ("test", test))}
-    cpu = Hardware(torch.device("cpu"), bf16=True)
+    cpu = Hardware(torch.device("cpu"), torch.bfloat16)
     settings = AutoencoderSettings(steps=60, warmup_steps=20)
     vae = build_vae(settings, 64, seed=0)
     train_autoencoder(vae, pixels["train"], settings, seed=0, hardware=cpu)

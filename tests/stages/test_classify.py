@@ -238,7 +238,7 @@ def test_the_exported_backbone_gives_the_same_logits(
 def test_heat_lies_where_the_class_is_seen(run: Path, drawn: Path) -> None:
     model, scenes = SceneClassifier.load(run), open_scenes(drawn)
     pixels = np.stack([np.asarray(Image.open(drawn / scenes.scenes[i].name).resize((32, 32))) for i in (0, 5)])
-    heat = heatmaps(model, pixels, torch.from_numpy(scenes.labels[[0, 5]]), Hardware(torch.device("cpu"), bf16=False))
+    heat = heatmaps(model, pixels, torch.from_numpy(scenes.labels[[0, 5]]), Hardware(torch.device("cpu")))
     assert heat is not None
     assert heat.shape == (2, 32, 32)
     assert 0 <= heat.min() <= heat.max() <= 1

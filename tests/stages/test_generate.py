@@ -53,6 +53,15 @@ def test_an_image_depends_on_its_seed_alone(finished: td.Distilled, tmp_path: Pa
         assert abs(decode(alone.read(i)).astype(int) - decode(among.read(i)).astype(int)).max() <= 1
 
 
+def test_half_the_precision_gives_nearly_the_same(finished: td.Distilled, tmp_path: Path) -> None:
+    generator, made = td.Generator.load(finished.run), {}
+    for precision in ("fp32", "fp16"):
+        tiny = tiny_settings().model_copy(update={"precision": precision})
+        scenes = td.generate([Order("a river", "river")], tmp_path / precision, generator, n=3, settings=tiny)
+        made[precision] = np.stack([decode(scenes.read(i)) for i in range(3)]).astype(float)
+    assert 0 < np.abs(made["fp32"] - made["fp16"]).mean() < 2
+
+
 def test_a_stopped_call_goes_on_with_what_is_drawn(
     finished: td.Distilled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

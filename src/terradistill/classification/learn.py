@@ -162,9 +162,9 @@ def _test(work: Work) -> None:
         return
     with run.stage("test", "Testing the classifier") as stage:
         classifier = SceneClassifier.load(run / "model")
-        network, device = classifier.network.to(work.hardware.device), work.hardware.device
+        network = classifier.network.to(work.hardware.device)
         pixels, labels = _pixels(work, work.test, "test"), work.test.labels
-        said = logits(network, pixels, classifier.resolution, device=device, bf16=work.hardware.bf16)
+        said = logits(network, pixels, classifier.resolution, hardware=work.hardware)
         shares = (said / classifier.temperature).softmax(1)
         found = agreement(labels, said.argmax(1).numpy(), len(classifier.classes))
         bins = reliability(shares, torch.from_numpy(labels))

@@ -69,8 +69,7 @@ def predict_scenes(
                 classifier.network,
                 np.stack([square for _, square in rows]),
                 classifier.resolution,
-                device=hardware.device,
-                bf16=hardware.bf16,
+                hardware=hardware,
             )
             shares = (said / classifier.temperature).softmax(1)
             for (where, _), share in zip(rows, shares, strict=True):

@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -93,8 +92,8 @@ def train_scene_classifier(
     Raises:
         EvaluationError: the network has no stages to attach to.
     """
-    watch, device, side = watch or Unwatched(), hardware.device, pixels.shape[1]
-    where: dict[str, Any] = {"device": device, "bf16": hardware.bf16}
+    watch, hardware = watch or Unwatched(), hardware.learning
+    device, side = hardware.device, pixels.shape[1]
     network.to(device)
     stages = [] if settings.method == "ce" else stages_of(network)
     distiller = _distiller(network, stages, n_classes, settings, pixels.shape[1], seed, device)
@@ -145,7 +144,7 @@ def train_scene_classifier(
 
         if (step + 1) % of_epoch == 0 or step + 1 == total:
             ema.swap()
-            said = logits(network, validation[0], side, **where)
+            said = logits(network, validation[0], side, hardware=hardware)
             ema.swap()
             right = float((said.argmax(1).numpy() == validation[1]).mean())
             watch.log(step + 1, accuracy=right, **{name: float(value) for name, value in losses.items()})
@@ -163,7 +162,7 @@ def train_scene_classifier(
         gain = refinement_gain(network, distiller, stages, pixels[some], validation[0][held], hardware, seed)
     best.restore(network)
     network.to(device).eval()
-    temperature = calibrated(logits(network, validation[0], side, **where), torch.from_numpy(validation[1]))
+    temperature = calibrated(logits(network, validation[0], side, hardware=hardware), torch.from_numpy(validation[1]))
     extra = sum(parameter.numel() for parameter in distiller.parameters())
     return Trained(best.epoch, best.accuracy, temperature, 1000 * spent / max(1, steps_taken), extra, gain)
 

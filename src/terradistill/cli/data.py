@@ -86,7 +86,7 @@ def data_caption(
 
     hardware = find_hardware()
     open_scenes(data)  # a mistyped name is found before a model is fetched
-    captioner = Captioner.load(model, hardware.device, bf16=hardware.bf16, instruction=instruction or INSTRUCTION)
+    captioner = Captioner.load(model, hardware, instruction=instruction or INSTRUCTION)
     if instruction and not captioner.instruction:
         raise ConfigError(f"{model} describes what it sees and cannot be asked: leave --prompt out.")
     with console.Rich() as reporter:

@@ -157,7 +157,7 @@ def _examined(
             seed=derive(settings.seed, "audit"),
             recipe=settings.evaluation,
         )
-    features = partial(embed, network.to(hardware.device), resolution=side, device=hardware.device, bf16=hardware.bf16)
+    features = partial(embed, network.to(hardware.device), resolution=side, hardware=hardware)
     rows, nearest = [dict[str, Any]()] * len(made.scenes), np.zeros(len(made.scenes), np.int64)
     limits: dict[str, dict[str, float | int]] = {}
     told: list[tuple[NDArray[np.bool_], torch.Tensor]] = []

@@ -213,8 +213,7 @@ def _score(exam: Work, sets: Sequence[Labelled], key: dict[str, Any], common: Se
         dataset=key["dataset"],
         ipc=key["ipc"],
         base_seed=common.seed,
-        device=exam.hardware.device,
-        bf16=exam.hardware.bf16,
+        hardware=exam.hardware,
         progress=exam.run.reporter.progress,
     )
     if (name := plain(key["method"])) in CORESETS:
@@ -331,11 +330,11 @@ def _png_bytes(image: NDArray[np.uint8]) -> int:
 
 def _taught(exam: Work, made: Labelled) -> Labelled:
     """The same images, with what the exam's teacher thinks of them."""
-    given, device = given_teacher(exam.settings, exam.train.classes, exam.test), exam.hardware.device
+    given = given_teacher(exam.settings, exam.train.classes, exam.test)
     if given is None:
         teach(exam)
     network, side = given or (teacher_network(exam), TAUGHT_AT)
-    soft = probabilities(network.to(device), made.images, side, device=device, bf16=exam.hardware.bf16)
+    soft = probabilities(network.to(exam.hardware.device), made.images, side, hardware=exam.hardware)
     return replace(made, soft=soft)
 
 

@@ -104,7 +104,7 @@ def _eye(work: Work, network: Network, given: tuple[nn.Module, int] | None) -> C
     if given is None:
         teach(work)
     seeing, side = given or (teacher_network(work), SIDE)
-    return partial(embed, seeing.to(device), resolution=side, device=device, bf16=work.hardware.bf16)
+    return partial(embed, seeing.to(device), resolution=side, hardware=work.hardware)
 
 
 def _distances(seen: Tensor, each: Labelled, real: Tensor, known: Tensor, train: Labelled) -> dict[str, float]:

@@ -206,10 +206,9 @@ def _probe_network(
     model = build_network(name, n_classes, side).to(hardware.device)
     few = recipe.model_copy(update={"epochs": 1, "min_steps": 4, "max_steps": 4})
     pixels, labels = _pixels(recipe.batch_size, side), np.arange(recipe.batch_size) % n_classes
-    where: dict[str, Any] = {"device": hardware.device, "bf16": hardware.bf16}
-    fit(model, pixels, labels, side, few, seed=0, progress=watch.progress, **where)
+    fit(model, pixels, labels, side, few, seed=0, progress=watch.progress, hardware=hardware)
     began = time.monotonic()
-    predict(model, _pixels(PREDICT_BATCH, side), side, **where)
+    predict(model, _pixels(PREDICT_BATCH, side), side, hardware=hardware)
     return watch.seconds, (time.monotonic() - began) / PREDICT_BATCH
 
 

@@ -221,8 +221,7 @@ def _score(work: Work, stage: Stage, methods: dict[str, Sets], test: Labelled, i
             dataset=work.train.info.name,
             ipc=None if method == "full" else ipc,
             base_seed=work.settings.seed,
-            device=work.hardware.device,
-            bf16=work.hardware.bf16,
+            hardware=work.hardware,
             progress=lambda done, of: stage.progress(int(1000 * (number + done / of)), 1000 * len(jobs)),
         )
         if method in CORESETS:

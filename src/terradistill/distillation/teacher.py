@@ -59,8 +59,7 @@ def trained_network(
             resolution,
             recipe or EvaluationSettings(),
             seed=seed,
-            device=device,
-            bf16=hardware.bf16,
+            hardware=hardware,
             progress=progress,
         )
     if kept is not None:
@@ -87,13 +86,10 @@ def teach(work: Work) -> None:
             kept=stage.work / "model.safetensors",
             progress=stage.progress,
         )
-        device, bf16 = work.hardware.device, work.hardware.bf16
         with stage.writes("teacher") as folder:
             folder.mkdir()
             save_file(network.state_dict(), folder / "model.safetensors")
-            save_file(
-                {"train": embed(network, pixels, SIDE, device=device, bf16=bf16)}, folder / "features.safetensors"
-            )
+            save_file({"train": embed(network, pixels, SIDE, hardware=work.hardware)}, folder / "features.safetensors")
 
 
 def teacher_network(work: Work) -> nn.Module:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from terradistill.errors import EvaluationError
 from terradistill.evaluation.metrics import Agreement, agreement
 from terradistill.evaluation.recipe import fit, predict, repeatable
+from terradistill.hardware import Hardware
 from terradistill.models.downstream import build_network, count_parameters, named_network
 from terradistill.run import Progress
 from terradistill.seeding import derive
@@ -75,8 +75,7 @@ def train_and_score(
     settings: EvaluationSettings,
     *,
     seed: int,
-    device: torch.device,
-    bf16: bool,
+    hardware: Hardware,
     progress: Progress | None = None,
 ) -> Score:
     """Trains one fresh network and tests it after its last step. The same seed gives the same score on a machine.
@@ -88,8 +87,7 @@ def train_and_score(
         network: a name that `build_network` takes.
         settings: the recipe.
         seed: decides initial weights, order of the images and crops.
-        device: where the network is trained.
-        bf16: compute in bfloat16 where autocast finds it safe.
+        hardware: where and in which precision networks are trained.
         progress: called as ``progress(done, total)`` after every optimiser step.
 
     Raises:
@@ -102,8 +100,8 @@ def train_and_score(
             )
     started = time.perf_counter()
     resolution = settings.resolution or test.images.shape[1]
-    with repeatable(derive(seed, "network"), device):
-        model = build_network(network, n_classes, resolution, pretrained=settings.pretrained).to(device)
+    with repeatable(derive(seed, "network"), hardware.device):
+        model = build_network(network, n_classes, resolution, pretrained=settings.pretrained).to(hardware.device)
         steps = fit(
             model,
             train.images,
@@ -111,11 +109,10 @@ def train_and_score(
             resolution,
             settings,
             seed=seed,
-            device=device,
-            bf16=bf16,
+            hardware=hardware,
             progress=progress,
         )
-        predicted = predict(model, test.images, resolution, device=device, bf16=bf16)
+        predicted = predict(model, test.images, resolution, hardware=hardware)
     return Score(
         agreement=agreement(test.labels, predicted, n_classes),
         steps=steps,
@@ -135,8 +132,7 @@ def score_method(
     dataset: str,
     ipc: int | None,
     base_seed: int,
-    device: torch.device,
-    bf16: bool,
+    hardware: Hardware,
     progress: Progress | None = None,
 ) -> Row:
     """One row of the scoreboard: ``settings.n_seeds`` trainings of one network on one method's images.
@@ -155,8 +151,7 @@ def score_method(
         dataset: name to report.
         ipc: images per class; None for the whole train split.
         base_seed: the run's seed.
-        device: where the networks are trained.
-        bf16: compute in bfloat16 where autocast finds it safe.
+        hardware: where and in which precision networks are trained.
         progress: called as ``progress(done, total)`` with the optimiser steps of all trainings.
 
     Returns:
@@ -181,9 +176,7 @@ def score_method(
         seed = derive(base_seed, "evaluation", i)
         train = sets[set_index[i]]
         scores.append(
-            train_and_score(
-                train, test, len(classes), network, settings, seed=seed, device=device, bf16=bf16, progress=report
-            )
+            train_and_score(train, test, len(classes), network, settings, seed=seed, hardware=hardware, progress=report)
         )
     results = [score.agreement for score in scores]
     plain, pretrained = named_network(network, pretrained=settings.pretrained)

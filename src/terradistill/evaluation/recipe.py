@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from terradistill.errors import EvaluationError
+from terradistill.hardware import Hardware
 from terradistill.run import Progress
 from terradistill.sections import ClassifySettings
 from terradistill.seeding import batch_indices, derive, generator
@@ -77,21 +78,19 @@ def fit(
     settings: EvaluationSettings,
     *,
     seed: int,
-    device: torch.device,
-    bf16: bool,
+    hardware: Hardware,
     progress: Progress | None = None,
 ) -> int:
     """Trains in place: cross-entropy, gradient clip, linear warm-up over 5 % of the steps, cosine to zero [ours].
 
     Args:
-        network: on ``device``.
+        network: on the device of `hardware`.
         images: uint8, (n, height, width, 3).
         labels: int64 (n,), or probabilities, float32 (n, n_classes).
         resolution: side of the images that the network sees, pixels.
         settings: the recipe.
         seed: decides the order of the images and the crops.
-        device: where to compute.
-        bf16: compute in bfloat16 where autocast finds it safe.
+        hardware: where and in which precision to compute.
         progress: called as ``progress(done, total)`` after every step.
 
     Returns:
@@ -100,7 +99,7 @@ def fit(
     Raises:
         EvaluationError: the loss of the last step is not finite.
     """
-    steps = training_steps(len(labels), settings)
+    steps, device, hardware = training_steps(len(labels), settings), hardware.device, hardware.learning
     weights, rate, decay = network.parameters(), settings.learning_rate, settings.weight_decay
     optimizer: torch.optim.Optimizer
     if settings.optimizer == "adamw":
@@ -119,7 +118,7 @@ def fit(
         index = batch_indices(len(labels), settings.batch_size, step, order)
         x = augment(to_input(images[index], resolution, device), settings, crops)
         y = torch.from_numpy(labels[index]).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with hardware.autocast():
             loss = F.cross_entropy(network(x), y)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -136,43 +135,37 @@ def fit(
 
 
 @torch.inference_mode()
-def logits(
-    network: nn.Module, images: NDArray[np.uint8], resolution: int, *, device: torch.device, bf16: bool
-) -> Tensor:
+def logits(network: nn.Module, images: NDArray[np.uint8], resolution: int, *, hardware: Hardware) -> Tensor:
     """What a network says of uint8 images (n, height, width, 3), a batch at a time: float32 (n, n_classes), CPU."""
     network.eval()
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+    with hardware.autocast():
         said = [
-            network(to_input(images[start : start + PREDICT_BATCH], resolution, device)).float().cpu()
+            network(to_input(images[start : start + PREDICT_BATCH], resolution, hardware.device)).float().cpu()
             for start in range(0, len(images), PREDICT_BATCH)
         ]
     return torch.cat(said)
 
 
-def predict(
-    network: nn.Module, images: NDArray[np.uint8], resolution: int, *, device: torch.device, bf16: bool
-) -> NDArray[np.int64]:
+def predict(network: nn.Module, images: NDArray[np.uint8], resolution: int, *, hardware: Hardware) -> NDArray[np.int64]:
     """The most likely class of each of the uint8 images (n, height, width, 3): int64, shape (n,)."""
-    return logits(network, images, resolution, device=device, bf16=bf16).argmax(1).numpy()
+    return logits(network, images, resolution, hardware=hardware).argmax(1).numpy()
 
 
 def probabilities(
-    network: nn.Module, images: NDArray[np.uint8], resolution: int, *, device: torch.device, bf16: bool
+    network: nn.Module, images: NDArray[np.uint8], resolution: int, *, hardware: Hardware
 ) -> NDArray[np.float16]:
     """What a network thinks of uint8 images (n, height, width, 3): float16 (n, n_classes), two bytes a class."""
-    shares = logits(network, images, resolution, device=device, bf16=bf16).softmax(1)
+    shares = logits(network, images, resolution, hardware=hardware).softmax(1)
     return np.asarray(shares.half())
 
 
-def embed(
-    network: nn.Module, images: NDArray[np.uint8], resolution: int, *, device: torch.device, bf16: bool
-) -> Tensor:
+def embed(network: nn.Module, images: NDArray[np.uint8], resolution: int, *, hardware: Hardware) -> Tensor:
     """What the last linear layer of a network is given for uint8 images (n, height, width, 3): float32 (n, D)."""
     last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
     seen: list[Tensor] = []
     handle = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float().flatten(1).cpu()))
     try:
-        logits(network, images, resolution, device=device, bf16=bf16)
+        logits(network, images, resolution, hardware=hardware)
     finally:
         handle.remove()
     return torch.cat(seen)

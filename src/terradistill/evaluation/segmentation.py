@@ -59,6 +59,7 @@ def fit_segmenter(
     pairs: Pairs, settings: EngineSettings, *, seed: int, hardware: Hardware, progress: Progress | None = None
 ) -> Segmenter:
     """Train a fresh network: cross-entropy and Dice, AdamW, flips and quarter turns, light changed a little [ours]."""
+    hardware = hardware.learning
     with repeatable(derive(seed, "segmenter"), hardware.device):
         network = Segmenter(settings.widths).to(hardware.device)
         optimizer = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=1e-2)

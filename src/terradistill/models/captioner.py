@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from terradistill.errors import GeneratorError
+from terradistill.hardware import Hardware
 
 INSTRUCTION = "Describe this satellite image in one short sentence: land cover, objects, and where they are."
 
@@ -28,7 +29,7 @@ class Captioner:
             tokenizer.padding_side = "left"  # what is generated follows the prompt
 
     @classmethod
-    def load(cls, source: str, device: torch.device, *, bf16: bool, instruction: str = INSTRUCTION) -> "Captioner":
+    def load(cls, source: str, hardware: Hardware, *, instruction: str = INSTRUCTION) -> "Captioner":
         """Open a folder or a hub id; no code that comes with it is run.
 
         Raises:
@@ -40,7 +41,7 @@ class Captioner:
         try:
             processor = AutoProcessor.from_pretrained(source, **known)
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
-                source, dtype=torch.bfloat16 if bf16 else torch.float32, use_safetensors=True, **known
+                source, dtype=hardware.half or torch.float32, use_safetensors=True, **known
             )
         except (OSError, ValueError, KeyError, ImportError) as error:
             reason = (str(error).splitlines() or ["no reason given"])[0][:200]
@@ -48,7 +49,7 @@ class Captioner:
                 f"The caption model {source} cannot be loaded ({reason}): give the hub id or folder of an "
                 "image-text-to-text model, and check the network."
             ) from error
-        return cls(processor, loaded.to(device), instruction, name=source)
+        return cls(processor, loaded.to(hardware.device), instruction, name=source)
 
     @torch.inference_mode()
     def describe(self, images: Sequence[NDArray[np.uint8]]) -> list[str]:

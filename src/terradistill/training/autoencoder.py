@@ -56,7 +56,7 @@ def train_autoencoder(
         checkpoint_seconds: time between two checkpoints.
         watch: told of progress and metrics.
     """
-    watch = watch or Unwatched()
+    watch, hardware = watch or Unwatched(), hardware.learning
     vae.train().requires_grad_(True)
     if perceptual is not None:
         vae.encoder.requires_grad_(False)

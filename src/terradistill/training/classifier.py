@@ -48,7 +48,7 @@ def train_latent_classifier(
     Returns:
         The classifier in evaluation mode, and its validation accuracy in [0, 1].
     """
-    watch = watch or Unwatched()
+    watch, hardware = watch or Unwatched(), hardware.learning
     learned, validation = stratified(labels, settings.validation_fraction, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "classifier weights"))

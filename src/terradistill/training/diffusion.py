@@ -198,7 +198,7 @@ def train_diffusion(
     """
     from diffusers.models.attention_processor import AttnProcessor
 
-    watch, team = watch or Unwatched(), team or Team()
+    watch, team, hardware = watch or Unwatched(), team or Team(), hardware.learning
     device = hardware.device
     unused = {"metadata_encoder"} if metadata is None else set()
     chosen = [name for name in parts if getattr(generator, name) is not None and name not in unused]

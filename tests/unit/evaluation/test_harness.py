@@ -1,5 +1,6 @@
 import json
 import statistics
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ from terradistill.errors import EvaluationError
 from terradistill.evaluation import harness
 from terradistill.evaluation.harness import Labelled, Score, score_method, train_and_score, with_references
 from terradistill.evaluation.metrics import agreement
+from terradistill.hardware import Hardware
 from terradistill.settings import EvaluationSettings
 
-CPU = torch.device("cpu")
+CPU = Hardware(torch.device("cpu"))
 QUICK = EvaluationSettings(
     resolution=None,
     n_seeds=2,
@@ -35,7 +37,7 @@ def scenes(n_per_class: int, seed: int) -> Labelled:
 
 
 def train(train_set: Labelled, seed: int = 0, **options: Any) -> Score:
-    return train_and_score(train_set, scenes(10, 9), 3, "convnet3", QUICK, seed=seed, device=CPU, bf16=False, **options)
+    return train_and_score(train_set, scenes(10, 9), 3, "convnet3", QUICK, seed=seed, hardware=CPU, **options)
 
 
 def test_learns_what_can_be_told_apart_and_repeats_itself() -> None:
@@ -58,7 +60,9 @@ def test_shuffled_labels_give_chance() -> None:
 
 
 def test_bf16_learns_too() -> None:
-    score = train_and_score(scenes(4, 1), scenes(9, 2), 3, "convnet3", QUICK, seed=0, device=CPU, bf16=True)
+    score = train_and_score(
+        scenes(4, 1), scenes(9, 2), 3, "convnet3", QUICK, seed=0, hardware=replace(CPU, half=torch.bfloat16)
+    )
     assert score.agreement.oa > 0.9
 
 
@@ -77,13 +81,13 @@ def test_bad_images_and_labels_are_refused() -> None:
     with pytest.raises(EvaluationError, match="n at least 1"):
         Labelled(good.images[:0], good.labels[:0])
     with pytest.raises(EvaluationError, match="training labels run from 0 to 2: expected 0 to 1"):
-        train_and_score(good, good, 2, "convnet3", QUICK, seed=0, device=CPU, bf16=False)
+        train_and_score(good, good, 2, "convnet3", QUICK, seed=0, hardware=CPU)
 
 
 def test_divergence_is_told() -> None:
     wild = QUICK.model_copy(update={"optimizer": "sgd", "learning_rate": 1e30, "max_steps": 5})
     with pytest.raises(EvaluationError, match=r"diverged.*learning_rate"):
-        train_and_score(scenes(2, 0), scenes(2, 0), 3, "convnet3", wild, seed=0, device=CPU, bf16=False)
+        train_and_score(scenes(2, 0), scenes(2, 0), 3, "convnet3", wild, seed=0, hardware=CPU)
 
 
 def test_row_sums_up_its_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +105,7 @@ def test_row_sums_up_its_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
     def row_of(method: str, sets: list[Labelled]) -> dict[str, Any]:
         return score_method(
             method, sets, scenes(4, 0), ["a", "b", "c"], "convnet3", settings,
-            dataset="toy", ipc=2, base_seed=5, device=CPU, bf16=False,
+            dataset="toy", ipc=2, base_seed=5, hardware=CPU,
         )  # fmt: skip
 
     row = row_of("distilled", [scenes(2, 1), scenes(3, 2)])
@@ -128,7 +132,7 @@ def test_one_training_has_no_spread_and_no_set_is_an_error() -> None:
     def row_of(sets: list[Labelled]) -> dict[str, Any]:
         return score_method(
             "distilled", sets, scenes(2, 0), ["a", "b", "c"], "convnet3", settings,
-            dataset="toy", ipc=2, base_seed=0, device=CPU, bf16=False, progress=lambda *step: told.append(step),
+            dataset="toy", ipc=2, base_seed=0, hardware=CPU, progress=lambda *step: told.append(step),
         )  # fmt: skip
 
     assert row_of([scenes(2, 1)])["oa_std"] is None
@@ -142,7 +146,7 @@ def test_progress_counts_all_trainings() -> None:
     settings = QUICK.model_copy(update={"min_steps": 2, "max_steps": 2})
     score_method(
         "full", [scenes(2, 1)], scenes(2, 0), ["a", "b", "c"], "convnet3", settings,
-        dataset="toy", ipc=None, base_seed=0, device=CPU, bf16=False, progress=lambda *step: told.append(step),
+        dataset="toy", ipc=None, base_seed=0, hardware=CPU, progress=lambda *step: told.append(step),
     )  # fmt: skip
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 

@@ -10,9 +10,10 @@ import torch
 from terradistill.data.drawn import draw_scenes
 from terradistill.distillation.captioning import write_captions
 from terradistill.errors import DataError, GeneratorError
+from terradistill.hardware import Hardware
 from terradistill.models.captioner import Captioner
 
-CPU = torch.device("cpu")
+CPU = Hardware(torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_batch_is_described_as_each_alone(folder: Path) -> None:
-    captioner = Captioner.load(str(folder), CPU, bf16=False)
+    captioner = Captioner.load(str(folder), CPU)
     images = [np.random.default_rng(i).integers(0, 256, (40, 40, 3), dtype=np.uint8) for i in range(3)]
     together = captioner.describe(images)
     assert len(together) == 3
@@ -62,7 +63,7 @@ def test_a_batch_is_described_as_each_alone(folder: Path) -> None:
 
 def test_captions_are_written_once_and_gone_on_with(folder: Path, tmp_path: Path) -> None:
     scenes = draw_scenes(tmp_path / "scenes", per_class=3, size=32, n_classes=2)
-    captioner, out = Captioner.load(str(folder), CPU, bf16=False), tmp_path / "captions.jsonl"
+    captioner, out = Captioner.load(str(folder), CPU), tmp_path / "captions.jsonl"
     assert write_captions(scenes, out, captioner, batch_size=4) == 6
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert len({row["file_name"] for row in rows}) == 6
@@ -78,4 +79,4 @@ def test_captions_are_written_once_and_gone_on_with(folder: Path, tmp_path: Path
 def test_what_is_no_caption_model_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(GeneratorError, match="image-text-to-text"):
-        Captioner.load(str(tmp_path), CPU, bf16=False)
+        Captioner.load(str(tmp_path), CPU)

@@ -58,7 +58,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
             "command": "terradistill distill <in>",
         }
         manifest |= {"created": "2026-01-01T00:00:00+00:00", "data": data, "stages": [stage]}
-        manifest |= {"device": {"name": "a CPU", "torch": "2.9", "threads": 2, "bf16": False}}
+        manifest |= {"device": {"name": "a CPU", "torch": "2.9", "threads": 2, "precision": "fp32"}}
         (run / "manifest.json").write_text(json.dumps(manifest))
         n = len(classes)
         scores = [score("distilled", 0.6, n * ipc, n), score("random", 0.5, n * ipc, n), score("full", 0.9, 100, n)]

@@ -46,4 +46,4 @@ def gaussian_generator(kind: str = "v_prediction", std: float = 0.5) -> Any:
 
 @pytest.fixture
 def cpu() -> Hardware:
-    return Hardware(torch.device("cpu"), bf16=False)
+    return Hardware(torch.device("cpu"))

@@ -12,7 +12,7 @@ from terradistill.settings import Settings
 
 @pytest.fixture
 def cpu() -> Hardware:
-    return Hardware(torch.device("cpu"), bf16=False)
+    return Hardware(torch.device("cpu"))
 
 
 @pytest.fixture
