@@ -173,7 +173,7 @@ def _regression(
 
     def corrected(x: Tensor) -> Tensor:
         wide = F.interpolate(x, scale_factor=wanted.ratio, mode="bicubic", align_corners=False)
-        with enhancer.hardware.autocast():
+        with enhancer.hardware.learning.autocast():
             return torch.as_tensor(wide + network(wide, 0).sample.float())
 
     began, step = time.monotonic(), 0

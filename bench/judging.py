@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
 
-    hardware = find_hardware()
+    hardware = find_hardware().learning
     networks = {"plain": plain(build_network("convnet3", CLASSES, SIDE))}
     networks["ours"] = build_network("convnet3", CLASSES, SIDE)
     images = torch.rand(IMAGES, 3, SIDE, SIDE) * 2 - 1

@@ -38,7 +38,8 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def taken(path: Path) -> IO[str] | None:
-    """The lock file `path`, held until it is closed or the process ends; None on Windows, which has no such locks.
+    """The lock file `path`, held until it is closed or the process ends; None where there are no such locks, as on
+    Windows.
 
     Two processes in one folder would write over each other's work.
 
@@ -55,6 +56,9 @@ def taken(path: Path) -> IO[str] | None:
     except BlockingIOError as error:
         lock.close()
         raise RunError(f"Another process is at work in {path.parent}: wait for it, or use another --out.") from error
+    except OSError:  # a file system without locks
+        lock.close()
+        return None
     return lock
 
 

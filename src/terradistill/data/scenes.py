@@ -4,7 +4,6 @@ Real, distilled, controlled and super-resolved scenes all have this one form, on
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -153,13 +152,9 @@ def require_folder_names(classes: Sequence[str]) -> None:
     """Makes sure that classes can be folders, here and on other systems.
 
     Raises:
-        DataError: a name is empty, too long, hidden, not Unicode, or has a character that some file system refuses; or
-            two differ by capitals alone.
+        DataError: a name is empty, too long, hidden, not Unicode, or has a character that some file system refuses.
     """
     for name in classes:
         plain = name.isprintable() and not name.startswith(".") and not re.search(r'[/\\:*?"<>|]', name)
         if not name or not plain or len(name.encode(errors="surrogateescape")) > 200:
             raise DataError(f"Class name {name[:80]!r} cannot be a folder name everywhere; rename the class.")
-    alike = Counter(name.casefold() for name in classes)
-    if twice := [name for name in classes if alike[name.casefold()] > 1]:
-        raise DataError(f"Class names {twice[0]!r} and {twice[1]!r} are one folder on some systems; rename a class.")

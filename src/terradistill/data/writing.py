@@ -43,7 +43,7 @@ class SceneWriter:
             asked: all that makes the images what they are, as JSON holds it; None: begin anew in any case.
 
         Raises:
-            DataError: a class name is no folder name.
+            DataError: a class name is no folder name, or two would be one folder here.
             RunError: `out` is not empty, images of something else were left, or another process is making it.
         """
         require_folder_names(classes)
@@ -58,15 +58,27 @@ class SceneWriter:
             self.names.append(f"{classes[label]}/{classes[label]}_{counts[label]:04d}.png")
             counts[label] += 1
         self.part.mkdir(parents=True, exist_ok=True)
-        self._lock, note = taken(self.part / LOCK), self.part / NOTE
-        if asked is None or not note.is_file() or not any(self.part.glob("*/*.png")):
+        self._lock = taken(self.part / LOCK)
+        try:
+            self._begin(asked)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, asked: Mapping[str, Any] | None) -> None:
+        note = self.part / NOTE
+        again = asked is not None and note.is_file() and any(self.part.glob("*/*.png"))
+        if not again:
             for path in self.part.iterdir():
                 if path.name != LOCK:
                     remove(path)
         if asked is not None:
             require_same(note, asked, f"What is in {self.part}")
-        for name in classes:
-            (self.part / name).mkdir(parents=True, exist_ok=True)
+        for name in self.classes:
+            try:
+                (self.part / name).mkdir(exist_ok=again)
+            except FileExistsError as error:  # one name twice, or capitals that are not told apart here
+                raise DataError(f"Two classes would be one folder, {name!r}: rename one of them.") from error
 
     def lacking(self) -> list[int]:
         """Numbers of the images that are not there yet."""

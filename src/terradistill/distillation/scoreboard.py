@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from terradistill.data.archive import ZipSource
 from terradistill.data.arrays import mapped, write_array
 from terradistill.data.check import check_scenes
 from terradistill.data.images import load_pixels
@@ -162,7 +163,12 @@ def learned_by(scenes: Path) -> frozenset[str]:
     """Hashes of all that went into the judged scenes, where their run folder or a `learned_from.json` says so."""
     run, note = scenes.resolve().parent, scenes / LEARNED_FROM
     known: set[str] = set(json.loads(note.read_text())["sha256"]) if note.is_file() else set()
-    if (run / "resolved.json").is_file():
+    if scenes.suffix == ".zip" and scenes.is_file():
+        archive = ZipSource(scenes)
+        for name in archive.names:
+            if name.rsplit("/", 1)[-1] == LEARNED_FROM:
+                known |= set(json.loads(archive(name))["sha256"])
+    if (run / "resolved.json").is_file() and (run / "split.json").is_file():
         known |= {entry["sha256"] for entry in json.loads((run / "split.json").read_text(encoding="utf-8"))["train"]}
         given = json.loads((run / "resolved.json").read_text())["generator"]
         source = run if (run / "generator").is_dir() else given

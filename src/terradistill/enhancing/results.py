@@ -125,7 +125,7 @@ class Results:
             of_classes: `source` is DATA, and so is what is made of it.
             scale: pixels drawn per pixel given.
         """
-        known = set(generator.learned_from | learned_by(Path(source)))
+        known = set(generator.learned_from | learned_by(Path(source)) | learned_by(self.out))  # of an earlier call too
         for read in given:
             with suppress(DataError):  # bands are no picture
                 known.add(pixel_hash(decode(read())))

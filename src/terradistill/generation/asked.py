@@ -22,7 +22,12 @@ def asked_for(task: str, settings: Settings, generator: Generator, *sections: st
 
 def _fingerprint(generator: Generator) -> str:
     """A hash of what draws: weights, and how they are used."""
-    digest = sha256(json.dumps([dict(generator.scheduler.config), dict(generator.vae.config)], default=str).encode())
+    # What starts with _ says where it came from, and not what it is.
+    used = [
+        {key: value for key, value in part.config.items() if not key.startswith("_")}
+        for part in (generator.scheduler, generator.vae)
+    ]
+    digest = sha256(json.dumps(used, sort_keys=True, default=str).encode())
     for part in generator.networks:
         for value in part.state_dict().values():
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

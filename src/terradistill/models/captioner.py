@@ -41,7 +41,7 @@ class Captioner:
         try:
             processor = AutoProcessor.from_pretrained(source, **known)
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
-                source, dtype=hardware.half or torch.float32, use_safetensors=True, **known
+                source, dtype=hardware.learning.half or torch.float32, use_safetensors=True, **known
             )
         except (OSError, ValueError, KeyError, ImportError) as error:
             reason = (str(error).splitlines() or ["no reason given"])[0][:200]

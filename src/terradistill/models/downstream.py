@@ -45,7 +45,7 @@ class Halved(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, height, width) to (n, c, height // 2, width // 2)."""
-        if x.device.type != "cpu" or torch.compiler.is_exporting():
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
             return nn.functional.avg_pool2d(x, 2)
         # As two products, several times as fast: torch's own takes two fifths of a step of the ConvNet there.
         rows, columns = (_pairs(side).to(x) for side in x.shape[-2:])

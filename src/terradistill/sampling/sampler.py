@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from terradistill.data.images import to_uint8
+from terradistill.errors import GeneratorError
 from terradistill.hardware import Hardware, fitting
 from terradistill.models.control import Control
 from terradistill.models.generator import Generator, denoise
@@ -171,6 +172,7 @@ def sample_some(
         solver = make_scheduler(generator.scheduler, scheduler)  # a fresh one: multistep solvers remember the batch
         set_steps(solver, steps, spacing)
         latents, left = _sample_batch(generator, request, rows, solver, predict, hardware.device, prune)
+        _require_finite(latents, hardware)
         drawn.append(latents)
         kept.append(left)
         if progress:
@@ -235,12 +237,22 @@ def _forget_others(solver: Any, index: Tensor, n: int) -> None:
             setattr(solver, name, some(value))
 
 
+def _require_finite(values: Tensor, hardware: Hardware) -> None:
+    if not values.isfinite().all():
+        remedy = "" if hardware.half is None else f", or {hardware.precision} overflows: try --set precision=fp32"
+        raise GeneratorError(f"What this generator draws is not finite: its weights are damaged{remedy}.")
+
+
 def decoded(generator: Generator, latents: Tensor, hardware: Hardware, batch_size: int = 64) -> NDArray[np.uint8]:
     """Images uint8 (N, H, W, 3) of scaled latents (N, C, h, w), a batch at a time, as memory suffices."""
 
     def at_most(size: int) -> NDArray[np.uint8]:
+        parts = []
         with hardware.autocast():
-            parts = [to_uint8(generator.decode(part.to(hardware.device))) for part in latents.split(size)]
+            for part in latents.split(size):
+                images = generator.decode(part.to(hardware.device))
+                _require_finite(images, hardware)
+                parts.append(to_uint8(images))
         return np.concatenate(parts)
 
     return fitting(batch_size, at_most)[0]

@@ -110,6 +110,13 @@ def test_only_class_folders_hold_images(tmp_path: Path) -> None:
     assert all(path.suffix == ".png" for path in (tmp_path / "made" / "river").iterdir())
 
 
+def test_two_classes_of_one_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="would be one folder"):
+        write_scene_folder(
+            tmp_path / "made", ["a", "a"], np.zeros((2, 8, 8, 3), np.uint8), [0, 1], [{}, {}], {"name": "two"}
+        )
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     write(tmp_path / "made")
     with pytest.raises(RunError, match="is not empty"):

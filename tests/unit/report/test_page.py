@@ -52,6 +52,7 @@ def test_report_is_whole(make_run: MakeRun) -> None:
     assert len(page.named("svg")) == 5
     assert Image.open(run / "gallery.png").format == "PNG"
     assert not list(run.glob(".*"))
+    assert "a CPU, torch 2.9, 2 threads, fp32" in page.text
 
 
 def test_a_report_of_scenes_that_were_drawn_says_so(make_run: MakeRun) -> None:

@@ -7,7 +7,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 
 from terradistill.config import load_settings
-from terradistill.errors import ConfigError
+from terradistill.errors import ConfigError, GeneratorError
 from terradistill.hardware import Hardware
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.generator import build_generator
@@ -61,6 +61,12 @@ def test_times_fall_from_most_noise_each_once(steps: int, kind: str) -> None:
     assert times[0] == 999
     assert times[-1] >= 0
     assert all(later < earlier for earlier, later in itertools.pairwise(times))
+
+
+def test_what_is_not_finite_is_not_drawn() -> None:
+    half = Hardware(torch.device("cpu"), torch.float16)
+    with pytest.raises(GeneratorError, match="fp16 overflows: try --set precision=fp32"):
+        sample(gaussian_generator(std=float("inf")), request(2), steps=3, hardware=half)
 
 
 def test_times_lie_evenly_in_the_seventh_root_of_sigma() -> None:
