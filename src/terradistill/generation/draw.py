@@ -83,7 +83,8 @@ def generate(
     classes = sorted(set(folders))
     wanted = [[folder, order.n or n, order.made_of()] for folder, order in zip(folders, orders, strict=True)]
     asked = asked_for("generate", settings, generator, "sampling", orders=wanted, seed=seed, size=side)
-    labels = [classes.index(folder) for folder, _ in places]
+    label_of = {name: label for label, name in enumerate(classes)}
+    labels = [label_of[folder] for folder, _ in places]
     seeds = [derive(seed, "order", folder, i) for folder, i in places]
     hardware, batch = find_hardware(settings.precision), settings.sampling.batch_size
     steps = [] if step_progress is None else [reporting(step_progress)]
@@ -117,8 +118,8 @@ def generate(
         pictures = {name: sorted((writer.part / name).glob("*.png")) for name in dict.fromkeys(folders)}
         write_gallery(pictures, writer.part / "gallery.png")
         rows = [{**orders[k].row(), "seed": own} for k, own in zip(of, seeds, strict=True)]
-        info = {"name": out.name, "title": "Scenes made to order", "made_by": "terradistill generate"}
-        writer.finish(rows, info | {"synthetic": True})
+        info = {"title": "Scenes made to order", "made_by": "terradistill generate", "synthetic": True}
+        writer.finish(rows, info)
     return open_scenes(out)
 
 
