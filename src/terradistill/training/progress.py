@@ -99,6 +99,11 @@ class Checkpoint:
             index, _, name = key.partition(".")
             state.setdefault(int(index), {})[name] = tensor
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        # A file holds no layouts, and a fused step on a CPU takes moments to lie in memory as their parameter does.
+        for parameter, values in self.optimizer.state.items():
+            for name, value in values.items():
+                if value.shape == parameter.shape:
+                    values[name] = torch.empty_like(parameter).copy_(value)
         return step
 
     @property

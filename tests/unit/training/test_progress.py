@@ -35,14 +35,16 @@ def test_average_is_the_recursion_written_out() -> None:
 def test_checkpoint_holds_everything_a_loop_changes(tmp_path: Path) -> None:
     def loop(first: int, last: int, file: Path) -> torch.Tensor:
         torch.manual_seed(0)
-        module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4))
+        layers = [torch.nn.Conv2d(2, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(36, 4)]
+        module = torch.nn.Sequential(*layers)
+        module.to(memory_format=torch.channels_last)  # moments lie as weights do, before a stop and after it
         optimizer = torch.optim.AdamW(module.parameters(), lr=0.1, fused=True)
         ema = Ema(module, 0.9)
         keeper = Checkpoint(file, module, optimizer, ema, seconds=0)
         assert keeper.resume() == first
         for step in range(first, last):
             rng = torch.Generator().manual_seed(step)
-            module(torch.randn(8, 4, generator=rng)).square().mean().backward()
+            module(torch.randn(8, 2, 5, 5, generator=rng)).square().mean().backward()
             optimizer.step()
             optimizer.zero_grad()
             ema.update(step)
