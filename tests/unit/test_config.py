@@ -1,3 +1,4 @@
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,54 @@ from terradistill.settings import Settings
 def test_published_systems_space_their_steps_evenly_and_guide_them_all(name: str) -> None:
     sampling = load_settings([name]).sampling
     assert (sampling.spacing, sampling.cfg_between, sampling.steps) == ("even", (0.0, 1.0), 50)
+
+
+DPD = """
+[diffusion]
+min_snr_gamma = 5
+weight_decay = 1e-2
+views = 1
+[finetune]
+learning_rate = 5e-4
+warmup_steps = 200
+rate = "constant"
+lora_rank = 4
+lora_layers = "attention"
+text_encoder = false
+[classifier]
+width = 64
+learning_rate = 1e-3
+minimum_learning_rate = 1e-6
+weight_decay = 1e-3
+epochs = 200
+warmup_epochs = 5
+batch_size = 128
+dropout = 0.1
+validation_fraction = 0.1
+[prototypes]
+rule = "margin"
+space = "latent"
+pool = 8
+restarts = 10
+alpha = 1
+[sampling]
+steps = 50
+cfg_scale = 7.5
+start = "noise"
+prototype_guidance = "push"
+prototype_scale = 1
+prototype_until = 0.8
+candidates = 5
+selection = "margin"
+prune = []
+"""
+
+
+def test_dpd_has_the_constants_of_the_revised_release() -> None:
+    settings = load_settings(["dpd"])
+    for section, constants in tomllib.loads(DPD).items():
+        told = getattr(settings, section).model_dump(mode="json")
+        assert {name: told[name] for name in constants} == constants
 
 
 @pytest.mark.parametrize("name", presets())
