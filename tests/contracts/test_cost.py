@@ -1,6 +1,5 @@
 """What a set costs in evaluations of the denoiser and in images held at once, beside the figures that are committed."""
 
-import ast
 import json
 from pathlib import Path
 from typing import Any
@@ -37,14 +36,3 @@ def test_a_set_costs_no_more_than_it_did(
     assert evaluations(sampling) == FIGURES[preset]["evaluations_a_kept_image"], "what --dry-run reckons with"
     found = {"evaluations_a_kept_image": sum(asked) / 6, "largest_batch": max(asked)}
     assert found == pytest.approx(FIGURES[preset], rel=0.05)
-
-
-def test_every_drawing_takes_its_steps_from_the_settings() -> None:
-    lacking = []
-    for path in Path(td.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("sample", "sample_some"):
-                given = {keyword.arg for keyword in node.keywords}
-                if None not in given and not {"steps", "scheduler", "spacing"} <= given:
-                    lacking.append(f"{path.name}:{node.lineno}")
-    assert not lacking

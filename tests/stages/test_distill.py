@@ -92,7 +92,7 @@ def test_a_kept_image_can_be_made_again_from_its_row(finished: td.Distilled) -> 
     latents = sample(
         generator,
         Request(text[:1], torch.zeros(1, dtype=torch.long), [row["seed"]]),
-        steps=settings["steps"],
+        td.Settings().sampling.model_copy(update={"steps": settings["steps"]}),
         hardware=hardware,
         guidances=[classifier_free(settings["cfg_scale"], text[1:], between=settings["cfg_between"]), pull],
     )

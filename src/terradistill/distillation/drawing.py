@@ -223,15 +223,11 @@ class _Drawer:
             self.generator,
             request,
             prune,
-            steps=wanted.steps,
+            wanted,
             hardware=self.hardware,
-            scheduler=wanted.scheduler,
-            spacing=wanted.spacing,
             guidances=guidances,
             # The candidates of a prototype are drawn together where they are compared on the way.
-            batch_size=max(1, wanted.batch_size // wanted.candidates) * wanted.candidates
-            if prune
-            else wanted.batch_size,
+            batch_size=max(1, wanted.batch_size // wanted.candidates) * wanted.candidates if prune else None,
         )
 
 

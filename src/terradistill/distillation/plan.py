@@ -179,8 +179,7 @@ def _probe_sampling(
     batch = min(wanted.batch_size, images)
     request = Request(generator.embed(["a"]), torch.zeros(batch, dtype=torch.long), range(batch))
     began = time.monotonic()
-    solver: dict[str, Any] = {"scheduler": wanted.scheduler, "spacing": wanted.spacing}
-    sample(generator, request, steps=2, hardware=hardware, batch_size=batch, **solver)
+    sample(generator, request, wanted.model_copy(update={"steps": 2}), hardware=hardware, batch_size=batch)
     each = (time.monotonic() - began) / (2 * batch)  # of the denoiser alone: guided steps ask it twice
     work = f"{images:,} candidates × {wanted.steps} steps"
     cost = n_classes * settings.ipc * evaluations(wanted) * each

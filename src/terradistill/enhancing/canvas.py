@@ -119,10 +119,8 @@ def draw_large(
     drawn = sample(
         generator,
         request,
-        steps=wanted.steps,
+        wanted,
         hardware=hardware,
-        scheduler=wanted.scheduler,
-        spacing=wanted.spacing,
         guidances=[
             classifier_freely(wanted, text[1:], told=bool(prompt) or metadata is not None),
             tiled(places or tiles_of(generator, size), side, OVERLAP, control=control, batch_size=wanted.batch_size),

@@ -141,10 +141,8 @@ def fused(
     latents = sample(
         generator,
         request,
-        steps=wanted.steps,
+        wanted,
         hardware=enhancer.hardware,
-        scheduler=wanted.scheduler,
-        spacing=wanted.spacing,
         guidances=[
             chunked(2 * wanted.batch_size),
             classifier_freely(wanted, text[1:], told=bool(prompt)),

@@ -116,10 +116,8 @@ def at_date(
     latents = sample(
         generator,
         Request(text[:1], torch.zeros(1, dtype=torch.long), [seed], size=size, control=lambda _: read),
-        steps=wanted.steps,
+        wanted,
         hardware=enhancer.hardware,
-        scheduler=wanted.scheduler,
-        spacing=wanted.spacing,
         guidances=[
             classifier_freely(wanted, text[1:], told=bool(prompt)),
         ],

@@ -168,16 +168,13 @@ def draw(
     latents = sample(
         generator,
         request,
-        steps=wanted.steps,
+        wanted,
         hardware=hardware,
-        scheduler=wanted.scheduler,
-        spacing=wanted.spacing,
         guidances=[
             within or chunked(2 * wanted.batch_size),  # doubled by classifier-free guidance
             classifier_free(wanted.cfg_scale, text[-1:], between=wanted.cfg_between, free_maps=not wanted.guide_maps),
             *guidances,
         ],
-        batch_size=wanted.batch_size,
         progress=progress,
     )
     return decoded(generator, latents, hardware)

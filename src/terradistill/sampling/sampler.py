@@ -22,7 +22,7 @@ from terradistill.run import Progress
 from terradistill.sampling.schedulers import make_scheduler, set_steps, takes_generators
 from terradistill.seeding import generator as seeded
 from terradistill.seeding import noise
-from terradistill.settings import Scheduler, Spacing
+from terradistill.settings import SamplingSettings
 
 
 @dataclass(frozen=True)
@@ -132,19 +132,21 @@ def looks(shares: Sequence[float], first: int, steps: int) -> set[int]:
 def sample(
     generator: Generator,
     request: Request,
+    wanted: SamplingSettings,
     *,
-    steps: int,
     hardware: Hardware,
-    scheduler: Scheduler = "dpm++",
-    spacing: Spacing = "karras",
     guidances: Sequence[Guidance] = (),
-    batch_size: int = 100,
+    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """Draw scaled latents, float32 (N, C, h, w) on the CPU, in full batches whatever they are for."""
+    """Draw scaled latents, float32 (N, C, h, w) on the CPU, in full batches whatever they are for.
+
+    Of the settings only scheduler, steps, their spacing and, unless another one is given, the batch size have a say:
+    guidances know their own.
+    """
     return sample_some(
-        generator, request, None, steps=steps, hardware=hardware, scheduler=scheduler, spacing=spacing,
-        guidances=guidances, batch_size=batch_size, progress=progress,
+        generator, request, None, wanted,
+        hardware=hardware, guidances=guidances, batch_size=batch_size, progress=progress,
     )[0]  # fmt: skip
 
 
@@ -152,25 +154,25 @@ def sample_some(
     generator: Generator,
     request: Request,
     prune: Prune | None,
+    wanted: SamplingSettings,
     *,
-    steps: int,
     hardware: Hardware,
-    scheduler: Scheduler = "dpm++",
-    spacing: Spacing = "karras",
     guidances: Sequence[Guidance] = (),
-    batch_size: int = 100,
+    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
     """As `sample`, of those images alone that are not pruned: their latents, and their numbers, int64 (n,).
 
     What is compared when images are pruned should lie in one batch: give `batch_size` a multiple of its size.
     """
-    predict = compose(unguided(generator, hardware), guidances)
+    predict, batch_size = compose(unguided(generator, hardware), guidances), batch_size or wanted.batch_size
     drawn, kept = [torch.empty(0, *generator.latent_shape)], [torch.empty(0, dtype=torch.long)]
     for first in range(0, len(request), batch_size):
         rows = torch.arange(first, min(first + batch_size, len(request)))
-        solver = make_scheduler(generator.scheduler, scheduler)  # a fresh one: multistep solvers remember the batch
-        set_steps(solver, steps, spacing)
+        solver = make_scheduler(
+            generator.scheduler, wanted.scheduler
+        )  # a fresh one: multistep solvers remember the batch
+        set_steps(solver, wanted.steps, wanted.spacing)
         latents, left = _sample_batch(generator, request, rows, solver, predict, hardware.device, prune)
         _require_finite(latents, hardware)
         drawn.append(latents)

@@ -14,6 +14,7 @@ from terradistill.sampling.guidance import chunked
 from terradistill.sampling.masking import keep_known
 from terradistill.sampling.sampler import Guidance, Predict, Request, Step, sample
 from terradistill.sampling.tiling import corners, feather, in_tiles, tiled
+from terradistill.settings import SamplingSettings
 
 from .conftest import SHAPE, gaussian_generator
 from .test_sampler import request
@@ -22,9 +23,13 @@ from .test_sampler import request
 def draw(cpu: Hardware, n: int, *guidances: Guidance, steps: int = 10, batch_size: int = 100) -> Tensor:
     means = [1.0 - 0.1 * i for i in range(n)]
     return sample(
-        gaussian_generator(), request(n, means), steps=steps, hardware=cpu, scheduler="ddim", guidances=guidances,
+        gaussian_generator(),
+        request(n, means),
+        SamplingSettings(steps=steps, scheduler="ddim"),
+        hardware=cpu,
+        guidances=guidances,
         batch_size=batch_size,
-    )  # fmt: skip
+    )
 
 
 def test_what_is_known_stays_and_the_rest_is_drawn(cpu: Hardware) -> None:
@@ -63,7 +68,9 @@ def test_repeated_steps_bring_what_is_drawn_to_what_is_known(cpu: Hardware) -> N
     off = []
     for repeats in (1, 6):
         guidance = keep_known(known, drawn, generator.parameterisation, seeds=range(64), repeats=repeats)
-        made = sample(generator, request(64), steps=12, hardware=cpu, scheduler="ddim", guidances=[guidance])
+        made = sample(
+            generator, request(64), SamplingSettings(steps=12, scheduler="ddim"), hardware=cpu, guidances=[guidance]
+        )
         off.append(float((made[:, :, :, 1:] - 1.5).abs().mean()))
         torch.testing.assert_close(made[:, :, :, 0], known[:, :, :, 0], atol=1e-3, rtol=1e-3)
     assert off[1] < off[0]
@@ -114,11 +121,14 @@ def test_the_order_of_the_images_does_not_matter(cpu: Hardware) -> None:
     for subset in (None, 2):
         one, other = (
             sample(
-                generator, each, steps=10, hardware=cpu, scheduler="ddim",
+                generator,
+                each,
+                SamplingSettings(steps=10, scheduler="ddim"),
+                hardware=cpu,
                 guidances=[fuse(groups, schedule, rising(0.8), subset=subset, seeds=each.seeds)],
             )
             for each in (asked, turned)
-        )  # fmt: skip
+        )
         torch.testing.assert_close(one[order], other)
 
 
@@ -206,9 +216,13 @@ def test_a_large_image_in_tiles_is_what_it_is_at_once_where_places_do_not_matter
     large = Request(asked.text, asked.prompt_of, asked.seeds, size=(13, 13))
     calls: list[int] = []
     places = corners(13, 13, 4, 2)
-    whole = sample(generator, large, steps=8, hardware=cpu)
+    whole = sample(generator, large, SamplingSettings(steps=8), hardware=cpu)
     parts = sample(
-        generator, large, steps=8, hardware=cpu, guidances=[counting(calls), tiled(places, 4, 2, batch_size=5)]
+        generator,
+        large,
+        SamplingSettings(steps=8),
+        hardware=cpu,
+        guidances=[counting(calls), tiled(places, 4, 2, batch_size=5)],
     )
     torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-5)
     assert max(calls) == 5, "memory is bounded by the batch"

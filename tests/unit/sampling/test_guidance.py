@@ -6,8 +6,8 @@ import torch
 
 from terradistill.hardware import Hardware
 from terradistill.sampling.guidance import blend_prototypes, classifier_free, push_to_prototypes
-from terradistill.sampling.sampler import Request, Step, compose, sample, unguided
-from terradistill.settings import Scheduler
+from terradistill.sampling.sampler import Guidance, Request, Step, compose, sample, unguided
+from terradistill.settings import SamplingSettings, Scheduler
 
 from .conftest import SHAPE, gaussian_generator
 from .test_sampler import request
@@ -15,8 +15,10 @@ from .test_sampler import request
 EMPTY = torch.zeros(1, 1, 1)
 
 
-def draw(cpu: Hardware, *guidances: object) -> torch.Tensor:
-    return sample(gaussian_generator(), request(12, (1.0, -1.0)), steps=10, hardware=cpu, guidances=guidances)  # type: ignore[arg-type]
+def draw(cpu: Hardware, *guidances: Guidance) -> torch.Tensor:
+    return sample(
+        gaussian_generator(), request(12, (1.0, -1.0)), SamplingSettings(steps=10), hardware=cpu, guidances=guidances
+    )
 
 
 def test_strength_none_is_bit_for_bit_no_guidance(cpu: Hardware) -> None:
@@ -97,9 +99,8 @@ def test_prototypes_draw_their_own_images_nearer(scheduler: Scheduler, cpu: Hard
         sample(
             generator,
             asked,
-            steps=20,
+            SamplingSettings(steps=20, scheduler=scheduler),
             hardware=cpu,
-            scheduler=scheduler,
             guidances=[push_to_prototypes(targets, generator.parameterisation, scale=s)],
         )
         for s in (0.0, 0.5)
@@ -127,7 +128,7 @@ def test_a_blend_means_the_same_with_any_number_of_steps(cpu: Hardware) -> None:
 
     def nearness(steps: int, scale: float) -> float:
         guidance = blend_prototypes(target, generator.parameterisation, scale=scale)
-        drawn = sample(generator, asked, steps=steps, hardware=cpu, guidances=[guidance])
+        drawn = sample(generator, asked, SamplingSettings(steps=steps), hardware=cpu, guidances=[guidance])
         return float((drawn - target).square().mean().sqrt())
 
     near = [nearness(25, scale) for scale in (0.0, 0.1, 0.3, 1.0)]

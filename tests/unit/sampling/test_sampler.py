@@ -13,9 +13,9 @@ from terradistill.models.autoencoder import build_vae
 from terradistill.models.generator import build_generator
 from terradistill.sampling.guidance import classifier_free
 from terradistill.sampling.sampler import Predict, Prune, Request, Step, looks, sample, sample_some
-from terradistill.sampling.schedulers import karras_times
+from terradistill.sampling.schedulers import karras_times, make_scheduler, set_steps
 from terradistill.seeding import derive
-from terradistill.settings import Scheduler, Spacing
+from terradistill.settings import SamplingSettings, Scheduler, Spacing
 from tests.unit.conftest import awake
 
 from .conftest import SHAPE, gaussian_generator
@@ -33,7 +33,9 @@ def test_gaussian_data_are_sampled_to_their_mean_and_variance(
     kind: str, scheduler: Scheduler, steps: int, spacing: Spacing, cpu: Hardware
 ) -> None:
     generator = gaussian_generator(kind, std=0.5)
-    drawn = sample(generator, request(400), steps=steps, scheduler=scheduler, spacing=spacing, hardware=cpu)
+    drawn = sample(
+        generator, request(400), SamplingSettings(steps=steps, scheduler=scheduler, spacing=spacing), hardware=cpu
+    )
     assert drawn.mean().item() == pytest.approx(2.0, abs=0.03)
     assert drawn.std().item() == pytest.approx(0.5, abs=0.03)
 
@@ -41,14 +43,16 @@ def test_gaussian_data_are_sampled_to_their_mean_and_variance(
 def test_few_steps_spaced_by_noise_keep_what_varies_little(cpu: Hardware) -> None:
     kept = {}
     for spacing in get_args(Spacing):
-        drawn = sample(gaussian_generator(std=0.1), request(400), steps=10, spacing=spacing, hardware=cpu)
+        drawn = sample(
+            gaussian_generator(std=0.1), request(400), SamplingSettings(steps=10, spacing=spacing), hardware=cpu
+        )
         kept[spacing] = drawn.std().item() / 0.1
     assert kept["karras"] == pytest.approx(1, abs=0.07)
     assert kept["even"] < 0.8
 
 
 def test_few_steps_keep_what_scenes_differ_in_as_a_whole(cpu: Hardware) -> None:
-    drawn = sample(gaussian_generator(std=8), request(400, (0.0,)), steps=20, hardware=cpu)
+    drawn = sample(gaussian_generator(std=8), request(400, (0.0,)), SamplingSettings(steps=20), hardware=cpu)
     assert drawn.std().item() == pytest.approx(8, rel=0.05)
 
 
@@ -66,7 +70,7 @@ def test_times_fall_from_most_noise_each_once(steps: int, kind: str) -> None:
 def test_what_is_not_finite_is_not_drawn() -> None:
     half = Hardware(torch.device("cpu"), torch.float16)
     with pytest.raises(GeneratorError, match="fp16 overflows: try --set precision=fp32"):
-        sample(gaussian_generator(std=float("inf")), request(2), steps=3, hardware=half)
+        sample(gaussian_generator(std=float("inf")), request(2), SamplingSettings(steps=3), hardware=half)
 
 
 def test_times_lie_evenly_in_the_seventh_root_of_sigma() -> None:
@@ -86,39 +90,44 @@ def test_other_schedulers_of_diffusers_do_so_too_and_follow_the_seeds(
     scheduler: Scheduler, spacing: Spacing, cpu: Hardware
 ) -> None:
     generator = gaussian_generator(std=0.5)
-    drawn = sample(generator, request(300), steps=60, scheduler=scheduler, spacing=spacing, hardware=cpu)
+    drawn = sample(
+        generator, request(300), SamplingSettings(steps=60, scheduler=scheduler, spacing=spacing), hardware=cpu
+    )
     assert drawn.mean().item() == pytest.approx(2.0, abs=0.05)
     assert drawn.std().item() == pytest.approx(0.5, abs=0.05)
-    alone = sample(generator, request(3), steps=60, scheduler=scheduler, spacing=spacing, hardware=cpu)
+    alone = sample(
+        generator, request(3), SamplingSettings(steps=60, scheduler=scheduler, spacing=spacing), hardware=cpu
+    )
     torch.testing.assert_close(alone, drawn[:3], atol=1e-4, rtol=1e-4)
 
 
 def test_an_image_is_the_same_in_any_batch_and_beside_any_neighbour(cpu: Hardware) -> None:
     generator = gaussian_generator()
     by_size = [
-        sample(generator, request(64, (1.0, -1.0)), steps=8, hardware=cpu, batch_size=size) for size in (1, 7, 64)
+        sample(generator, request(64, (1.0, -1.0)), SamplingSettings(steps=8), hardware=cpu, batch_size=size)
+        for size in (1, 7, 64)
     ]
     torch.testing.assert_close(by_size[0], by_size[2])
     torch.testing.assert_close(by_size[1], by_size[2])
     alone = Request(torch.tensor([[[-1.0]]]), torch.zeros(1, dtype=torch.long), [derive(0, 5)])
-    torch.testing.assert_close(sample(generator, alone, steps=8, hardware=cpu)[0], by_size[2][5])
+    torch.testing.assert_close(sample(generator, alone, SamplingSettings(steps=8), hardware=cpu)[0], by_size[2][5])
 
 
 def test_batches_are_full_across_prompts(cpu: Hardware) -> None:
     generator = gaussian_generator()
-    sample(generator, request(10, (1.0, 2.0, 3.0)), steps=2, hardware=cpu, batch_size=4)
+    sample(generator, request(10, (1.0, 2.0, 3.0)), SamplingSettings(steps=2), hardware=cpu, batch_size=4)
     assert generator.unet.batch_sizes == [4, 4, 4, 4, 2, 2]
 
 
 def test_a_network_that_wants_class_labels_gets_level_nought(cpu: Hardware) -> None:
     plain, labelled = gaussian_generator(), gaussian_generator()
     labelled.unet.config.num_class_embeds = 20
-    drawn = [sample(generator, request(3), steps=3, hardware=cpu) for generator in (plain, labelled)]
+    drawn = [sample(generator, request(3), SamplingSettings(steps=3), hardware=cpu) for generator in (plain, labelled)]
     assert torch.equal(*drawn)
 
 
 def test_nothing_asked_nothing_drawn(cpu: Hardware) -> None:
-    assert sample(gaussian_generator(), request(0), steps=2, hardware=cpu).shape == (0, 2, 4, 4)
+    assert sample(gaussian_generator(), request(0), SamplingSettings(steps=2), hardware=cpu).shape == (0, 2, 4, 4)
 
 
 def test_prompts_steer_where_the_samples_go(cpu: Hardware) -> None:
@@ -126,7 +135,7 @@ def test_prompts_steer_where_the_samples_go(cpu: Hardware) -> None:
     drawn = sample(
         generator,
         request(200, (3.0, -3.0)),
-        steps=20,
+        SamplingSettings(steps=20),
         hardware=cpu,
         guidances=[classifier_free(1.0, torch.zeros(1, 1, 1))],
     )
@@ -140,18 +149,18 @@ def test_prompts_steer_where_the_samples_go(cpu: Hardware) -> None:
 def test_what_a_scheduler_brings_beside_its_noise_schedule_is_set_back(
     times: str, scheduler: Scheduler, spacing: Spacing, cpu: Hardware
 ) -> None:
-    generator, asked = gaussian_generator(), {"steps": 4, "scheduler": scheduler, "spacing": spacing, "hardware": cpu}
-    plain = sample(generator, request(3), **asked)
+    generator, wanted = gaussian_generator(), SamplingSettings(steps=4, scheduler=scheduler, spacing=spacing)
+    plain = sample(generator, request(3), wanted, hardware=cpu)
     own = {"use_lu_lambdas" if times == "lu" else f"use_{times}_sigmas": True, "algorithm_type": "sde-dpmsolver++"}
     others = {"timestep_type": "continuous", "interpolation_type": "log_linear", "timestep_spacing": "leading"}
     generator.scheduler = DPMSolverMultistepScheduler.from_config(dict(generator.scheduler.config) | own)
     generator.scheduler.register_to_config(**others)
-    assert torch.equal(sample(generator, request(3), **asked), plain)
+    assert torch.equal(sample(generator, request(3), wanted, hardware=cpu), plain)
 
 
-def test_more_steps_than_the_schedule_has_are_refused(cpu: Hardware) -> None:
+def test_more_steps_than_the_schedule_has_are_refused() -> None:
     with pytest.raises(ConfigError, match="1000 times"):
-        sample(gaussian_generator(), request(1), steps=1001, hardware=cpu)
+        set_steps(make_scheduler(gaussian_generator().scheduler, "dpm++"), 1001, "karras")
 
 
 def test_a_real_network_draws_the_same_image_in_any_batch(cpu: Hardware) -> None:
@@ -162,7 +171,8 @@ def test_a_real_network_draws_the_same_image_in_any_batch(cpu: Hardware) -> None
     wanted = Request(generator.embed(words), torch.arange(64) % 2, [derive(0, i) for i in range(64)])
     told = classifier_free(3.0, generator.embed([""]))
     by_size = [
-        sample(generator, wanted, steps=3, hardware=cpu, guidances=[told], batch_size=size) for size in (1, 7, 64)
+        sample(generator, wanted, SamplingSettings(steps=3), hardware=cpu, guidances=[told], batch_size=size)
+        for size in (1, 7, 64)
     ]
     torch.testing.assert_close(by_size[0], by_size[2], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(by_size[1], by_size[2], atol=1e-4, rtol=1e-4)
@@ -182,7 +192,9 @@ def test_a_step_knows_the_next(steps: int, spacing: Spacing, strength: float, cp
         return step
 
     asked = request(2) if strength == 1 else replace(request(2), start=torch.zeros(2, *SHAPE), strength=strength)
-    sample(gaussian_generator(), asked, steps=steps, spacing=spacing, hardware=cpu, guidances=[watched])
+    sample(
+        gaussian_generator(), asked, SamplingSettings(steps=steps, spacing=spacing), hardware=cpu, guidances=[watched]
+    )
     assert len(seen) == round(steps * strength)
     assert [t for t, _ in seen[1:]] + [0.0] == [after for _, after in seen]
 
@@ -192,7 +204,12 @@ def test_real_latents_noised_part_of_the_way_come_back_as_real_ones(scheduler: S
     generator, asked = gaussian_generator(std=0.5), request(300)
     real = 2.0 + 0.5 * torch.randn(300, *SHAPE, generator=torch.Generator().manual_seed(0))
     far, near = (
-        sample(generator, replace(asked, start=real, strength=strength), steps=60, scheduler=scheduler, hardware=cpu)
+        sample(
+            generator,
+            replace(asked, start=real, strength=strength),
+            SamplingSettings(steps=60, scheduler=scheduler),
+            hardware=cpu,
+        )
         for strength in (0.75, 0.25)
     )
     for drawn in (far, near):
@@ -207,8 +224,8 @@ def test_real_latents_noised_part_of_the_way_come_back_as_real_ones(scheduler: S
 )
 def test_what_is_not_pruned_is_drawn_as_if_the_others_had_been_too(scheduler: Scheduler, cpu: Hardware) -> None:
     generator, asked = gaussian_generator(), request(12, (1.0, -1.0))
-    settings = {"steps": 8, "hardware": cpu, "scheduler": scheduler}
-    whole = sample(generator, asked, **settings)
+    wanted = SamplingSettings(steps=8, scheduler=scheduler)
+    whole = sample(generator, asked, wanted, hardware=cpu)
     looked: list[int] = []
 
     def odd_ones(rows: torch.Tensor, z0: torch.Tensor) -> torch.Tensor:
@@ -216,7 +233,7 @@ def test_what_is_not_pruned_is_drawn_as_if_the_others_had_been_too(scheduler: Sc
         assert z0.shape == (len(rows), *whole.shape[1:])
         return torch.arange(len(rows)) % 2 == 1
 
-    latents, rows = sample_some(generator, asked, Prune((0.3, 0.6), odd_ones), **settings, batch_size=6)
+    latents, rows = sample_some(generator, asked, Prune((0.3, 0.6), odd_ones), wanted, hardware=cpu, batch_size=6)
     assert rows.tolist() == [3, 9]
     assert looked == [6, 3, 6, 3]
     torch.testing.assert_close(latents, whole[rows])
@@ -225,7 +242,7 @@ def test_what_is_not_pruned_is_drawn_as_if_the_others_had_been_too(scheduler: Sc
 def test_pruning_costs_less(cpu: Hardware) -> None:
     generator = gaussian_generator()
     half = Prune((0.5,), lambda rows, _: torch.arange(len(rows)) < len(rows) // 2)
-    sample_some(generator, request(8), half, steps=10, hardware=cpu)
+    sample_some(generator, request(8), half, SamplingSettings(steps=10), hardware=cpu)
     assert sum(generator.unet.batch_sizes) == 5 * 8 + 5 * 4
 
 
