@@ -184,7 +184,7 @@ class ClassifierSettings(Section):
     """The latent classifier that picks among candidates (DPD, revised release)."""
 
     width: int = Field(64, ge=8, multiple_of=8)
-    epochs: int = Field(200, ge=1)
+    epochs: int = Field(60, ge=1, description="DPD: 200")
     max_steps: int = Field(600, ge=1, description="upper bound of the optimiser steps, whatever the epochs say [ours]")
     batch_size: int = Field(128, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
@@ -330,7 +330,7 @@ class ExportSettings(Section):
 
     parquet: bool = False
     keep_names: bool = Field(False, description="write the file names of the real prototypes into the run")
-    hide_real: bool = Field(False, description="leave real scenes out of the report")
+    hide_real: bool = Field(False, description="show and name no real scene in report and audit")
 
 
 class Settings(Section):

@@ -17,7 +17,7 @@ from terradistill.cli.options import (
 )
 from terradistill.errors import ConfigError
 
-app = typer.Typer(help="Check or prepare a scene dataset.", no_args_is_help=True)
+app = typer.Typer(help="Check, prepare, describe, cut or pack a scene dataset.", no_args_is_help=True)
 
 
 @app.command("check")
@@ -118,7 +118,10 @@ def data_annotate(
 
 @app.command("cut")
 def data_cut(
-    scene: Annotated[Path, typer.Argument(metavar="SCENE.npz", help="An array (h, w) a band, by its name.")],
+    scene: Annotated[
+        Path,
+        typer.Argument(metavar="SCENE.npz", help="Arrays (h, w), a band each, or of several bands."),
+    ],
     out: NewFolder,
     side: Annotated[int, typer.Option("--side", min=8, help="Of the squares, finest pixels.")] = 128,
     stride: Annotated[int | None, typer.Option("--stride", min=1, help="Between them; else the side.")] = None,

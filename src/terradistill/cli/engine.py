@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from terradistill.cli.options import Config, GeneratorOption, Out, Preset, Seed, Set, settings_from
+from terradistill.cli.options import Beside, Config, Out, Preset, Seed, Set, settings_from
 
 app = typer.Typer(help="Generate image-mask pairs, and say what they are worth.", no_args_is_help=True)
 
@@ -13,7 +13,7 @@ app = typer.Typer(help="Generate image-mask pairs, and say what they are worth."
 def engine_roads(
     pairs: Annotated[str, typer.Argument(metavar="PAIRS", help="Folder or zip with images/ and masks/ (white: road).")],
     out: Out,
-    generator: GeneratorOption = None,
+    generator: Beside = None,
     preset: Preset = None,
     config: Config = None,
     set_: Set = None,

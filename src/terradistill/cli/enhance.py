@@ -123,7 +123,7 @@ def enhance_timelapse(
     set_: Set = None,
     seed: Seed = None,
 ) -> None:
-    """Draw a place at other dates, each after those before it."""
+    """Draw a place at other dates, each after the images nearest to it in time."""
     settings = settings_from(preset, config, set_, generator=generator, seed=seed)
     from terradistill import console
     from terradistill.enhancing.timelapse import timelapse

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Data = Annotated[
     str,
-    typer.Argument(metavar="DATA", help="Folder of class folders, zip of one, hub id, or catalogue name."),
+    typer.Argument(metavar="DATA", help="Folder of class folders, its zip, shards, hub id, catalogue name, or sample."),
 ]
 Pooled = Annotated[list[str], typer.Argument(metavar="DATA...", help="As for distill; several are pooled.")]
 Out = Annotated[Path, typer.Option("--out", help="Run folder; the same command goes on with it.", show_default=False)]
@@ -45,6 +45,10 @@ HideReal = Annotated[bool, typer.Option("--hide-real", help="Show no real scene 
 GeneratorOption = Annotated[
     str | None,
     typer.Option("--generator", help="Name, folder or hub id of what is adapted to DATA.", show_default="base-128"),
+]
+Beside = Annotated[
+    str | None,
+    typer.Option("--generator", help="Name, folder or hub id of what it is trained beside.", show_default="base-128"),
 ]
 Drawing = Annotated[
     str | None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from terradistill.cli.options import (
+    Beside,
     Captions,
     Config,
     Fraction,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from terradistill.settings import Settings
 
 app = typer.Typer(
-    help="Train one part of a run: autoencoder, generator, classifier, or the decoder of a generator.",
+    help="Train one part of a run, or what draws after maps, sharpens, or fuses beside a generator.",
     no_args_is_help=True,
 )
 
@@ -76,7 +77,7 @@ def train_adapter(
         str | None, typer.Option("--maps", help="Such as edges,lines,road=FOLDER; drawn by filters where no folder.")
     ] = None,
     content: Annotated[bool, typer.Option("--content", help="Learn from a content image too.")] = False,
-    generator: GeneratorOption = None,
+    generator: Beside = None,
     preset: Preset = None,
     config: Config = None,
     set_: Set = None,
@@ -104,7 +105,7 @@ def train_enhancer(
         typer.Option("--task", help="super-resolve, fuse or timelapse.", show_default="super-resolve"),
     ] = None,
     scale: Annotated[int | None, typer.Option("--scale", help="Pixels drawn per pixel given.")] = None,
-    generator: GeneratorOption = None,
+    generator: Beside = None,
     preset: Preset = None,
     config: Config = None,
     set_: Set = None,

@@ -58,7 +58,7 @@ def distill(
         data: a folder of class folders, a zip of one, shards, a Hugging Face id, a catalogue name, or scenes that
             `open_scenes` has opened, perhaps some of them.
         out: run folder; an existing one with the same settings is gone on with.
-        settings: see `terradistill.config.Settings`; `load_settings` reads presets and files.
+        settings: see `terradistill.settings.Settings`; `load_settings` reads presets and files.
         captions: JSON lines with `file_name` and captions, for DATA that has them elsewhere.
         evaluate: train downstream networks and write the scoreboard.
         reporter: told of progress.

@@ -1,4 +1,4 @@
-"""Other dates of a place: drawn one after the other, each after the frames before it (DiffusionSat)."""
+"""Other dates of a place: drawn one after the other, each after the frames nearest to it in time (DiffusionSat)."""
 
 import time
 from collections.abc import Sequence
