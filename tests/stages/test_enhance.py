@@ -65,6 +65,8 @@ def test_the_command_super_resolves_any_size_and_goes_on(
     (tmp_path / "in").mkdir()
     for name, (height, width) in {"small": (16, 16), "odd": (37, 22)}.items():
         Image.fromarray(scene(height, width)).save(tmp_path / "in" / f"{name}.png")
+    note = {"file_name": "odd.png", "caption": "a field", "gsd_m": 10, "month": 7}
+    (tmp_path / "in" / "metadata.jsonl").write_text(json.dumps(note))
     command = [
         "enhance",
         "super-resolve",
@@ -83,7 +85,9 @@ def test_the_command_super_resolves_any_size_and_goes_on(
     coarse = made.reshape(37, 2, 22, 2, 3).mean((1, 3))
     assert np.abs(coarse - scene(37, 22)).mean() < 4, "made coarse again it is the given image"
     rows = [json.loads(line) for line in (tmp_path / "out" / "metadata.jsonl").read_text().splitlines()]
-    assert {row["file_name"] for row in rows} == {"small.png", "odd.png"}
+    odd, small = rows
+    assert (odd["file_name"], odd["captions"], odd["gsd_m"], odd["month"]) == ("odd.png", ["a field"], 5, 7)
+    assert (small["file_name"], "captions" in small) == ("small.png", False)
     assert (tmp_path / "out" / "before_after.png").is_file()
     (tmp_path / "out" / "small.png").unlink()
     before = (tmp_path / "out" / "odd.png").stat().st_mtime_ns

@@ -2,15 +2,16 @@
 
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from terradistill.data.annotations import parse_notes
+from terradistill.data.annotations import Note, parse_notes
 from terradistill.data.geotiff import metadata_of
 from terradistill.data.images import decode, is_scene_file
 from terradistill.data.sources import open_scenes
@@ -29,12 +30,21 @@ class Picture:
         read: gives the bytes of its file.
         metadata: what is known of it in numbers.
         file: its path with the ending.
+        captions: written for it.
     """
 
     name: str
     read: Callable[[], bytes]
     metadata: Mapping[str, float] = field(default_factory=dict)
     file: str = ""
+    captions: Sequence[str] = ()
+
+    def known(self, scale: float = 1) -> dict[str, Any]:
+        """What a row of `metadata.jsonl` says of it at so many times its resolution."""
+        told: dict[str, Any] = dict(self.metadata)
+        if "gsd_m" in told:
+            told["gsd_m"] /= scale
+        return {**told, "captions": list(self.captions)} if self.captions else told
 
     def pixels(self) -> Pixels:
         """uint8 (H, W, 3), decoded anew each time."""
@@ -83,7 +93,7 @@ def open_pictures(source: str | Path, *, distinct: bool = True) -> list[Picture]
     if plain:
         notes = path / "metadata.jsonl"
         known = parse_notes(notes.read_bytes(), str(notes)) if notes.is_file() else {}
-        found = [_of_file(file, known[file.name].metadata if file.name in known else {}) for file in plain]
+        found = [_of_file(file, known.get(file.name)) for file in plain]
         return _distinct(found) if distinct else found
     scenes = open_scenes(source)
 
@@ -91,7 +101,7 @@ def open_pictures(source: str | Path, *, distinct: bool = True) -> list[Picture]
         return lambda: scenes.read(index)
 
     found = [
-        Picture(str(PurePosixPath(scene.name).with_suffix("")), reading(i), scene.metadata, scene.name)
+        Picture(str(PurePosixPath(scene.name).with_suffix("")), reading(i), scene.metadata, scene.name, scene.captions)
         for i, scene in enumerate(scenes.scenes)
     ]
     return _distinct(found) if distinct else found
@@ -115,8 +125,10 @@ def _plain(folder: Path) -> list[Path]:
     return plain
 
 
-def _of_file(path: Path, known: Mapping[str, float] | None = None) -> Picture:
-    return Picture(path.stem, path.read_bytes, {**metadata_of(path.read_bytes()), **(known or {})}, path.name)
+def _of_file(path: Path, note: Note | None = None) -> Picture:
+    note = note or Note()
+    known = {**metadata_of(path.read_bytes()), **note.metadata}
+    return Picture(path.stem, path.read_bytes, known, path.name, note.captions)
 
 
 def _distinct(pictures: list[Picture]) -> list[Picture]:

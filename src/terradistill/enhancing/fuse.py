@@ -83,7 +83,9 @@ def fuse_dates(
         images = np.stack([picture.pixels() for picture in pictures])
         steps = reporter.progress if alone else None
         made = fused(enhancer, images, days, prompt, seed, settings, progress=steps)
-        told = {"year": target.year, "month": target.month, "day": target.day}
+        known = pictures[-1].known(enhancer.adapter.scale)
+        place = {name: value for name, value in known.items() if name in ("lon", "lat", "gsd_m")}
+        told = {**place, "year": target.year, "month": target.month, "day": target.day}
         return made, {"prompt": prompt, "seed": seed, **told, "made_of": [picture.name for picture in pictures]}
 
     def before(piece: Piece) -> NDArray[np.uint8]:

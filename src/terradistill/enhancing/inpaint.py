@@ -96,7 +96,8 @@ def inpaint(
         steps = reporter.progress if alone else None
         made = fill_hidden(generator, image, hidden, prompt, seed, settings, hardware, metadata=told, progress=steps)
         more = {**known, "simulated": "clouds"} if clouds is not None else known
-        return made, {"prompt": prompt, "seed": seed, "hidden": round(float(hidden.mean()), 4), **more}
+        row = {**pictures[piece.name].known(), "prompt": prompt, "seed": seed, "hidden": round(float(hidden.mean()), 4)}
+        return made, {**row, **more}
 
     def before(piece: Piece) -> NDArray[np.uint8]:
         image, hidden = given(piece.name)

@@ -81,7 +81,7 @@ def super_resolve(
         frame, given = frames[piece.name].read(enhancer)
         made = sharpened(enhancer, frame, prompt, seed, settings.sampling, progress=steps)
         made = agreeing(made, given, ratio) if faithful else made
-        return made, {"prompt": prompt, "seed": seed, "scale": ratio}
+        return made, {**frames[piece.name].known(ratio), "prompt": prompt, "seed": seed, "scale": ratio}
 
     def before(piece: Piece) -> NDArray[np.uint8]:
         return bicubic(frames[piece.name].read(enhancer)[1], ratio)
@@ -98,6 +98,7 @@ class _Frame:
     size: Callable[[], tuple[int, int]]
     check: Callable[[Enhancer], object]
     read: Callable[[Enhancer], tuple[NDArray[np.float32], NDArray[np.uint8]]]
+    known: Callable[[float], dict[str, Any]] = lambda _: {}
 
 
 def _frames(source: str | Path, named: Mapping[str, Sequence[str]] | None = None) -> dict[str, _Frame]:
@@ -137,7 +138,7 @@ def _frames(source: str | Path, named: Mapping[str, Sequence[str]] | None = None
         def data() -> bytes:  # all that it may be drawn after
             return picture.read() + (bands_file(path, picture.file).read_bytes() if known else b"")
 
-        return _Frame(data, picture.size, check, read)
+        return _Frame(data, picture.size, check, read, picture.known)
 
     return {picture.name: pictured(picture) for picture in open_pictures(source)}
 
