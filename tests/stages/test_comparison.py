@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import terradistill as td
+from terradistill.data.drawn import draw_scenes
 from tests.conftest import TINY, terradistill
 
 METHODS = "default,text,random,random+soft,medoid,herding,k-center,feature-medoid,rded,full"
@@ -109,3 +110,25 @@ def test_a_wrong_variant_is_one_sentence(
     code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 2
     assert WRONG[variant] in error.replace("\n", " ")
+
+
+def test_a_captions_file_may_be_of_one_of_the_datasets(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_scenes(tmp_path / "other", per_class=6, size=32, n_classes=2, seed=5)
+    for note in ("dataset.json", "metadata.jsonl"):
+        (tmp_path / "other" / note).unlink()
+    for image in (tmp_path / "other").rglob("*.png"):
+        image.rename(image.with_name(f"mine_{image.name}"))
+    name = next((tmp_path / "other").rglob("mine_*.png")).relative_to(tmp_path / "other")
+    (tmp_path / "said.jsonl").write_text(json.dumps({"file_name": str(name), "caption": "a strange place"}) + "\n")
+    command = _arguments(drawn, tmp_path / "t", "--data", str(tmp_path / "other"), "--captions")
+    command += [str(tmp_path / "said.jsonl"), "--methods", "random", "--ipc", "1"]
+    code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, error
+    assert {row["dataset"] for row in json.loads((tmp_path / "t" / "scores.json").read_text())} == {"other", "drawn"}
+    said = [path.read_text() for path in (tmp_path / "t").glob("*/exam/captions.jsonl")]
+    assert sum("a strange place" in text for text in said) == 1
+    (tmp_path / "said.jsonl").write_text('{"file_name": "nowhere.png", "caption": "nothing"}\n')
+    code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, "names none of the" in error.replace("\n", " ")) == (2, True), error

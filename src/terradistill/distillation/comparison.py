@@ -24,7 +24,7 @@ from PIL import Image
 
 from terradistill.data.images import resize
 from terradistill.data.scenes import SceneFolder
-from terradistill.data.sources import open_scenes
+from terradistill.data.sources import open_scenes, with_captions
 from terradistill.distillation import drawing, learning
 from terradistill.distillation.coresets import CORESETS, random_subset
 from terradistill.distillation.given import given_teacher
@@ -89,7 +89,7 @@ def compare(
             are trained as often as on all sets of the others.
         trainings: of each network on each set. The spread between sets and that between trainings are told apart where
             both are more than one.
-        captions: JSON lines with captions of the scenes, as for `distill`.
+        captions: JSON lines with captions of the scenes of any of `data`.
         command: what the table says that it was made by.
         reporter: told of progress.
 
@@ -109,7 +109,9 @@ def compare(
     recipe |= {"sets": n_sets, "trainings": trainings, "seed": common.seed}
     before: list[Row] = json.loads(kept.read_text()) if kept.exists() else []
     rows = [row for row in before if row["recipe"] == recipe]
-    names = [open_scenes(source, captions=captions).info.name for source in data]
+    folders = [open_scenes(source) for source in data]
+    with_theirs = folders if captions is None else with_captions(folders, captions)
+    names = [folder.info.name for folder in folders]
     if "full" in {plain(method) for method in methods if PACKED in method}:
         raise ConfigError(f"full{PACKED} is no method: all scenes leave no room for more of them.")
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -117,8 +119,9 @@ def compare(
         raise ConfigError(
             f"Two of {', '.join(data)} are called {twice[0]!r}: give them different names in their dataset.json."
         )
-    for source, name in zip(data, names, strict=True):
-        opened = partial(_opened, source, captions=captions, reporter=reporter)
+    for source, name, folder, captioned in zip(data, names, folders, with_theirs, strict=True):
+        its = captions if captioned.scenes != folder.scenes else None  # the file may be of other DATA
+        opened = partial(_opened, source, captions=its, reporter=reporter)
         room = out / (re.sub(r"[^\w.-]+", "-", name).strip(".-") or "data")
         synthetic = sorted({plain(method) for method in methods} - set(real_methods()))
         given = [settings_of(method).generator for method in synthetic]
