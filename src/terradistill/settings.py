@@ -1,5 +1,6 @@
 """Settings: frozen, typed, refused when unknown; every default and what it means. `config.py` reads them."""
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +38,8 @@ Scheduler = Literal[
     "LMSDiscreteScheduler",
     "SASolverScheduler",
 ]
+# Those that can be told at which times to step; the others choose them.
+GIVEN_TIMES = ("dpm++", "ddim", "DPMSolverSinglestepScheduler", "EulerDiscreteScheduler")
 Spacing = Literal["karras", "even"]
 
 
@@ -281,6 +284,19 @@ class SamplingSettings(Section):
     def _ordered(self) -> "SamplingSettings":
         if self.cfg_between[0] > self.cfg_between[1]:
             raise ValueError("cfg_between should be two ordered shares of the steps, such as 0.2,0.8")
+        return self
+
+    @model_validator(mode="after")
+    def _counted(self) -> "SamplingSettings":
+        # Rounding of the 1,000 times of a noise schedule: the last of some numbers of steps would be a time of -1.
+        def counted(steps: int) -> bool:
+            return math.ceil(1000 / (1000 / steps)) == steps
+
+        if self.scheduler not in GIVEN_TIMES and not counted(self.steps):
+            others = next(n for n in range(self.steps, 0, -1) if counted(n))
+            raise ValueError(
+                f"steps={self.steps} is a number that {self.scheduler} of diffusers miscounts: take {others}"
+            )
         return self
 
 

@@ -76,6 +76,13 @@ def test_a_run_starts_from_the_shipped_generator_unless_told_otherwise(tmp_path:
     assert load_settings(config=tmp_path / "config.toml").generator is None
 
 
+@pytest.mark.parametrize(("steps", "fewer"), [(61, 60), (122, 120)])
+def test_a_number_of_steps_that_diffusers_miscounts_is_refused(steps: int, fewer: int) -> None:
+    assert load_settings(sampling__steps=steps).sampling.steps == steps
+    with pytest.raises(ConfigError, match=f"diffusers' unipc miscounts: take {fewer}"):
+        load_settings(sampling__steps=steps, sampling__scheduler="unipc")
+
+
 def test_the_later_wins(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text("ipc = 3\n[sampling]\nsteps = 7\ncandidates = 9\n")

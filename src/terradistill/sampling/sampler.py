@@ -172,7 +172,7 @@ def sample_some(
         solver = make_scheduler(
             generator.scheduler, wanted.scheduler
         )  # a fresh one: multistep solvers remember the batch
-        set_steps(solver, wanted.steps, wanted.spacing)
+        set_steps(solver, wanted)
         latents, left = _sample_batch(generator, request, rows, solver, predict, hardware.device, prune)
         _require_finite(latents, hardware)
         drawn.append(latents)

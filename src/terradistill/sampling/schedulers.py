@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from terradistill.errors import ConfigError
-from terradistill.settings import Scheduler, Spacing
+from terradistill.settings import GIVEN_TIMES, SamplingSettings, Scheduler
 
 # Karras et al. (2022) go from 80 to 0.002. From 30 on can be seen what scenes differ in as a whole (colour): it adds up
 # over the latent, and a leap from pure noise to 10 made them alike. Below 0.02 is hardly any noise. [ours]
@@ -26,7 +26,6 @@ _PLAIN = {
     "timestep_type": "discrete",
     "interpolation_type": "linear",
 }
-_TAKE_TIMES = ("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "EulerDiscreteScheduler")
 
 
 def make_scheduler(base: Any, name: Scheduler) -> Any:
@@ -37,20 +36,20 @@ def make_scheduler(base: Any, name: Scheduler) -> Any:
     return getattr(diffusers, kind).from_config(base.config, **_PLAIN, **extra)
 
 
-def set_steps(solver: Any, steps: int, spacing: Spacing) -> None:
-    """Tell a solver at which of the noise schedule's times to step, the first being the noisiest.
+def set_steps(solver: Any, wanted: SamplingSettings) -> None:
+    """Tell the solver of the settings at which of the noise schedule's times to step, the first being the noisiest.
 
     Solvers that choose their times themselves, and Heun's, which would leap from pure noise, space them evenly.
 
     Raises:
         ConfigError: the noise schedule has not so many.
     """
-    most = len(solver.alphas_cumprod)
+    steps, most = wanted.steps, len(solver.alphas_cumprod)
     if steps > most:
         raise ConfigError(f"sampling.steps={steps}: this generator's noise schedule has {most} times.")
-    if type(solver).__name__ not in _TAKE_TIMES:
+    if wanted.scheduler not in GIVEN_TIMES:
         solver.set_timesteps(steps)
-    elif spacing == "karras":
+    elif wanted.spacing == "karras":
         solver.set_timesteps(timesteps=karras_times(solver.alphas_cumprod, steps))
     else:
         solver.set_timesteps(timesteps=[round(most - i * most / steps) - 1 for i in range(steps)])

@@ -160,7 +160,7 @@ def test_what_a_scheduler_brings_beside_its_noise_schedule_is_set_back(
 
 def test_more_steps_than_the_schedule_has_are_refused() -> None:
     with pytest.raises(ConfigError, match="1000 times"):
-        set_steps(make_scheduler(gaussian_generator().scheduler, "dpm++"), 1001, "karras")
+        set_steps(make_scheduler(gaussian_generator().scheduler, "dpm++"), SamplingSettings.model_construct(steps=1001))
 
 
 def test_a_real_network_draws_the_same_image_in_any_batch(cpu: Hardware) -> None:
