@@ -293,10 +293,8 @@ class SamplingSettings(Section):
             return math.ceil(1000 / (1000 / steps)) == steps
 
         if self.scheduler not in GIVEN_TIMES and not counted(self.steps):
-            others = next(n for n in range(self.steps, 0, -1) if counted(n))
-            raise ValueError(
-                f"steps={self.steps} is a number that {self.scheduler} of diffusers miscounts: take {others}"
-            )
+            fewer = next(n for n in range(self.steps, 0, -1) if counted(n))
+            raise ValueError(f"steps={self.steps} is a number that diffusers' {self.scheduler} miscounts: take {fewer}")
         return self
 
 
