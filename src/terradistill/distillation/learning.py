@@ -196,6 +196,7 @@ def decoder(work: Work) -> None:
             work.hardware,
             seed=seed,
             kept=stage.work / "features.safetensors",
+            progress=stage.progress,
         )
         train_autoencoder(
             generator.vae,
