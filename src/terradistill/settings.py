@@ -187,7 +187,7 @@ class ClassifierSettings(Section):
     """The latent classifier that picks among candidates (DPD, revised release)."""
 
     width: int = Field(64, ge=8, multiple_of=8)
-    epochs: int = Field(60, ge=1, description="DPD: 200")
+    epochs: int = Field(200, ge=1)
     max_steps: int = Field(600, ge=1, description="upper bound of the optimiser steps, whatever the epochs say [ours]")
     batch_size: int = Field(128, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
@@ -294,7 +294,7 @@ class SamplingSettings(Section):
 
         if self.scheduler not in GIVEN_TIMES and not counted(self.steps):
             fewer = next(n for n in range(self.steps, 0, -1) if counted(n))
-            raise ValueError(f"steps={self.steps} is a number that diffusers' {self.scheduler} miscounts: take {fewer}")
+            raise ValueError(f"diffusers' {self.scheduler} takes {self.steps + 1} for {self.steps} steps: give {fewer}")
         return self
 
 

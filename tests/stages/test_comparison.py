@@ -118,17 +118,22 @@ def test_a_captions_file_may_be_of_one_of_the_datasets(
     draw_scenes(tmp_path / "other", per_class=6, size=32, n_classes=2, seed=5)
     for note in ("dataset.json", "metadata.jsonl"):
         (tmp_path / "other" / note).unlink()
-    for image in (tmp_path / "other").rglob("*.png"):
-        image.rename(image.with_name(f"mine_{image.name}"))
-    name = next((tmp_path / "other").rglob("mine_*.png")).relative_to(tmp_path / "other")
-    (tmp_path / "said.jsonl").write_text(json.dumps({"file_name": str(name), "caption": "a strange place"}) + "\n")
+    # Scenes of the other DATA, and those of the first whose file names others of the other have too, in another class.
+    twins, notes = sorted((drawn / "river").glob("*.png")), {}
+    for k, path in enumerate(sorted((tmp_path / "other").rglob("*.png"))):
+        new = path.with_name(f"mine_{k}.png" if k % 2 else twins[k].name)
+        path.rename(new)
+        notes |= {f"{path.parent.name}/{new.name}": "a strange place"} if k % 2 else {f"river/{new.name}": "a twin"}
+    lines = [json.dumps({"file_name": name, "caption": text}) for name, text in notes.items()]
+    (tmp_path / "said.jsonl").write_text("\n".join(lines))
     command = _arguments(drawn, tmp_path / "t", "--data", str(tmp_path / "other"), "--captions")
     command += [str(tmp_path / "said.jsonl"), "--methods", "random", "--ipc", "1"]
     code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, error
     assert {row["dataset"] for row in json.loads((tmp_path / "t" / "scores.json").read_text())} == {"other", "drawn"}
-    said = [path.read_text() for path in (tmp_path / "t").glob("*/exam/captions.jsonl")]
-    assert sum("a strange place" in text for text in said) == 1
+    said = {path.parts[-3]: path.read_text() for path in (tmp_path / "t").glob("*/exam/captions.jsonl")}
+    assert ("a strange place" in said["other"], "a twin" in said["other"]) == (True, False)
+    assert ("a strange place" in said["drawn"], "a twin" in said["drawn"]) == (False, True)
     (tmp_path / "said.jsonl").write_text('{"file_name": "nowhere.png", "caption": "nothing"}\n')
     code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
     assert (code, "names none of the" in error.replace("\n", " ")) == (2, True), error

@@ -87,7 +87,7 @@ def test_the_command_super_resolves_any_size_and_goes_on(
     rows = [json.loads(line) for line in (tmp_path / "out" / "metadata.jsonl").read_text().splitlines()]
     odd, small = rows
     assert (odd["file_name"], odd["captions"], odd["gsd_m"], odd["month"]) == ("odd.png", ["a field"], 5, 7)
-    assert (small["file_name"], "captions" in small) == ("small.png", False)
+    assert (small["file_name"], small["captions"], small["gsd_m"]) == ("small.png", [], None)
     assert (tmp_path / "out" / "before_after.png").is_file()
     (tmp_path / "out" / "small.png").unlink()
     before = (tmp_path / "out" / "odd.png").stat().st_mtime_ns
@@ -270,18 +270,22 @@ def test_what_is_made_of_data_is_data_and_says_what_went_into_it(
 
     classes, pixels = ["a", "b"], np.stack([scene(32, 32, seed) for seed in range(2)])
     info = {"name": "in", "licence": "CC0", "gsd_m": 4.0}
-    td.write_scene_folder(tmp_path / "in", classes, pixels, [0, 1], [{}, {}], info)
+    rows = [{"captions": ["two ponds"], "cloud_fraction": 0.4, "gsd_m": 2.0}, {"captions": [], "month": 5}]
+    td.write_scene_folder(tmp_path / "in", classes, pixels, [0, 1], rows, info)
     write_learned_from(tmp_path / "in", ["of another generator"])
     tiny = tiny_settings(generator=str(finished.run))
     opened = td.open_scenes(inpaint(tmp_path / "in", tmp_path / "out", tiny, clouds=0.2))
     assert [scene.name for scene in opened.scenes] == ["a/a_0000.png", "b/b_0000.png"]
     assert (opened.info.name, opened.info.licence, opened.info.synthetic, opened.info.gsd_m) == ("out", "CC0", True, 4)
+    assert [scene.captions for scene in opened.scenes] == [("two ponds",), ()]
+    assert [scene.metadata for scene in opened.scenes] == [{"gsd_m": 2}, {"month": 5}], "clouds may be gone"
     went_into = learned_from(str(finished.run)) | {pixel_hash(image) for image in pixels} | {"of another generator"}
     assert learned_by(tmp_path / "out") == went_into, "no command may let these judge it"
     again = inpaint(tmp_path / "out", tmp_path / "again", tiny, clouds=0.2)
     assert len(td.open_scenes(again)) == 2, "the picture beside the classes is no scene"
     finer = super_resolve(tmp_path / "in", tmp_path / "finer", tiny_settings(generator=str(runs["super-resolve"])))
     assert td.open_scenes(finer).info.gsd_m == 2
+    assert td.open_scenes(finer).scenes[0].metadata == {"gsd_m": 1}
 
 
 def test_a_geotiff_keeps_its_place_at_the_new_resolution(runs: dict[str, Path], tmp_path: Path) -> None:

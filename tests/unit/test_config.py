@@ -79,7 +79,7 @@ def test_a_run_starts_from_the_shipped_generator_unless_told_otherwise(tmp_path:
 @pytest.mark.parametrize(("steps", "fewer"), [(61, 60), (122, 120)])
 def test_a_number_of_steps_that_diffusers_miscounts_is_refused(steps: int, fewer: int) -> None:
     assert load_settings(sampling__steps=steps).sampling.steps == steps
-    with pytest.raises(ConfigError, match=f"diffusers' unipc miscounts: take {fewer}"):
+    with pytest.raises(ConfigError, match=f"takes {steps + 1} for {steps} steps: give {fewer}"):
         load_settings(sampling__steps=steps, sampling__scheduler="unipc")
 
 

@@ -39,13 +39,6 @@ class Picture:
     file: str = ""
     captions: Sequence[str] = ()
 
-    def known(self, scale: float = 1) -> dict[str, Any]:
-        """What a row of `metadata.jsonl` says of it at so many times its resolution."""
-        told: dict[str, Any] = dict(self.metadata)
-        if "gsd_m" in told:
-            told["gsd_m"] /= scale
-        return {**told, "captions": list(self.captions)} if self.captions else told
-
     def pixels(self) -> Pixels:
         """uint8 (H, W, 3), decoded anew each time."""
         try:
@@ -105,6 +98,34 @@ def open_pictures(source: str | Path, *, distinct: bool = True) -> list[Picture]
         for i, scene in enumerate(scenes.scenes)
     ]
     return _distinct(found) if distinct else found
+
+
+def known_of(pictures: Sequence[Picture], scale: float = 1) -> dict[str, dict[str, Any]]:
+    """What rows of `metadata.jsonl` say of pictures, by their names, at so many times their resolution.
+
+    Clouds are left out: they may be what goes. All rows have the same columns, null where nothing is known.
+    """
+    columns = {field for picture in pictures for field in picture.metadata} - {"cloud_fraction"}
+    captioned = any(picture.captions for picture in pictures)
+    rows: dict[str, dict[str, Any]] = {}
+    for picture in pictures:
+        row: dict[str, Any] = {field: picture.metadata.get(field) for field in sorted(columns)}
+        if row.get("gsd_m") is not None:
+            row["gsd_m"] /= scale
+        if captioned:
+            row["captions"] = list(picture.captions)
+        rows[picture.name] = row
+    return rows
+
+
+def place_of(pictures: Sequence[Picture], scale: float = 1) -> dict[str, float | None]:
+    """Where a place lies, and metres a pixel at so many times the resolution; the first picture that knows says it."""
+    found: dict[str, float | None] = {}
+    for name in ("lon", "lat", "gsd_m"):
+        found[name] = next((picture.metadata[name] for picture in pictures if name in picture.metadata), None)
+    if (gsd_m := found["gsd_m"]) is not None:
+        found["gsd_m"] = gsd_m / scale
+    return found
 
 
 def _plain(folder: Path) -> list[Path]:

@@ -120,9 +120,9 @@ def compare(
             f"Two of {', '.join(data)} are called {twice[0]!r}: give them different names in their dataset.json."
         )
     for source, name, folder, captioned in zip(data, names, folders, with_theirs, strict=True):
-        its = captions if captioned.scenes != folder.scenes else None  # the file may be of other DATA
-        opened = partial(_opened, source, captions=its, reporter=reporter)
         room = out / (re.sub(r"[^\w.-]+", "-", name).strip(".-") or "data")
+        its = _captions_of(captioned, folder, room)
+        opened = partial(_opened, source, captions=its, reporter=reporter)
         synthetic = sorted({plain(method) for method in methods} - set(real_methods()))
         given = [settings_of(method).generator for method in synthetic]
         seen = frozenset[str]().union(*(learned_from(each) for each in given if each is not None))
@@ -164,6 +164,16 @@ def compare(
                         write_table(rows, out)
     write_table(rows, out)  # rows of an earlier call may be all there are
     return rows
+
+
+def _captions_of(captioned: SceneFolder, folder: SceneFolder, room: Path) -> Path | None:
+    """What a captions file says of these scenes, and of no other DATA's, as a file; None: nothing."""
+    if captioned.scenes == folder.scenes:
+        return None
+    rows = [{"file_name": scene.name, "captions": scene.captions, **scene.metadata} for scene in captioned.scenes]
+    room.mkdir(parents=True, exist_ok=True)
+    write_text(room / "captions.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return room / "captions.jsonl"
 
 
 BESIDE = {

@@ -188,16 +188,14 @@ def decoder(work: Work) -> None:
     with run.stage("decoder", "Training the decoder") as stage:
         generator, pixels = Generator.load(str(settings.generator)).to(work.hardware.device), work.pixels()
         seed, side = derive(settings.seed, "decoder"), min(SIDE, work.resolution)
-        middle = slice((work.resolution - side) // 2, (work.resolution + side) // 2)
-        # It learns from the middles of the scenes: at their own scale, and for 128 pixels in a quarter of the time.
         network = trained_network(
-            pixels[:, middle, middle],
+            _middles(pixels, side),
             work.train.labels,
             len(work.train.classes),
             side,
             work.hardware,
             seed=seed,
-            kept=stage.work / "features.safetensors",
+            kept=stage.work / f"features-{side}.safetensors",
             progress=stage.progress,
         )
         train_autoencoder(
@@ -212,6 +210,12 @@ def decoder(work: Work) -> None:
             _remember(work, generator)
             generator.save(folder)
         stage.note = f"{reconstruction_psnr(generator.vae, pixels, work.hardware):.1f} dB on train scenes"
+
+
+def _middles(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Squares from the middles of scenes (N, H, W, 3): less to learn from, at the same scale."""
+    top, left = ((extent - side) // 2 for extent in pixels.shape[1:3])
+    return pixels[:, top : top + side, left : left + side]
 
 
 def adapter(work: Work) -> None:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from terradistill.data.images import pixel_hash
-from terradistill.data.pictures import Picture, open_pictures
+from terradistill.data.pictures import Picture, open_pictures, place_of
 from terradistill.enhancing.canvas import classifier_freely, padded, require_small, shown
 from terradistill.enhancing.dates import parse_date, required_date
 from terradistill.enhancing.enhancer import Enhancer, open_enhancer
@@ -83,9 +83,12 @@ def fuse_dates(
         images = np.stack([picture.pixels() for picture in pictures])
         steps = reporter.progress if alone else None
         made = fused(enhancer, images, days, prompt, seed, settings, progress=steps)
-        known = pictures[-1].known(enhancer.adapter.scale)
-        place = {name: value for name, value in known.items() if name in ("lon", "lat", "gsd_m")}
-        told = {**place, "year": target.year, "month": target.month, "day": target.day}
+        told = {
+            **place_of(pictures, enhancer.adapter.scale),
+            "year": target.year,
+            "month": target.month,
+            "day": target.day,
+        }
         return made, {"prompt": prompt, "seed": seed, **told, "made_of": [picture.name for picture in pictures]}
 
     def before(piece: Piece) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from terradistill.data.images import decode, to_float, to_uint8
-from terradistill.data.pictures import Picture, open_pictures
+from terradistill.data.pictures import Picture, known_of, open_pictures
 from terradistill.data.weather import cloud_cover, clouded
 from terradistill.enhancing.canvas import draw_large, encoded, filled, multiple_of, padded, shown, tiles_of
 from terradistill.enhancing.results import Piece, Results, asked_for, make_all, require_apart
@@ -84,7 +84,7 @@ def inpaint(
     of_classes = any("/" in name for name in pictures)
     results.describe(generator, source, [picture.read for picture in pictures.values()], of_classes=of_classes)
     generator.ready(hardware.device, low_memory=settings.sampling.low_memory)
-    alone = len(pictures) == 1
+    alone, notes = len(pictures) == 1, known_of(list(pictures.values()))
 
     def given(name: str) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         if clouds is None:
@@ -96,7 +96,7 @@ def inpaint(
         steps = reporter.progress if alone else None
         made = fill_hidden(generator, image, hidden, prompt, seed, settings, hardware, metadata=told, progress=steps)
         more = {**known, "simulated": "clouds"} if clouds is not None else known
-        row = {**pictures[piece.name].known(), "prompt": prompt, "seed": seed, "hidden": round(float(hidden.mean()), 4)}
+        row = {**notes[piece.name], "prompt": prompt, "seed": seed, "hidden": round(float(hidden.mean()), 4)}
         return made, {**row, **more}
 
     def before(piece: Piece) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from terradistill.data.bands import NOTE, BandImage, BandScale, bands_file, bands_note, bands_of, read_bands, to_rgb
 from terradistill.data.images import MAX_PIXELS, to_float, to_uint8
-from terradistill.data.pictures import Picture, open_pictures
+from terradistill.data.pictures import Picture, known_of, open_pictures
 from terradistill.enhancing.canvas import draw_large, padded, shown, tiles_of
 from terradistill.enhancing.enhancer import Enhancer, open_enhancer
 from terradistill.enhancing.results import Piece, Results, asked_for, make_all, require_apart
@@ -75,13 +75,14 @@ def super_resolve(
     results, alone = Results(Path(out), asked), len(frames) == 1
     of_classes, given = any("/" in name for name in frames), [frame.data for frame in frames.values()]
     results.describe(enhancer.generator, source, given, of_classes=of_classes, scale=ratio)
+    notes = known_of([frame.picture for frame in frames.values() if frame.picture is not None], ratio)
 
     def make(piece: Piece) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         seed, steps = derive(settings.seed, "super-resolve", piece.name), reporter.progress if alone else None
         frame, given = frames[piece.name].read(enhancer)
         made = sharpened(enhancer, frame, prompt, seed, settings.sampling, progress=steps)
         made = agreeing(made, given, ratio) if faithful else made
-        return made, {**frames[piece.name].known(ratio), "prompt": prompt, "seed": seed, "scale": ratio}
+        return made, {**notes.get(piece.name, {}), "prompt": prompt, "seed": seed, "scale": ratio}
 
     def before(piece: Piece) -> NDArray[np.uint8]:
         return bicubic(frames[piece.name].read(enhancer)[1], ratio)
@@ -98,7 +99,7 @@ class _Frame:
     size: Callable[[], tuple[int, int]]
     check: Callable[[Enhancer], object]
     read: Callable[[Enhancer], tuple[NDArray[np.float32], NDArray[np.uint8]]]
-    known: Callable[[float], dict[str, Any]] = lambda _: {}
+    picture: Picture | None = None
 
 
 def _frames(source: str | Path, named: Mapping[str, Sequence[str]] | None = None) -> dict[str, _Frame]:
@@ -138,7 +139,7 @@ def _frames(source: str | Path, named: Mapping[str, Sequence[str]] | None = None
         def data() -> bytes:  # all that it may be drawn after
             return picture.read() + (bands_file(path, picture.file).read_bytes() if known else b"")
 
-        return _Frame(data, picture.size, check, read, picture.known)
+        return _Frame(data, picture.size, check, read, picture)
 
     return {picture.name: pictured(picture) for picture in open_pictures(source)}
 

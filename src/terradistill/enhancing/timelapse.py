@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from terradistill.data.images import decode
-from terradistill.data.pictures import open_pictures
+from terradistill.data.pictures import open_pictures, place_of
 from terradistill.enhancing.canvas import classifier_freely, padded, require_small, shown
 from terradistill.enhancing.dates import parse_date, required_date, season_of
 from terradistill.enhancing.enhancer import Enhancer, open_enhancer
@@ -87,7 +87,7 @@ def timelapse(
             nearest = sorted(known, key=lambda frame: abs((frame[0] - target).days))[:most]
             seed = derive(settings.seed, "timelapse", target.isoformat())
             made = at_date(enhancer, nearest, target, prompt, seed, settings.sampling)
-            told = {"year": target.year, "month": target.month, "day": target.day}
+            told = {**place_of(pictures), "year": target.year, "month": target.month, "day": target.day}
             after = [day.isoformat() for day, _ in nearest]
             results.keep(piece, made, prompt=prompt, seed=seed, after=after, **told)
         known.append((target, made))

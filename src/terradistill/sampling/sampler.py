@@ -169,9 +169,8 @@ def sample_some(
     drawn, kept = [torch.empty(0, *generator.latent_shape)], [torch.empty(0, dtype=torch.long)]
     for first in range(0, len(request), batch_size):
         rows = torch.arange(first, min(first + batch_size, len(request)))
-        solver = make_scheduler(
-            generator.scheduler, wanted.scheduler
-        )  # a fresh one: multistep solvers remember the batch
+        # A fresh one: multistep solvers remember the batch.
+        solver = make_scheduler(generator.scheduler, wanted.scheduler)
         set_steps(solver, wanted)
         latents, left = _sample_batch(generator, request, rows, solver, predict, hardware.device, prune)
         _require_finite(latents, hardware)

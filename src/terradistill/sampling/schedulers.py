@@ -42,13 +42,15 @@ def set_steps(solver: Any, wanted: SamplingSettings) -> None:
     Solvers that choose their times themselves, and Heun's, which would leap from pure noise, space them evenly.
 
     Raises:
-        ConfigError: the noise schedule has not so many.
+        ConfigError: the noise schedule has not so many, or the solver's rounding takes one more than there are.
     """
     steps, most = wanted.steps, len(solver.alphas_cumprod)
     if steps > most:
         raise ConfigError(f"sampling.steps={steps}: this generator's noise schedule has {most} times.")
     if wanted.scheduler not in GIVEN_TIMES:
         solver.set_timesteps(steps)
+        if solver.timesteps.min() < 0:
+            raise ConfigError(f"sampling.steps={steps}: {wanted.scheduler} miscounts them here: take one less.")
     elif wanted.spacing == "karras":
         solver.set_timesteps(timesteps=karras_times(solver.alphas_cumprod, steps))
     else:

@@ -102,7 +102,7 @@ class Checkpoint:
         # A file holds no layouts, and a fused step on a CPU takes moments to lie in memory as their parameter does.
         for parameter, values in self.optimizer.state.items():
             for name, value in values.items():
-                if value.shape == parameter.shape:
+                if name != "step" and value.shape == parameter.shape:
                     values[name] = torch.empty_like(parameter).copy_(value)
         return step
 

@@ -15,7 +15,7 @@ from terradistill.sampling.guidance import classifier_free
 from terradistill.sampling.sampler import Predict, Prune, Request, Step, looks, sample, sample_some
 from terradistill.sampling.schedulers import karras_times, make_scheduler, set_steps
 from terradistill.seeding import derive
-from terradistill.settings import SamplingSettings, Scheduler, Spacing
+from terradistill.settings import GIVEN_TIMES, SamplingSettings, Scheduler, Spacing
 from tests.unit.conftest import awake
 
 from .conftest import SHAPE, gaussian_generator
@@ -115,7 +115,7 @@ def test_an_image_is_the_same_in_any_batch_and_beside_any_neighbour(cpu: Hardwar
 
 def test_batches_are_full_across_prompts(cpu: Hardware) -> None:
     generator = gaussian_generator()
-    sample(generator, request(10, (1.0, 2.0, 3.0)), SamplingSettings(steps=2), hardware=cpu, batch_size=4)
+    sample(generator, request(10, (1.0, 2.0, 3.0)), SamplingSettings(steps=2, batch_size=4), hardware=cpu)
     assert generator.unet.batch_sizes == [4, 4, 4, 4, 2, 2]
 
 
@@ -158,9 +158,21 @@ def test_what_a_scheduler_brings_beside_its_noise_schedule_is_set_back(
     assert torch.equal(sample(generator, request(3), wanted, hardware=cpu), plain)
 
 
-def test_more_steps_than_the_schedule_has_are_refused() -> None:
-    with pytest.raises(ConfigError, match="1000 times"):
-        set_steps(make_scheduler(gaussian_generator().scheduler, "dpm++"), SamplingSettings.model_construct(steps=1001))
+def test_numbers_of_steps_that_a_schedule_cannot_take_are_refused() -> None:
+    few = DPMSolverMultistepScheduler(num_train_timesteps=100)
+    with pytest.raises(ConfigError, match="100 times"):
+        set_steps(make_scheduler(few, "dpm++"), SamplingSettings(steps=101))
+    with pytest.raises(ConfigError, match="unipc miscounts"):
+        set_steps(make_scheduler(few, "unipc"), SamplingSettings(steps=29, scheduler="unipc"))
+
+
+@pytest.mark.parametrize("scheduler", sorted(set(get_args(Scheduler)) - set(GIVEN_TIMES)))
+def test_numbers_of_steps_that_settings_take_are_counted_right(scheduler: Scheduler) -> None:
+    for steps in (1, 20, 60, 62, 97, 250):
+        solver = make_scheduler(gaussian_generator().scheduler, scheduler)
+        set_steps(solver, SamplingSettings(steps=steps, scheduler=scheduler))
+        assert len(solver.timesteps) == 1 + (steps - 1) * solver.order
+        assert solver.timesteps.min() >= 0
 
 
 def test_a_real_network_draws_the_same_image_in_any_batch(cpu: Hardware) -> None:
