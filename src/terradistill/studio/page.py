@@ -59,8 +59,8 @@ def build_page(workshop: Workshop) -> Any:
                 numbers: list[Any] = []
                 with gr.Accordion("What is known of the place", open=False, visible=told):
                     for name, (label, low, high, step, at) in SLIDERS.items():
-                        with gr.Row(visible=name in learned):
-                            numbers.append(gr.Checkbox(False, label=label, min_width=90, elem_id=f"knows-{name}"))
+                        with gr.Column(visible=name in learned):
+                            numbers.append(gr.Checkbox(False, label=label, elem_id=f"knows-{name}"))
                             top = gsd_max if name == "gsd_m" else high
                             numbers.append(
                                 gr.Slider(low, top, at, step=step, show_label=False, container=False, elem_id=name)
@@ -101,7 +101,7 @@ def build_page(workshop: Workshop) -> Any:
                     seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, elem_id="seed")
             with gr.Column(scale=3, min_width=380):
                 gallery = gr.Gallery(
-                    label="Scenes", columns=2, object_fit="contain", height="auto", format="png", elem_id="gallery"
+                    label="Scenes", columns=2, object_fit="contain", height=560, format="png", elem_id="gallery"
                 )
                 note = gr.Markdown("", elem_id="note")
                 download = gr.DownloadButton("Download with metadata", interactive=False, elem_id="download")
