@@ -23,9 +23,11 @@ MAPS = ("lines", "edges", "sketch", "road", "depth", "segmentation")
 
 # All of them take an exact denoiser of Gaussian data to its mean and variance (tests/unit/sampling). The DDIM and DDPM
 # and PNDM of diffusers are not among them: they step by 1000 // steps, and go astray where that leaves a rest. "ddim"
-# (η = 0) is the first-order DPM-Solver++ instead, which is the same thing (Lu et al. 2022, §3).
+# (η = 0) is the first-order DPM-Solver++ instead, which is the same thing (Lu et al. 2022, §3). "sde-dpm++" adds noise
+# between the steps (SDE-DPM-Solver++ of second order, ibid. §6).
 Scheduler = Literal[
     "dpm++",
+    "sde-dpm++",
     "ddim",
     "unipc",
     "DEISMultistepScheduler",
@@ -39,7 +41,7 @@ Scheduler = Literal[
     "SASolverScheduler",
 ]
 # Those that can be told at which times to step; the others choose them.
-GIVEN_TIMES = ("dpm++", "ddim", "DPMSolverSinglestepScheduler", "EulerDiscreteScheduler")
+GIVEN_TIMES = ("dpm++", "sde-dpm++", "ddim", "DPMSolverSinglestepScheduler", "EulerDiscreteScheduler")
 Spacing = Literal["karras", "even"]
 
 
@@ -228,7 +230,7 @@ class SamplingSettings(Section):
     spacing: Spacing = Field(
         "karras",
         description="of the steps: karras: by noise (Karras et al. 2022); even: by time, as all solvers do but dpm++, "
-        "ddim, DPMSolverSinglestepScheduler and EulerDiscreteScheduler",
+        "sde-dpm++, ddim, DPMSolverSinglestepScheduler and EulerDiscreteScheduler",
     )
     cfg_scale: float = Field(2.0, ge=0, description="classifier-free guidance; 1 means none")
     cfg_between: tuple[Share, Share] = Field(

@@ -25,7 +25,7 @@ from terradistill.seeding import derive
 from terradistill.seeding import generator as seeded
 from terradistill.settings import Settings
 
-FORGETFUL = ("dpm++", "ddim", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")  # solvers
+FORGETFUL = ("dpm++", "sde-dpm++", "ddim", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")  # solvers
 WHITE = 128  # of a mask, from here on
 REACH = 1  # latents around the hidden ones that are drawn too: an encoder's view of them is clouded
 

@@ -1,4 +1,4 @@
-"""Schedulers: three by a short name, and others of diffusers by the name of their class; and where their steps lie."""
+"""Schedulers: four by a short name, and others of diffusers by the name of their class; and where their steps lie."""
 
 import inspect
 from typing import Any
@@ -15,6 +15,7 @@ RHO, MOST, LEAST = 7.0, 30.0, 0.02
 
 _SHORT: dict[str, tuple[str, dict[str, Any]]] = {
     "dpm++": ("DPMSolverMultistepScheduler", {"solver_order": 2, "algorithm_type": "dpmsolver++"}),
+    "sde-dpm++": ("DPMSolverMultistepScheduler", {"solver_order": 2, "algorithm_type": "sde-dpmsolver++"}),
     "ddim": ("DPMSolverMultistepScheduler", {"solver_order": 1, "algorithm_type": "dpmsolver++"}),
     "unipc": ("UniPCMultistepScheduler", {}),
 }

@@ -28,7 +28,7 @@ def request(n: int, means: tuple[float, ...] = (2.0,)) -> Request:
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("spacing", get_args(Spacing))
-@pytest.mark.parametrize(("scheduler", "steps"), [("ddim", 150), ("dpm++", 40), ("unipc", 40)])
+@pytest.mark.parametrize(("scheduler", "steps"), [("ddim", 150), ("dpm++", 40), ("sde-dpm++", 60), ("unipc", 40)])
 def test_gaussian_data_are_sampled_to_their_mean_and_variance(
     kind: str, scheduler: Scheduler, steps: int, spacing: Spacing, cpu: Hardware
 ) -> None:
@@ -101,16 +101,16 @@ def test_other_schedulers_of_diffusers_do_so_too_and_follow_the_seeds(
     torch.testing.assert_close(alone, drawn[:3], atol=1e-4, rtol=1e-4)
 
 
-def test_an_image_is_the_same_in_any_batch_and_beside_any_neighbour(cpu: Hardware) -> None:
-    generator = gaussian_generator()
+@pytest.mark.parametrize("scheduler", ["dpm++", "sde-dpm++"])
+def test_an_image_is_the_same_in_any_batch_and_beside_any_neighbour(scheduler: Scheduler, cpu: Hardware) -> None:
+    generator, wanted = gaussian_generator(), SamplingSettings(steps=8, scheduler=scheduler)
     by_size = [
-        sample(generator, request(64, (1.0, -1.0)), SamplingSettings(steps=8), hardware=cpu, batch_size=size)
-        for size in (1, 7, 64)
+        sample(generator, request(64, (1.0, -1.0)), wanted, hardware=cpu, batch_size=size) for size in (1, 7, 64)
     ]
     torch.testing.assert_close(by_size[0], by_size[2])
     torch.testing.assert_close(by_size[1], by_size[2])
     alone = Request(torch.tensor([[[-1.0]]]), torch.zeros(1, dtype=torch.long), [derive(0, 5)])
-    torch.testing.assert_close(sample(generator, alone, SamplingSettings(steps=8), hardware=cpu)[0], by_size[2][5])
+    torch.testing.assert_close(sample(generator, alone, wanted, hardware=cpu)[0], by_size[2][5])
 
 
 def test_batches_are_full_across_prompts(cpu: Hardware) -> None:
@@ -144,7 +144,7 @@ def test_prompts_steer_where_the_samples_go(cpu: Hardware) -> None:
 
 
 @pytest.mark.parametrize("spacing", get_args(Spacing))
-@pytest.mark.parametrize("scheduler", ["dpm++", "DPMSolverSinglestepScheduler", "EulerDiscreteScheduler"])
+@pytest.mark.parametrize("scheduler", ["dpm++", "sde-dpm++", "DPMSolverSinglestepScheduler", "EulerDiscreteScheduler"])
 @pytest.mark.parametrize("times", ["karras", "exponential", "beta", "lu", "flow"])
 def test_what_a_scheduler_brings_beside_its_noise_schedule_is_set_back(
     times: str, scheduler: Scheduler, spacing: Spacing, cpu: Hardware
@@ -211,7 +211,9 @@ def test_a_step_knows_the_next(steps: int, spacing: Spacing, strength: float, cp
     assert [t for t, _ in seen[1:]] + [0.0] == [after for _, after in seen]
 
 
-@pytest.mark.parametrize("scheduler", ["dpm++", "ddim", "unipc", "EulerDiscreteScheduler", "HeunDiscreteScheduler"])
+@pytest.mark.parametrize(
+    "scheduler", ["dpm++", "sde-dpm++", "ddim", "unipc", "EulerDiscreteScheduler", "HeunDiscreteScheduler"]
+)
 def test_real_latents_noised_part_of_the_way_come_back_as_real_ones(scheduler: Scheduler, cpu: Hardware) -> None:
     generator, asked = gaussian_generator(std=0.5), request(300)
     real = 2.0 + 0.5 * torch.randn(300, *SHAPE, generator=torch.Generator().manual_seed(0))
@@ -232,7 +234,7 @@ def test_real_latents_noised_part_of_the_way_come_back_as_real_ones(scheduler: S
 
 
 @pytest.mark.parametrize(
-    "scheduler", ["dpm++", "ddim", "unipc", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler"]
+    "scheduler", ["dpm++", "sde-dpm++", "ddim", "unipc", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler"]
 )
 def test_what_is_not_pruned_is_drawn_as_if_the_others_had_been_too(scheduler: Scheduler, cpu: Hardware) -> None:
     generator, asked = gaussian_generator(), request(12, (1.0, -1.0))
