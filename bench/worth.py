@@ -1,11 +1,11 @@
 """Train on generated, test on real: what drawn scenes are worth beside as many real ones, by number.
 
     terradistill generate --like DATA --n 100 --out drawn
-    python bench/worth.py drawn DATA [--per-class 10 50 100]
+    python bench/worth.py drawn DATA [--per-class 10 50 100] [--plot curve.svg]
 
 Networks are trained by the one recipe of the scoreboard and tested on scenes that the generator has not learned from.
-The real scenes are among those that it has. `--learned` tests on some of these instead: they choose settings, and the
-unseen ones stay an exam.
+The real scenes are among those that it has; where there are fewer than asked for, all of them, and the line says how
+many. `--learned` tests on some of these instead: they choose settings, and the unseen ones stay an exam.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from terradistill.distillation.coresets import random_subset
 from terradistill.distillation.scoreboard import learned_by
 from terradistill.evaluation.harness import Labelled, Row, score_method
 from terradistill.hardware import find_hardware
+from terradistill.report.plots import budget_plot
 from terradistill.settings import Settings
 
 
@@ -43,7 +44,7 @@ def score(train: Labelled, test: Labelled, scenes: SceneFolder, network: str, se
         network,
         settings.evaluation,
         dataset=scenes.info.name,
-        ipc=None,
+        ipc=int(np.bincount(train.labels).min()),
         base_seed=settings.seed,
         hardware=find_hardware(),
     )
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("--test-per-class", type=int, default=200)
     parser.add_argument("--learned", action="store_true", help="test on scenes that it has learned from")
     parser.add_argument("--network", default="convnet3")
+    parser.add_argument("--plot", type=Path, help="SVG of the lines of both")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
     asked = parser.parse_args()
 
@@ -88,12 +90,20 @@ def main() -> None:
         test = sets.pop("test")
         kind = "learned" if asked.learned else "unseen"
         print(f"{asked.data}: OA on {len(test.labels)} {kind} scenes at {side} pixels, {asked.network}", flush=True)
-        enough = min(int(np.bincount(scenes.labels).min()) for scenes in sets.values())
-        for n in sorted({min(n, enough) for n in asked.per_class}):
-            rows = {k: score(draw(of_kind, n), test, seen, asked.network, settings) for k, of_kind in sets.items()}
-            line = ", ".join(f"{name} {told(row)} %" for name, row in rows.items())
-            ratio = rows["generated"]["oa_mean"] / rows["real"]["oa_mean"]
-            print(f"  {n:4} a class: {line}, ratio {ratio:.1%}", flush=True)
+        rows: dict[tuple[str, int], Row] = {}
+        for n in sorted(asked.per_class):
+            told_of = []
+            for kind, scenes in sets.items():
+                most = min(n, int(np.bincount(scenes.labels).min()))
+                if (kind, most) not in rows:
+                    judged = score(draw(scenes, most), test, seen, asked.network, settings)
+                    rows[kind, most] = judged | {"method": kind}
+                told_of.append((rows[kind, most], f" ({most})" if most < n else ""))
+            line = ", ".join(f"{row['method']}{few} {told(row)} %" for row, few in told_of)
+            (real, _), (generated, _) = told_of
+            print(f"  {n:4} a class: {line}, ratio {generated['oa_mean'] / real['oa_mean']:.1%}", flush=True)
+    if asked.plot:
+        asked.plot.write_text(budget_plot(list(rows.values()), "ipc"))
 
 
 if __name__ == "__main__":
