@@ -76,6 +76,16 @@ def parse_notes(data: bytes, source: str) -> dict[str, Note]:
     return notes
 
 
+def written(scenes: Iterable[Scene]) -> str:
+    """JSON lines of the scenes' captions and metadata, as `parse_notes` reads them; those with neither left out."""
+    rows = [
+        {"file_name": scene.name, "captions": scene.captions, **scene.metadata}
+        for scene in scenes
+        if scene.captions or scene.metadata
+    ]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
 def annotate(scenes: Iterable[Scene], notes: Mapping[str, Note], folder: str = "") -> tuple[list[Scene], int]:
     """Joins notes to scenes: by the name relative to `folder`, else to the root, else by a bare file name if unique.
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from terradistill.data.annotations import written
 from terradistill.data.images import resize
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes, with_captions
@@ -170,9 +171,8 @@ def _captions_of(captioned: SceneFolder, folder: SceneFolder, room: Path) -> Pat
     """What a captions file says of these scenes, and of no other DATA's, as a file; None: nothing."""
     if captioned.scenes == folder.scenes:
         return None
-    rows = [{"file_name": scene.name, "captions": scene.captions, **scene.metadata} for scene in captioned.scenes]
     room.mkdir(parents=True, exist_ok=True)
-    write_text(room / "captions.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(room / "captions.jsonl", written(captioned.scenes))
     return room / "captions.jsonl"
 
 

@@ -2,7 +2,6 @@
 this, reads its inputs from the run folder and leaves its output there, so that any of them can be the first one after
 a crash."""
 
-import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradistill.config import flatten
-from terradistill.data.annotations import annotate, parse_notes
+from terradistill.data.annotations import annotate, parse_notes, written
 from terradistill.data.captions import captions_of, class_prompt, shared_metadata
 from terradistill.data.check import check_scenes, require_enough
 from terradistill.data.images import load_pixels
@@ -241,12 +240,7 @@ def _scenes(
                 "check": report.to_json(),
             },
         )
-        rows = [
-            {"file_name": scene.name, "captions": scene.captions, **scene.metadata}
-            for scene in train.scenes
-            if scene.captions or scene.metadata
-        ]
-        write_text(run / "captions.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_text(run / "captions.jsonl", written(train.scenes))
         save_split(run / "split.json", train, test, seed=settings.split_seed, train_fraction=settings.train_fraction)
         stage.note = f"{len(train)} train, {len(test)} test, {len(scenes.classes)} classes"
         for line in report.summary():

@@ -1,5 +1,6 @@
 import pytest
 
+from terradistill.data.annotations import annotate, parse_notes, written
 from terradistill.data.captions import captions_of, class_prompt
 from terradistill.data.scenes import DatasetInfo, Scene, SceneFolder
 from terradistill.errors import ConfigError
@@ -66,3 +67,10 @@ def test_parts_in_brackets_are_left_out_in_every_way_and_where_they_are_unknown(
     assert class_prompt(NO_GSD, "river", template) == "a fresh satellite image of river"
     dated = SceneFolder(("river",), (Scene("river/1.png", 0, metadata={"month": 7}),), DatasetInfo("x"), str.encode)
     assert captions_of(dated, "{class} [in month {month}]") == [["river in month 7", "river"]]
+
+
+def test_captions_and_metadata_come_back_from_the_rows_that_are_written_of_them() -> None:
+    rows = written(SCENES)
+    assert rows.count("\n") == 2
+    bare = [Scene(scene.name, scene.label) for scene in SCENES]
+    assert annotate(bare, parse_notes(rows.encode(), "rows")) == (list(SCENES), 2)
