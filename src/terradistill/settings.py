@@ -188,7 +188,7 @@ class FinetuneSettings(Section):
 class ClassifierSettings(Section):
     """The latent classifier that picks among candidates (DPD, revised release)."""
 
-    width: int = Field(64, ge=8, multiple_of=8)
+    width: int = Field(32, ge=8, multiple_of=8, description="of its first stage; DPD: 64")
     epochs: int = Field(200, ge=1)
     max_steps: int = Field(600, ge=1, description="upper bound of the optimiser steps, whatever the epochs say [ours]")
     batch_size: int = Field(128, ge=1)
