@@ -159,7 +159,7 @@ class DiffusionSettings(Section):
 class FinetuneSettings(Section):
     """How a given generator is adapted to DATA; what is not here is as in `diffusion`."""
 
-    steps: int = Field(1500, ge=0, description="0: the generator draws as it is")
+    steps: int = Field(400, ge=0, description="0: the generator draws as it is")
     passes: int | None = Field(
         100, ge=1, description="fewer steps where they were more passes over the train scenes than this; none: no bound"
     )

@@ -366,7 +366,7 @@ def test_a_scene_is_known_by_its_class_as_often_as_by_its_captions(drawn: Path, 
 
 def test_an_adaptation_is_as_long_as_its_data_bear_and_says_what_it_passes_over(drawn: Path, tmp_path: Path) -> None:
     settings = td.Settings(generator="base-128")
-    assert [settings.finetune.of(settings.diffusion, n).steps for n in (40, 120, 100_000)] == [125, 375, 1500]
+    assert [settings.finetune.of(settings.diffusion, n).steps for n in (40, 120, 100_000)] == [125, 375, 400]
     assert [views_needed(settings, n) for n in (500, 40_000, 1_000_000)] == [4, 2, 1]
     assert views_needed(td.Settings(generator=None), 10**6) == 4
 
