@@ -16,7 +16,15 @@ from typing import Any, ParamSpec
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import (
+    EngFormatter,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    PercentFormatter,
+    StrMethodFormatter,
+)
 from numpy.typing import ArrayLike, NDArray
 
 from terradistill.report.words import METHOD_NAMES, accuracy, duration, method_name, shorten, spoken
@@ -293,8 +301,12 @@ def budget_plot(rows: Sequence[Row], budget: str) -> tuple[Figure, str]:
             costs, means, spread, color=colour, marker=marker, linestyle=dash, markersize=5, linewidth=1.4, label=name
         )
     axes.set_xscale("log")
+    # Powers of ten are written in TeX, which an SVG whose text stays text shows as it is.
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}") if budget == "ipc" else EngFormatter("B"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    axes.set_xlabel("images a class" if budget == "ipc" else "bytes of the image files")
+    axes.set_xlabel("images a class" if budget == "ipc" else "size of the image files")
     axes.set_ylabel("overall accuracy")
     axes.legend(frameon=False, fontsize=9)
     return figure, f"Overall accuracy against {budget} of {', '.join(lines)}"

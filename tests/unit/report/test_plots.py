@@ -53,6 +53,14 @@ def test_curves_of_any_kind(values: list[float]) -> None:
     assert "mathdefault" not in svg
 
 
+@pytest.mark.parametrize(("budget", "told"), [("ipc", {"1", "10", "1,000"}), ("bytes", {"10 kB", "100 kB"})])
+def test_budgets_are_numbers(budget: str, told: set[str]) -> None:
+    rows = [ROW | {"ipc": n, "bytes": size} for n, size in ((1, 9_000), (10, 90_000), (1000, 700_000))]
+    shown = texts(plots.budget_plot(rows, budget))
+    assert told <= set(shown)
+    assert not any("mathdefault" in text for text in shown)
+
+
 def test_stages_without_time() -> None:
     assert {"Reading", "0.0 s"} <= set(texts(plots.stage_plot([{"name": "data", "title": "Reading", "seconds": None}])))
 
