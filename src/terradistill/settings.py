@@ -85,6 +85,11 @@ class AutoencoderSettings(Section):
     perceptual_weight: float = Field(
         0.05, ge=0, description="`train decoder`: weight of the distance in features of a classifier of the same scenes"
     )
+    texture_weight: float = Field(
+        1.0,
+        ge=0,
+        description="`train decoder`: weight of how textures differ, in units of how strongly the other terms pull",
+    )
     steps: int = Field(1200, ge=1)
     batch_size: int = Field(8, ge=1)
     learning_rate: float = Field(4e-4, gt=0)

@@ -48,8 +48,9 @@ def train_autoencoder(
         vae: diffusers `AutoencoderKL`, on the hardware's device.
         pixels: uint8 (N, H, W, 3), may be a memory map; read a batch at a time.
         settings: steps, batch size, rates and weights.
-        perceptual: a distance of two batches of images. With one, the decoder alone is trained, on the latents as they
-            are; loss: squared error + `perceptual_weight` · this distance.
+        perceptual: two distances of two batches of images, of what is seen where and of textures. With it, the decoder
+            alone is trained, on the latents as they are; loss: squared error, half of it at half the size, +
+            `perceptual_weight` · the first + `texture_weight` · the second, in units of how strongly the others pull.
         seed: of the order, the views and the noise.
         hardware: device and precision.
         checkpoint: file to resume from and to write to.
@@ -80,9 +81,12 @@ def train_autoencoder(
         pixel_loss = loss = (y - x).square().mean()
         if perceptual is not None:
             with hardware.autocast():
-                distance = perceptual(y, x).float()
-            loss = loss + settings.perceptual_weight * distance
-            told = {"perceptual": distance}
+                place, texture = perceptual(y, x)
+            halved = (avg_pool2d(y, 2) - avg_pool2d(x, 2)).square().mean()
+            loss = 0.5 * (pixel_loss + halved) + settings.perceptual_weight * place
+            if settings.texture_weight:
+                loss = loss + settings.texture_weight * _balanced(loss, texture, y)
+            told = {"perceptual": place, "texture": texture}
         else:
             kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum((1, 2, 3)).mean()
             loss = loss + settings.kl_weight * kl
@@ -113,6 +117,12 @@ def train_autoencoder(
     vae.eval().requires_grad_(False)
     if perceptual is None:
         _scale_latents(vae, pixels, settings, hardware, seed)
+
+
+def _balanced(loss: Tensor, other: Tensor, images: Tensor) -> Tensor:
+    """`other`, scaled so that both pull at the images with equal strength (Esser et al. 2021: at the last layer)."""
+    pulls: list[Tensor] = [torch.autograd.grad(term, images, retain_graph=True)[0].norm() for term in (loss, other)]
+    return other * (pulls[0] / pulls[1].clamp_min(1e-8)).detach()
 
 
 def _scale_latents(
