@@ -21,7 +21,7 @@ demo: $(BIN)/terradistill  ## distil the sample scenes, show where the report is
 test: $(BIN)/pytest  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
-quick: $(BIN)/pytest  ## the tests that take seconds
+quick: $(BIN)/pytest  ## all tests but those that take minutes
 	$(BIN)/python -m pytest -m "not slow"
 
 check: $(BIN)/pytest  ## lint, format, types, and the direction of imports

@@ -7,9 +7,9 @@
     python bench/enhancement.py seams RUN IMAGE     a large image super-resolved: gradients at the edges of tiles
 
 PSNR in dB, SSIM, and LPIPS (needs the extra `metrics`), each against the scene itself. Beside each task stand what
-costs nothing (interpolation, copying the input, means) and, for super-resolution, a regression network of the adapter's
-size that learns for as many minutes from the scenes that the generator learned from. Super-resolved scenes are also
-shown to a classifier that learned from real ones.
+costs nothing (interpolation, copying the input, means) and, for super-resolution with `--minutes`, a regression network
+of the adapter's size that learns for so long from the scenes that the generator learned from. Super-resolved scenes are
+also shown to a classifier that learned from real ones.
 """
 
 import argparse

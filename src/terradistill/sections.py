@@ -1,8 +1,8 @@
 """Sections of the settings for what stands beside the main job: adapters, enhancers, classifiers, the data engine."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 if TYPE_CHECKING:
     from terradistill.settings import DiffusionSettings
@@ -13,6 +13,15 @@ Width = Annotated[int, Field(ge=8, multiple_of=8)]  # channels of a level: group
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _parted(cls, value: Any, info: ValidationInfo) -> Any:
+        # "a,b" and "[a,b]", which a shell makes of ["a","b"], are lists where one is wanted.
+        wanted = cls.model_fields[info.field_name or ""].annotation
+        if get_origin(wanted) is not tuple or not isinstance(value, str):
+            return value
+        return [part.strip() for part in value.strip("[] ").split(",") if part.strip()]
 
 
 class BesideSettings(Section):

@@ -108,6 +108,15 @@ def test_overrides_are_read_as_toml_and_otherwise_as_text() -> None:
     assert settings.data.caption_template == "an image of a=b {class}"
 
 
+@pytest.mark.parametrize("given", ["convnet3,resnet18", "[convnet3, resnet18]", "['convnet3', 'resnet18']"])
+def test_lists_may_be_written_with_commas(given: str) -> None:
+    """The second is what a shell leaves of quoted names."""
+    settings = load_settings(overrides=[f"evaluation.networks={given}", "sampling.prune=0.5,0.65"])
+    assert settings.evaluation.networks == ("convnet3", "resnet18")
+    assert settings.sampling.prune == (0.5, 0.65)
+    assert load_settings(overrides=["data.caption_template=a, b"]).data.caption_template == "a, b"
+
+
 def test_what_was_asked_can_be_asked_again(tmp_path: Path) -> None:
     asked = load_settings(
         ["tiny"], overrides=["diffusion.min_snr_gamma=none", "data.caption_template='ä \"{class}\"'"], ipc=4

@@ -86,7 +86,7 @@ def distill(
     hide_real: HideReal = False,
     keep_names: Annotated[bool, typer.Option("--keep-names", help="Write the prototypes' file names.")] = False,
     parquet: Annotated[bool, typer.Option("--parquet", help="Write distilled.parquet too.")] = False,
-    no_eval: Annotated[bool, typer.Option("--no-eval", help="Skip the scoreboard.")] = False,
+    no_eval: Annotated[bool, typer.Option("--no-eval", help="Skip the scoreboard and the audit.")] = False,
     shard: Shard = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan with estimated times; write nothing.")

@@ -55,7 +55,7 @@ Drawing = Annotated[
     typer.Option("--generator", help="Name, folder, run folder or hub id of what draws.", show_default="base-128"),
 ]
 Metadata = Annotated[
-    str | None, typer.Option("--set-metadata", metavar="A=B,C=D", help="Numbers, such as gsd_m=10,month=7.")
+    str | None, typer.Option("--set-metadata", metavar="A=B,C=D", help="Numbers that it has learned, such as gsd_m=10.")
 ]
 FromScratch = Annotated[
     bool, typer.Option("--from-scratch", help="Learn from DATA alone instead of adapting a generator.")
