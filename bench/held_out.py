@@ -39,7 +39,7 @@ def seen_and_unseen(
         side = []
         for i in drawn:
             scene = scenes.scenes[i]
-            if (scene.sha256 in learned) == wanted and counts.get(scene.label, 0) < (per_class or len(scenes)):
+            if scene.hashes.isdisjoint(learned) != wanted and counts.get(scene.label, 0) < (per_class or len(scenes)):
                 counts[scene.label] = counts.get(scene.label, 0) + 1
                 side.append(i)
         sides.append(scenes.subset(side))

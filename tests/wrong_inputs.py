@@ -245,7 +245,7 @@ def _catalogue_unreachable(_: Path) -> dict[str, Any]:
 
 def _broken_saved_dataset(tmp: Path) -> dict[str, Any]:
     (tmp / "saved").mkdir()
-    (tmp / "saved" / "dataset_info.json").write_text("{}")
+    (tmp / "saved" / "dataset_dict.json").write_text("{}")
     return {"data": tmp / "saved", "says": "saved"}
 
 

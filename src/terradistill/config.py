@@ -43,11 +43,11 @@ def load_settings(
     for name in preset_names or []:
         if name not in presets():
             raise ConfigError(f"There is no preset {name!r}: choose one of {', '.join(presets())}.")
-        text = (resources.files("terradistill") / "presets" / f"{name}.toml").read_text()
+        text = (resources.files("terradistill") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
         _merge(merged, _without_none(tomllib.loads(text)))
     if config is not None:
         try:
-            _merge(merged, _without_none(tomllib.loads(Path(config).read_text())))
+            _merge(merged, _without_none(tomllib.loads(Path(config).read_text(encoding="utf-8-sig"))))
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not a text file"
             raise ConfigError(f"The settings file {config} cannot be read ({reason}): give a TOML file.") from error

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from socket import gethostname
@@ -98,7 +98,11 @@ class Run:
                 (self.root / STOPPED).unlink(missing_ok=True)
             self.manifest = self.read_json("manifest.json", default=self.manifest)
             # A setting that the run does not know yet is as it was when there was none: its default, or else `BEFORE`.
-            before = flatten(Settings().model_dump(mode="json")) | BEFORE | flatten(json.loads(resolved.read_text()))
+            before = (
+                flatten(Settings().model_dump(mode="json"))
+                | BEFORE
+                | flatten(json.loads(resolved.read_text(encoding="utf-8")))
+            )
             now = flatten(asked)
             evaluated = any(stage["name"] == "evaluate" for stage in self.manifest["stages"])
             # An exam that was not held may still be changed, by who leads.
@@ -151,7 +155,8 @@ class Run:
             return
         for path in self.root.iterdir():
             remove(path)
-        self.root.rmdir()
+        with suppress(OSError):  # a link, a mounted folder, the one that we are in
+            self.root.rmdir()
 
     # -- stages ---------------------------------------------------------------------------------------------------
 
@@ -246,7 +251,9 @@ class Stage:
         if run.team.leads:
             self.work.mkdir(parents=True, exist_ok=True)
         self._clock = self.work / "seconds.json"
-        before: float = json.loads(self._clock.read_text()) if run.team.leads and self._clock.exists() else 0.0
+        before: float = (
+            json.loads(self._clock.read_text(encoding="utf-8")) if run.team.leads and self._clock.exists() else 0.0
+        )
         self._began = time.monotonic() - before
         self._remembered = time.monotonic()
 
@@ -281,7 +288,7 @@ class Stage:
         path = self.run.root / "metrics.jsonl"
         if not (self.run.team.leads and path.exists()):
             return
-        rows = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
         kept = [row for row in rows if row["stage"] != self.name or row["step"] <= step]
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
@@ -361,11 +368,11 @@ def _git_sha() -> str | None:
     git = here.parents[1] / ".git"
     if git.parent / "src" / "terradistill" != here or not (git / "HEAD").is_file():
         return None
-    text = (git / "HEAD").read_text().strip()
+    text = (git / "HEAD").read_text(encoding="utf-8").strip()
     reference = git / text.removeprefix("ref: ")
     if not text.startswith("ref: "):
         return text
-    return reference.read_text().strip() if reference.is_file() else None
+    return reference.read_text(encoding="utf-8").strip() if reference.is_file() else None
 
 
 def _ours(name: str) -> bool:

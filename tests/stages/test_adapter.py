@@ -156,6 +156,8 @@ def test_a_generator_without_an_adapter_says_so(
         ('{"prompt": "x", "n": 0}', "whole number"),
         ('{"prompt": "x", "maps": ["a"]}', "expected an object"),
         ('{"prompt": 3}', "expected an object"),
+        ('{"prompt": "a \\ud800 river"}', "half a character"),
+        ("[" * 100_000, "line 1"),
     ],
 )
 def test_a_malformed_request_names_its_line(line: str, says: str, tmp_path: Path) -> None:
@@ -167,6 +169,14 @@ def test_a_malformed_request_names_its_line(line: str, says: str, tmp_path: Path
     with pytest.raises(td.TerraDistillError) as found:
         read_requests(tmp_path / "r.jsonl")
     assert says in str(found.value)
+
+
+def test_lines_of_requests_end_where_json_lines_do(tmp_path: Path) -> None:
+    from terradistill.generation.orders import read_requests
+
+    text = '{"prompt": "a river\u2028at dawn"}\r\n\n{"prompt": "forêt"}'
+    (tmp_path / "r.jsonl").write_bytes(text.encode("utf-8-sig"))
+    assert [order.prompt for order in read_requests(tmp_path / "r.jsonl")] == ["a river\u2028at dawn", "forêt"]
 
 
 def test_folders_of_orders_never_collide(adapted: Path, tmp_path: Path) -> None:

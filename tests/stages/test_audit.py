@@ -15,7 +15,7 @@ from PIL import Image
 
 import terradistill as td
 from terradistill.data.drawn import draw_scenes
-from tests.conftest import terradistill
+from tests.conftest import terradistill, tiny_settings
 
 
 def _recompressed(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -121,6 +121,15 @@ def test_hidden_scenes_are_neither_shown_nor_named(world: tuple[Path, Path], tmp
     assert not (tmp_path / "a" / "audit.png").exists()
     named = [each["neighbour"] for row in found["images"] for each in (row, row["pixels"], row["features"])]
     assert len(named) == 3 * 36
+    assert all(re.fullmatch("[0-9a-f]{64}", name) for name in named)
+
+
+def test_what_was_seen_may_be_hidden_later(finished: td.Distilled, drawn: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished.run, tmp_path / "run")
+    td.distill(drawn, tmp_path / "run", tiny_settings(export__hide_real=True))
+    found = json.loads((tmp_path / "run" / "audit.json").read_text())
+    assert not (tmp_path / "run" / "audit.png").exists()
+    named = [each["neighbour"] for row in found["images"] for each in (row, row["pixels"], row["features"])]
     assert all(re.fullmatch("[0-9a-f]{64}", name) for name in named)
 
 

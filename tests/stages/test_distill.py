@@ -127,6 +127,11 @@ def test_a_prepared_folder_is_split_as_its_file_says(drawn: Path, tmp_path: Path
         len(prepared) - len(train),
     )
     assert {scene.name.split("/")[0] for scene in test.scenes} == {"test"}
+    originals = {scene.sha256 for scene in check_scenes(open_scenes(drawn))[0].scenes}
+    whole = check_scenes(open_scenes(tmp_path / "made"))[0]
+    assert {scene.made_from for scene in whole.scenes} == originals
+    some = {scene.made_from for scene in test.scenes}
+    assert not some & {scene.made_from for scene in split_scenes(whole, 0.6, 3, some)[1].scenes}, "they may not judge"
     with pytest.raises(td.TerraDistillError, match="lies inside DATA"):
         td.prepare(drawn, drawn / "prepared")
 
@@ -138,6 +143,7 @@ def test_a_set_is_not_judged_by_what_it_was_made_from(finished: td.Distilled, dr
     settings = tiny_settings(data__split_file=tmp_path / "swapped.json")
     with pytest.raises(td.TerraDistillError, match="has learned from test scenes"):
         td.evaluate(finished.run / "distilled", drawn, tmp_path / "scores", settings)
+    assert not (tmp_path / "scores").exists(), "the mended command would be told of other settings"
 
 
 def test_rows_of_another_recipe_do_not_join_the_table(

@@ -79,7 +79,7 @@ def train_classifier(
         if not isinstance(data, str | Path):
             data = only(data)
         learned, work = open_exam(data, against, out, settings, reporter=reporter, least=1)
-        known = learned_by(Path(data)) | {scene.sha256 for scene in learned.scenes}
+        known = learned_by(Path(data)) | frozenset[str]().union(*(scene.hashes for scene in learned.scenes))
     with closing(work.run):
         if against is not None:
             require_enough(learned, LEAST, spare=0)
@@ -195,5 +195,5 @@ def _pixels(work: Work, scenes: SceneFolder, name: str) -> Pixels:
 
 def scores_of(run: Path) -> dict[str, Any]:
     """What `train_classifier` has found of its test scenes."""
-    found: dict[str, Any] = json.loads((run / "scores.json").read_text())
+    found: dict[str, Any] = json.loads((run / "scores.json").read_text(encoding="utf-8"))
     return found

@@ -117,7 +117,7 @@ def train_scene_classifier(
     best.forget_after(start // of_epoch)
     model.train()
     timing = work / "timing.json"  # of earlier attempts too
-    spent, steps_taken = json.loads(timing.read_text()) if timing.exists() else (0.0, 0)
+    spent, steps_taken = json.loads(timing.read_text(encoding="utf-8")) if timing.exists() else (0.0, 0)
     for step in range(start, total):
         began = time.monotonic()
         epoch = step // of_epoch + 1
@@ -303,7 +303,7 @@ class _Best:
         self.file, self.note = folder / "best.safetensors", folder / "best.json"
         self.epoch, self.accuracy = 0, -1.0
         if self.note.exists():
-            kept = json.loads(self.note.read_text())
+            kept = json.loads(self.note.read_text(encoding="utf-8"))
             self.epoch, self.accuracy = kept["epoch"], kept["accuracy"]
 
     def forget_after(self, epoch: int) -> None:

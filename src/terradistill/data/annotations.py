@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,17 +16,18 @@ METADATA_FIELDS = ("lon", "lat", "gsd_m", "cloud_fraction", "year", "month", "da
 
 @dataclass(frozen=True)
 class Note:
-    """Captions and metadata of one scene."""
+    """Captions and metadata of one scene, and the hash of the scene that it is a copy of at another size."""
 
     captions: tuple[str, ...] = ()
     metadata: dict[str, float] = field(default_factory=dict)
+    made_from: str = ""
 
 
 def note_of(row: Mapping[str, Any], where: str) -> Note:
     """Reads the columns that we know and passes over all others.
 
     Args:
-        row: `caption`, `text` or `captions` (a string, or a list of strings), and any of `METADATA_FIELDS`.
+        row: `caption`, `text` or `captions` (a string, or a list of strings), any of `METADATA_FIELDS`, `made_from`.
         where: what an error message calls this row.
 
     Raises:
@@ -43,10 +45,19 @@ def note_of(row: Mapping[str, Any], where: str) -> Note:
         value = row.get(name)
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if not is_finite(value):
             raise DataError(f"{where}: {name!r} is {_short(value)}; expected a number, or null where it is unknown.")
         metadata[name] = float(value)
-    return Note(tuple(dict.fromkeys(captions)), metadata)
+    made_from = row.get("made_from")
+    return Note(tuple(dict.fromkeys(captions)), metadata, made_from if isinstance(made_from, str) else "")
+
+
+def is_finite(value: object) -> bool:
+    """Whether it is a number that a float can hold."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # JSON's integers may have any number of digits
+        return False
 
 
 def parse_notes(data: bytes, source: str) -> dict[str, Note]:
@@ -72,7 +83,7 @@ def parse_notes(data: bytes, source: str) -> dict[str, Note]:
             ) from error
         if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
             raise DataError(f'{where}: no \'file_name\'; expected an object such as {{"file_name": "class/file.png"}}.')
-        notes[_normal(row["file_name"])] = note_of(row, where)
+        notes[normal_name(row["file_name"])] = note_of(row, where)
     return notes
 
 
@@ -87,9 +98,10 @@ def written(scenes: Iterable[Scene]) -> str:
 
 
 def annotate(scenes: Iterable[Scene], notes: Mapping[str, Note], folder: str = "") -> tuple[list[Scene], int]:
-    """Joins notes to scenes: by the name relative to `folder`, else to the root, else by a bare file name if unique.
+    """Joins notes to scenes: by the name relative to `folder`, else to the root, else by a bare file name.
 
-    Captions replace those that a scene has; metadata fields are added one by one.
+    A bare file name counts where scenes and notes have it once, no whole name has found that scene, and the note does
+    not place it in another class. Captions replace those that a scene has; metadata fields are added one by one.
 
     Args:
         scenes: the scenes to annotate.
@@ -101,24 +113,40 @@ def annotate(scenes: Iterable[Scene], notes: Mapping[str, Note], folder: str = "
     """
     annotated = list(scenes)
     position = {scene.name: i for i, scene in enumerate(annotated)}
-    bare: dict[str, int | None] = {}
-    for i, scene in enumerate(annotated):
-        file_name = scene.name.rsplit("/", 1)[-1]
-        bare[file_name] = None if file_name in bare else i
+    found = {name: position.get(normal_name(f"{folder}/{name}"), position.get(name)) for name in notes}
+    taken = set(found.values())
+    bare, bare_notes = (Counter(map(_bare, names)) for names in (position, notes))
+    alone = {_bare(name): i for name, i in position.items() if bare[_bare(name)] == 1 and i not in taken}
+    of_class = {_class(name) for name in position}
     n_matched = 0
     for name, note in notes.items():
-        local = _normal(f"{folder}/{name}")
-        found = position.get(local, position.get(name, bare.get(name.rsplit("/", 1)[-1])))
-        if found is None:
+        place = found[name]
+        if place is None and bare_notes[_bare(name)] == 1:
+            place = alone.get(_bare(name))
+            if place is not None and _class(name) in of_class - {_class(annotated[place].name)}:
+                place = None
+        if place is None:
             continue
         n_matched += 1
-        scene = annotated[found]
+        scene = annotated[place]
         captions, metadata = note.captions or scene.captions, scene.metadata | note.metadata
-        annotated[found] = replace(scene, captions=captions, metadata=metadata)
+        annotated[place] = replace(
+            scene, captions=captions, metadata=metadata, made_from=note.made_from or scene.made_from
+        )
     return annotated, n_matched
 
 
-def _normal(name: str) -> str:
+def _bare(name: str) -> str:
+    return name.rsplit("/", 1)[-1]
+
+
+def _class(name: str) -> str:
+    """The folder that a file lies in; "" for none."""
+    return "/".join(name.rsplit("/", 2)[-2:-1])
+
+
+def normal_name(name: str) -> str:
+    """A file name with plain slashes, and without steps that lead nowhere."""
     return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
 
 

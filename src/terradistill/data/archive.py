@@ -1,5 +1,6 @@
 """Zip archives read in place: nothing is unpacked to disk, and a hostile archive is refused before anything is read."""
 
+import lzma
 import stat
 import threading
 import zipfile
@@ -46,7 +47,9 @@ class ZipSource:
             )
         for member in members:
             _refuse_hostile(path, member)
-        self._members = {member.filename.replace("\\", "/"): member for member in members if not member.is_dir()}
+        self._members = {
+            member.filename.replace("\\", "/").removeprefix("./"): member for member in members if not member.is_dir()
+        }
         self._lock = threading.Lock()  # the members share one file position
 
     @property
@@ -72,7 +75,7 @@ class ZipSource:
             with self._lock, self._archive.open(member) as stream:
                 # Bounded by the declared size: a member that holds more then fails its checksum.
                 return stream.read(member.file_size)
-        except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
             raise DataError(f"{name!r} in {self.path} is damaged and cannot be read.") from error
 
 

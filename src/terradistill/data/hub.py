@@ -15,14 +15,14 @@ from terradistill.data.catalogue import CATALOGUE, identify
 from terradistill.data.scenes import DatasetInfo, Scene, SceneFolder
 from terradistill.errors import DataError
 
-_SAVED_MARKS = ("dataset_dict.json", "dataset_info.json", "state.json")
 _LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "scene")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
 
 
 def is_saved_dataset(path: Path) -> bool:
     """Whether `datasets` wrote this folder with `save_to_disk`."""
-    return any((path / mark).is_file() for mark in _SAVED_MARKS)
+    alone = (path / "state.json").is_file() and any(path.glob("*.arrow"))
+    return alone or (path / "dataset_dict.json").is_file()
 
 
 def is_hub_id(text: str) -> bool:

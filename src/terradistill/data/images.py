@@ -27,6 +27,8 @@ STRETCH_PERCENTILES = (2.0, 98.0)
 BATCH = 512  # images in flight while a folder is read: bounds the memory
 
 TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+PNG_MAGIC, PNG_COLOURS = b"\x89PNG\r\n\x1a\n", (2, 4, 6)  # of several samples a pixel: RGB, grey or RGB with alpha
+SAMPLES, BITS, NO_DATA = 277, 258, 42113  # tags of TIFF, the last one GDAL's
 
 
 def is_scene_file(name: str) -> bool:
@@ -46,7 +48,8 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     - Alpha is dropped, not composited: in Earth observation it masks "no data", and a white ground would invent pixels.
     - EXIF orientation is ignored: masks, coordinates and captions refer to the pixels as stored.
     - 16-bit grey and 16-bit or float multi-band images are stretched linearly from their 2nd-98th percentile, over the
-      first three bands together so that hues survive, to 0-255 [ours]; pixels that are not finite become 0.
+      first three bands together so that hues survive, to 0-255 [ours]; pixels that are not finite, or that the TIFF
+      calls "no data", become 0.
     - Of more than three bands the first three are taken, of two the first.
 
     Args:
@@ -56,7 +59,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
         uint8, shape (height, width, 3).
 
     Raises:
-        DataError: empty, truncated, damaged, of an unknown format, or above `MAX_PIXELS`.
+        DataError: empty, truncated, damaged, of an unknown format, above `MAX_PIXELS`, or a PNG of 16-bit colours.
     """
     if not data:
         raise DataError("The image file is empty (0 bytes).")
@@ -65,10 +68,15 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             _refuse_huge(image.width, image.height)
-            if _has_more_bands(image):
+            if data.startswith(PNG_MAGIC) and data[24] == 16 and data[25] in PNG_COLOURS:
+                raise DataError(
+                    "The PNG has colours of 16 bits, of which 8 would be read: save it as TIFF or in 8 bits."
+                )
+            if _is_beyond_pillow(image):
                 return _decode_tiff(data)
             if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-                return _to_rgb8(np.asarray(image))
+                tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+                return _to_rgb8(np.asarray(image), _number(tags.get(NO_DATA)))
             return np.array(image.convert("RGBA").convert("RGB") if image.mode == "PA" else image.convert("RGB"))
     except DataError:
         raise
@@ -84,11 +92,13 @@ def decode(data: bytes) -> NDArray[np.uint8]:
         raise DataError(f"The image is truncated or damaged ({_reason(error)}).") from error
 
 
-def _has_more_bands(image: Image.Image) -> bool:
-    """Whether a TIFF holds more bands, as samples or as pages, than the one that Pillow shows of it."""
-    if not isinstance(image, TiffImagePlugin.TiffImageFile) or len(image.getbands()) > 1 or image.mode in ("1", "P"):
+def _is_beyond_pillow(image: Image.Image) -> bool:
+    """Whether a TIFF holds more than what Pillow shows of it: bands as samples or as pages, or more bits of several."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.mode in ("1", "P"):
         return False
-    return bool(image.tag_v2.get(277, 1) > 1 or getattr(image, "n_frames", 1) > 1)  # 277: SamplesPerPixel
+    if len(image.getbands()) > 1:
+        return bool(max(image.tag_v2.get(BITS, (8,))) > 8)
+    return bool(image.tag_v2.get(SAMPLES, 1) > 1 or getattr(image, "n_frames", 1) > 1)
 
 
 def _decode_tiff(data: bytes) -> NDArray[np.uint8]:
@@ -103,21 +113,30 @@ def _decode_tiff(data: bytes) -> NDArray[np.uint8]:
             if series.nbytes > 16 * MAX_PIXELS:
                 raise DataError(f"The TIFF unpacks to {series.nbytes / 2**20:.0f} MiB; cut it into tiles.")
             array, order = series.asarray(), series.axes
+            tag = tiff.pages.first.tags.get(NO_DATA)
+            # Of stacks beyond (band, y, x) the first is taken; the bands are whatever axis is left.
+            while array.ndim > 3:
+                extra = min((axis in "SC", i) for i, axis in enumerate(order) if axis not in "YX")[1]
+                array, order = array.take(0, axis=extra), order[:extra] + order[extra + 1 :]
+            if array.ndim == 3:
+                bands = next(i for i, axis in enumerate(order) if axis not in "YX")
+                array = np.moveaxis(array, bands, -1)
+            return _to_rgb8(array, None if tag is None else _number(tag.value))
     except DataError:
         raise
     except Exception as error:  # tifffile, too, raises nearly anything
         raise DataError(f"The TIFF cannot be read ({_reason(error)}).") from error
-    # Of stacks beyond (band, y, x) the first is taken; the bands are whatever axis is left.
-    while array.ndim > 3:
-        extra = next(i for i, axis in enumerate(order) if axis not in "YXSC")
-        array, order = array.take(0, axis=extra), order[:extra] + order[extra + 1 :]
-    if array.ndim == 3:
-        bands = next(i for i, axis in enumerate(order) if axis not in "YX")
-        array = np.moveaxis(array, bands, -1)
-    return _to_rgb8(array)
 
 
-def _to_rgb8(array: NDArray[Any]) -> NDArray[np.uint8]:
+def _number(text: Any) -> float | None:
+    """What GDAL's tag says, as far as it is a number."""
+    try:
+        return float(str(text).strip().rstrip("\0"))
+    except ValueError:
+        return None
+
+
+def _to_rgb8(array: NDArray[Any], no_data: float | None = None) -> NDArray[np.uint8]:
     """(H, W) or (H, W, bands) of any real dtype to (H, W, 3) uint8; 8-bit values are kept, others stretched."""
     if array.ndim == 2:
         array = array[..., None]
@@ -127,6 +146,8 @@ def _to_rgb8(array: NDArray[Any]) -> NDArray[np.uint8]:
     if array.dtype != np.uint8:
         values = array.astype(np.float32)
         finite = np.isfinite(values)
+        if no_data is not None:
+            finite &= values != np.float32(no_data)
         low, high = np.percentile(values[finite], STRETCH_PERCENTILES) if finite.any() else (0.0, 0.0)
         scaled = (values - low) / max(high - low, np.finfo(np.float32).tiny) * 255
         array = np.where(finite, scaled.clip(0, 255).round(), 0).astype(np.uint8)
@@ -190,7 +211,7 @@ def load_pixels(folder: SceneFolder, resolution: int, out: Path, progress: Progr
 
 def _kept(out: Path, key: str, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
     key_file = _key_file(out)
-    if not (out.is_file() and key_file.is_file() and key_file.read_text() == key):
+    if not (out.is_file() and key_file.is_file() and key_file.read_text(encoding="utf-8") == key):
         return None
     pixels: NDArray[np.uint8] = mapped(out)
     return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None

@@ -172,7 +172,7 @@ def load_maps(
     given = {name: _files(name, source, scenes) for name, source in wanted.items() if isinstance(source, Path)}
     key = sha256(repr((scenes.fingerprint, sorted(map(str, wanted.items())), resolution)).encode()).hexdigest()
     key_file = out.with_name(out.name + ".key")
-    if out.is_file() and key_file.is_file() and key_file.read_text() == key:
+    if out.is_file() and key_file.is_file() and key_file.read_text(encoding="utf-8") == key:
         return np.asarray(np.load(out, mmap_mode="r"))
     drawn_by = {name: _drawing(name, source) for name, source in wanted.items() if not isinstance(source, Path)}
 
@@ -195,7 +195,7 @@ def load_maps(
             if progress:
                 progress(i + 1, len(scenes))
         array.flush()
-    key_file.write_text(key)
+    key_file.write_text(key, encoding="utf-8")
     return np.asarray(np.load(out, mmap_mode="r"))
 
 

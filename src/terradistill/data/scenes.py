@@ -59,6 +59,7 @@ class Scene:
         height: pixels; 0 until checked.
         captions: written for this very image; often none.
         metadata: numeric fields that are known (lon, lat, gsd_m, cloud_fraction, year, month, day).
+        made_from: hash of the scene that this one is, at another size, where its folder says so.
     """
 
     name: str
@@ -68,6 +69,12 @@ class Scene:
     height: int = 0
     captions: tuple[str, ...] = ()
     metadata: dict[str, float] = field(default_factory=dict)
+    made_from: str = ""
+
+    @property
+    def hashes(self) -> frozenset[str]:
+        """All that it is known by where something may have learned from it."""
+        return frozenset((self.sha256, self.made_from)) - {""}
 
 
 @dataclass(frozen=True)

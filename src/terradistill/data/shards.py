@@ -127,7 +127,7 @@ def _image(path: Path, key: str, parts: Mapping[str, Place]) -> str:
 
 
 def _known(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in (*CAPTION_COLUMNS, *METADATA_FIELDS) if name in row}
+    return {name: row[name] for name in (*CAPTION_COLUMNS, *METADATA_FIELDS, "made_from") if name in row}
 
 
 def _read(place: Place) -> bytes:
@@ -195,6 +195,7 @@ def write_shards(scenes: SceneFolder, out: Path, *, per_shard: int = 1000, progr
         RunError: `out` is not empty.
         DataError: a scene cannot be read.
     """
+    out = out.expanduser().resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} is not empty: give a new folder for --out.")
     count = -(-len(scenes) // per_shard)
@@ -212,6 +213,7 @@ def write_shards(scenes: SceneFolder, out: Path, *, per_shard: int = 1000, progr
                         key = f"{key}-{i}"
                     taken.add(key)
                     row = {"label": label, **({"captions": scene.captions} if scene.captions else {}), **scene.metadata}
+                    row |= {"made_from": scene.made_from} if scene.made_from else {}
                     _add(archive, f"{key}.{ending.lower()}", scenes.read(i))
                     _add(archive, f"{key}.cls", str(scene.label).encode())
                     _add(archive, f"{key}.json", json.dumps(row).encode())

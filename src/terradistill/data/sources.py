@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from terradistill.data.annotations import annotate, parse_notes
+from terradistill.data.annotations import annotate, is_finite, parse_notes
 from terradistill.data.archive import ZipSource
 from terradistill.data.catalogue import CATALOGUE, identify
 from terradistill.data.hub import is_hub_id, is_saved_dataset, open_hub, open_saved
@@ -30,6 +30,7 @@ _SPLITS = {
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx")
 
 
+STRAYS = 0.05  # share of images that may lie beside the wrapping folder, as samples and figures do [ours]
 Data = str | Path | SceneFolder
 
 
@@ -109,7 +110,11 @@ def _listing(root: Path) -> list[str]:
     """Relative posix paths of all files. Links are followed, but no folder is entered twice."""
     names: list[str] = []
     seen: set[str] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename} cannot be read ({error.strerror}): allow it, or take it out of DATA.")
+
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=refuse):
         real = os.path.realpath(folder)
         if real in seen:
             folders.clear()
@@ -170,15 +175,17 @@ def _from_files(path: Path, names: Sequence[str], read: Callable[[str], bytes]) 
 def _layout(images: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], bool]:
     """Steps of the wrapping folders above the classes (or splits), and whether there are splits.
 
-    A folder wraps when it alone holds images and most of them lie at least two folders deeper than its parent.
+    A folder wraps when it alone holds images, but for a few strays, and most of them lie at least two folders deeper
+    than its parent.
     """
     root: tuple[str, ...] = ()
     while True:
         depth = len(root)
         foldered = [steps for steps in images if len(steps) >= depth + 2]
-        deep = sum(len(steps) >= depth + 3 for steps in foldered)
-        tops = {steps[depth] for steps in foldered}
-        nested = 2 * deep > len(images)
+        deep = [steps for steps in foldered if len(steps) >= depth + 3]
+        few = len(foldered) - len(deep) <= STRAYS * len(foldered)
+        tops = {steps[depth] for steps in (deep if few else foldered)}
+        nested = 2 * len(deep) > len(images)
         if nested and all(top.lower() in _SPLITS for top in tops):
             return root, True
         if not nested or len(tops) != 1:
@@ -209,7 +216,7 @@ def _info(path: Path, classes: tuple[str, ...], card: bytes | None) -> DatasetIn
             raise DataError(f"{where}: 'synthetic' is {given['synthetic']!r}; expected true or false.")
         changes["synthetic"] = given["synthetic"]
     if given.get("gsd_m") is not None:
-        if isinstance(given["gsd_m"], bool) or not isinstance(given["gsd_m"], int | float) or not given["gsd_m"] > 0:
+        if not is_finite(given["gsd_m"]) or not given["gsd_m"] > 0:
             raise DataError(f"{where}: 'gsd_m' is {given['gsd_m']!r}; expected metres a pixel, above 0.")
         changes["gsd_m"] = float(given["gsd_m"])
     if given.get("readable") is not None:

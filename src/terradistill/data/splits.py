@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from terradistill.data.annotations import normal_name
 from terradistill.data.scenes import SceneFolder
 from terradistill.errors import DataError
 from terradistill.files import write_text
@@ -62,9 +63,11 @@ def split_scenes(
                 f"Class {name!r} has {count} images; at least 2 are needed to divide it. Add some or remove it."
             )
         n_train = min(max(math.floor(train_fraction * count + 0.5), 1), count - 1)
-        indices.sort(key=lambda i: folder.scenes[i].sha256 not in seen)  # stable: the drawn order within either kind
+        indices.sort(
+            key=lambda i: folder.scenes[i].hashes.isdisjoint(seen)
+        )  # stable: the drawn order within either kind
         train += indices[:n_train]
-        judges = [i for i in indices[n_train:] if folder.scenes[i].sha256 not in seen]
+        judges = [i for i in indices[n_train:] if folder.scenes[i].hashes.isdisjoint(seen)]
         if not judges:
             raise DataError(
                 f"The generator has learned from every image of class {name!r} that could be tested on: "
@@ -126,6 +129,8 @@ def load_split(path: Path, folder: SceneFolder, *, dropped: Collection[str] = ()
     for side in ("train", "test"):
         indices = []
         for name, found in _entries(path, side, content.get(side)):
+            if name not in position and name not in dropped:
+                name = normal_name(name)
             if name in dropped:
                 continue
             if name not in position:

@@ -15,6 +15,7 @@ from terradistill.errors import DataError, RunError
 from terradistill.files import remove, replacing, require_same, taken, write_text
 
 NOTE, LOCK = "asked.json", ".lock"
+OWN = {NOTE, "metadata.jsonl", "dataset.json", "learned_from.json", "gallery.png"}  # files beside the class folders
 
 
 class SceneWriter:
@@ -47,6 +48,8 @@ class SceneWriter:
             RunError: `out` is not empty, images of something else were left, or another process is making it.
         """
         require_folder_names(classes)
+        if odd := sorted(OWN.intersection(name.lower() for name in classes)):
+            raise DataError(f"A class cannot be named {odd[0]!r}, which is a file of the folder: rename it.")
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise RunError(f"{out} is not empty: give a new folder for --out.")
         self.out = out.resolve()

@@ -98,6 +98,8 @@ def audit_stage(work: Work) -> None:
     """The run's own set against the scenes that it was made from: `audit.json`, `audit.png`. Opens the test split."""
     run = work.run
     if run.done("audit"):
+        if work.settings.export.hide_real:
+            _hide(run.root, work.train)
         return
     with run.stage("audit", TITLE) as stage:
         found = _examined(
@@ -111,6 +113,17 @@ def audit_stage(work: Work) -> None:
             teacher_network(work) if (run / "teacher").exists() else None,
         )
         stage.note = _note(found)
+
+
+def _hide(out: Path, train: SceneFolder) -> None:
+    """Take the real scenes out of an audit that was made when they could be seen."""
+    (out / "audit.png").unlink(missing_ok=True)
+    found = json.loads((out / "audit.json").read_text(encoding="utf-8"))
+    hashes = {scene.name: scene.sha256 for scene in train.scenes}
+    for row in found["images"]:
+        for place in (row, row["pixels"], row["features"]):
+            place["neighbour"] = hashes.get(place["neighbour"], place["neighbour"])
+    write_text(out / "audit.json", json.dumps(found, ensure_ascii=False, indent=1) + "\n")
 
 
 @dataclass(frozen=True)
@@ -236,8 +249,8 @@ def _members(scenes: Path, real: SceneFolder, dropped: Collection[str], settings
     learned = learned_by(scenes)
     if not learned and settings.data.split_file is not None:
         train, _ = load_split(settings.data.split_file, real, dropped=dropped)
-        learned = frozenset(scene.sha256 for scene in train.scenes)
-    return np.array([not learned or scene.sha256 in learned for scene in real.scenes])
+        learned = frozenset[str]().union(*(scene.hashes for scene in train.scenes))
+    return np.array([not learned or not scene.hashes.isdisjoint(learned) for scene in real.scenes])
 
 
 def _by_band(values: torch.Tensor) -> dict[str, float]:

@@ -108,7 +108,7 @@ def compare(
     boards = {"networks", "methods", "n_seeds", "pretrained", "resolution"}
     recipe = common.evaluation.model_dump(mode="json", exclude=boards)
     recipe |= {"sets": n_sets, "trainings": trainings, "seed": common.seed}
-    before: list[Row] = json.loads(kept.read_text()) if kept.exists() else []
+    before: list[Row] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
     rows = [row for row in before if row["recipe"] == recipe]
     folders = [open_scenes(source) for source in data]
     with_theirs = folders if captions is None else with_captions(folders, captions)

@@ -75,7 +75,10 @@ def _projections(work: Work, features: NDArray[np.float32], chosen: Prototypes) 
     projections = []
     for label, name in enumerate(work.train.classes):
         member = np.flatnonzero(work.train.labels == label)
-        flat = PCA(2, random_state=0).fit_transform(features[member]) if len(member) > 2 else np.zeros((len(member), 2))
+        flat = np.zeros((len(member), 2))
+        if len(member) > 2:
+            n = min(2, features.shape[1])
+            flat[:, :n] = PCA(n, random_state=0).fit_transform(features[member])
         some = np.unique(np.linspace(0, len(member) - 1, SHOWN).astype(int))
         shown = np.union1d(some, np.flatnonzero(np.isin(member, chosen.indices[label])))
         projections.append(
@@ -117,13 +120,17 @@ def _prompts(work: Work, clusters: NDArray[np.int64]) -> list[list[str]]:
 
 def prototype_prompts(work: Work) -> list[str]:
     """The prompt of each prototype, class after class."""
-    return [prompt for row in json.loads((work.run / "prototypes.json").read_text()) for prompt in row["prompt"]]
+    return [
+        prompt
+        for row in json.loads((work.run / "prototypes.json").read_text(encoding="utf-8"))
+        for prompt in row["prompt"]
+    ]
 
 
 def prototype_indices(work: Work) -> NDArray[np.int64]:
     """The prototypes' places in the train split: int64 (n_classes, ipc)."""
     place = {scene.sha256: i for i, scene in enumerate(work.train.scenes)}
-    rows = json.loads((work.run / "prototypes.json").read_text())
+    rows = json.loads((work.run / "prototypes.json").read_text(encoding="utf-8"))
     return np.array([[place[sha] for sha in row["sha256"]] for row in rows], dtype=np.int64)
 
 

@@ -18,6 +18,7 @@ from terradistill.distillation.given import given_teacher
 from terradistill.distillation.scoreboard import labelled, open_exam, pick
 from terradistill.distillation.teacher import SIDE, teach, teacher_network
 from terradistill.distillation.work import Work
+from terradistill.errors import EvaluationError
 from terradistill.evaluation.coverage import frechet, intra_class_coverage, neighbourhoods
 from terradistill.evaluation.fidelity import Inception, features, kid
 from terradistill.evaluation.harness import Labelled
@@ -67,6 +68,11 @@ def fidelity(
     """
     judged, work = open_exam(scenes, against, out, settings, captions=captions, reporter=reporter)
     with closing(work.run):
+        if min(work.test.counts.values()) < 2:
+            raise EvaluationError(
+                "Fidelity wants two test scenes of each class, one to measure and one for the floor: add some, or "
+                "lower --train-fraction."
+            )
         cache, words = work.run / "cache", Clip.load(clip, work.hardware.device) if clip else None
         given = given_teacher(work.settings, work.train.classes, work.test) if network == "own" else None
         side = max(scene.height for scene in judged.scenes) if network == "inception" else given[1] if given else SIDE

@@ -29,7 +29,7 @@ def given_teacher(settings: Settings, classes: Sequence[str], judging: SceneFold
             f"The teacher {settings.evaluation.teacher} knows {', '.join(given.classes[:3])}, … ({len(given.classes)} "
             f"classes): expected those of the data, {', '.join(classes[:3])}, … ({len(classes)})."
         )
-    seen = given.learned_from & {scene.sha256 for scene in judging.scenes}
+    seen = [scene for scene in judging.scenes if not scene.hashes.isdisjoint(given.learned_from)]
     if seen:
         raise EvaluationError(
             f"The teacher {settings.evaluation.teacher} has learned from {len(seen)} of the scenes that judge: train "

@@ -37,10 +37,10 @@ def prepare(
         DataError: DATA cannot be used.
         RunError: `out` is not empty.
     """
-    settings, out = settings or DataSettings(), Path(out)
+    settings, out = settings or DataSettings(), Path(out).expanduser().resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} is not empty: give a new folder for --out.")
-    if Path(data).is_dir() and out.resolve().is_relative_to(Path(data).resolve()):
+    if (place := Path(data).expanduser()).is_dir() and out.is_relative_to(place.resolve()):
         raise RunError(f"{out} lies inside DATA ({data}), which would read it as a class: choose --out elsewhere.")
     scenes = limit_scenes(open_scenes(data, captions=captions), settings)
     scenes, report = check_scenes(scenes, on_corrupt=settings.on_corrupt, progress=progress)
@@ -50,7 +50,7 @@ def prepare(
             cache = part / ".pixels"
             pixels = load_pixels(side, settings.resolution, cache / f"{name}.npy", progress=progress)
             rows = [
-                {"source": scene.name}
+                {"source": scene.name, "made_from": scene.made_from or scene.sha256}
                 | ({"captions": list(scene.captions)} if scene.captions else {})
                 | resized_metadata(scene, side.info, settings.resolution)
                 for scene in side.scenes

@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
@@ -23,7 +24,7 @@ from terradistill.distillation.clusters import pooled_features
 from terradistill.distillation.coresets import CORESETS, random_subset
 from terradistill.distillation.teacher import taught_features, teach
 from terradistill.distillation.work import Work, open_work
-from terradistill.errors import DataError, EvaluationError, RunError
+from terradistill.errors import DataError, EvaluationError, RunError, TerraDistillError
 from terradistill.evaluation.harness import Labelled, Row, score_method, with_references
 from terradistill.models.downstream import named_network
 from terradistill.models.places import LEARNED_FROM, learned_from
@@ -117,17 +118,19 @@ def open_exam(
     """
     judged, found = check_scenes(open_scenes(scenes))
     ipc = max(judged.counts.values())
-    made_in = Path(scenes).resolve().parent
+    made_in = Path(scenes).expanduser().resolve().parent
     split, of_a_run = made_in / "split.json", (made_in / "resolved.json").is_file()
     if settings.data.split_file is None and of_a_run:
         settings = settings.model_copy(update={"data": settings.data.model_copy(update={"split_file": split})})
     settings, seen = settings.model_copy(update={"ipc": ipc, "generator": None}), learned_by(Path(scenes))
     spare = 0 if least is None else least - ipc
+    fresh = not (Path(out) / "resolved.json").exists()
     work = open_work(against, Path(out), settings, captions=captions, reporter=reporter, spare=spare, seen=seen)
     try:
         _require_honest(judged, work, seen, str(scenes), str(against), f" {split}" if of_a_run else "")
-    except BaseException:
-        work.run.close()
+    except BaseException as error:
+        # As in `open_work`: the mended command, with a split file say, should find the folder free.
+        work.run.discard() if fresh and isinstance(error, TerraDistillError) else work.run.close()
         raise
     for line in found.summary():
         work.run.say(line)
@@ -143,13 +146,13 @@ def _require_honest(
         raise DataError(
             f"{scenes} and {against} differ in the classes {', '.join(odd[:5])}: give scenes of the same classes."
         )
-    exam = {scene.sha256 for scene in work.test.scenes}
+    exam = frozenset[str]().union(*(scene.hashes for scene in work.test.scenes))
     if exam & seen:
         raise DataError(
             f"{scenes} was made by a generator that has learned from test scenes of this split: give the split "
             f"it was trained with (--split-file{split})."
         )
-    copies = [scene.name for scene in judged.scenes if scene.sha256 in exam]
+    copies = [scene.name for scene in judged.scenes if not scene.hashes.isdisjoint(exam)]
     if copies:
         raise DataError(
             f"{len(copies)} of {scenes} are exact copies of test scenes of {against}, {copies[0]!r} first: "
@@ -161,16 +164,17 @@ def _require_honest(
 
 def learned_by(scenes: Path) -> frozenset[str]:
     """Hashes of all that went into the judged scenes, where their run folder or a `learned_from.json` says so."""
-    run, note = scenes.resolve().parent, scenes / LEARNED_FROM
-    known: set[str] = set(json.loads(note.read_text())["sha256"]) if note.is_file() else set()
-    if scenes.suffix == ".zip" and scenes.is_file():
+    scenes = scenes.expanduser()
+    run, note = scenes.resolve().parent, (scenes if scenes.is_dir() else scenes.parent) / LEARNED_FROM
+    known: set[str] = set(json.loads(note.read_text(encoding="utf-8"))["sha256"]) if note.is_file() else set()
+    if zipfile.is_zipfile(scenes):
         archive = ZipSource(scenes)
         for name in archive.names:
             if name.rsplit("/", 1)[-1] == LEARNED_FROM:
                 known |= set(json.loads(archive(name))["sha256"])
     if (run / "resolved.json").is_file() and (run / "split.json").is_file():
         known |= {entry["sha256"] for entry in json.loads((run / "split.json").read_text(encoding="utf-8"))["train"]}
-        given = json.loads((run / "resolved.json").read_text())["generator"]
+        given = json.loads((run / "resolved.json").read_text(encoding="utf-8"))["generator"]
         source = run if (run / "generator").is_dir() else given
         known |= learned_from(source) if source is not None else set()
     return frozenset(known)
@@ -232,12 +236,12 @@ def _score(work: Work, stage: Stage, methods: dict[str, Sets], test: Labelled, i
         )
         if method in CORESETS:
             row["title"] = CORESETS[method].title
-        path.write_text(json.dumps(row))
+        path.write_text(json.dumps(row), encoding="utf-8")
 
     # Each finished row is kept at once: a kill costs one row, not the table.
     names = [f"{mark}-{re.sub(r'[^A-Za-z0-9.-]', '_', network)}-{method}.json" for network, method in jobs]
     rows = stage.pieces(names, make)
-    return None if rows is None else with_references([json.loads(row.read_text()) for row in rows])
+    return None if rows is None else with_references([json.loads(row.read_text(encoding="utf-8")) for row in rows])
 
 
 def labelled(scenes: SceneFolder, resolution: int, cache: Path, name: str) -> Labelled:

@@ -3,7 +3,7 @@ this, reads its inputs from the run folder and leaves its output there, so that 
 a crash."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -17,7 +17,7 @@ from terradistill.data.captions import captions_of, class_prompt, shared_metadat
 from terradistill.data.check import check_scenes, require_enough
 from terradistill.data.images import load_pixels
 from terradistill.data.pool import pool_scenes
-from terradistill.data.scenes import SceneFolder, require_folder_names, resized_metadata
+from terradistill.data.scenes import DatasetInfo, SceneFolder, require_folder_names, resized_metadata
 from terradistill.data.sources import Data, open_scenes, with_captions
 from terradistill.data.splits import divide, limit_scenes, load_split, save_split
 from terradistill.distillation.coresets import CORESETS
@@ -102,7 +102,7 @@ class Work:
     @property
     def learned(self) -> frozenset[str]:
         """Hashes of the train scenes."""
-        return frozenset(scene.sha256 for scene in self.train.scenes)
+        return frozenset[str]().union(*(scene.hashes for scene in self.train.scenes))
 
     def prompts(self) -> list[str]:
         """The prompt of each class."""
@@ -168,7 +168,7 @@ def open_work(
     for source in sources:
         if isinstance(source, SceneFolder):
             continue
-        if Path(source).is_dir() and Path(out).resolve().is_relative_to(Path(source).resolve()):
+        if (place := Path(source).expanduser()).is_dir() and Path(out).resolve().is_relative_to(place.resolve()):
             raise RunError(
                 f"{out} lies inside DATA ({source}), which would read it as a class: choose --out elsewhere."
             )
@@ -220,7 +220,7 @@ def _scenes(
         train, test = divide(scenes, settings, dropped=report.dropped, seen=seen)
         sides = {scene.name for part in (train, test) for scene in part.scenes}
         aside = scenes.subset(
-            i for i, scene in enumerate(scenes.scenes) if scene.sha256 in seen and scene.name not in sides
+            i for i, scene in enumerate(scenes.scenes) if not scene.hashes.isdisjoint(seen) and scene.name not in sides
         )
         _require_usable(run.settings, train, test, **least)
         info = scenes.info
@@ -282,11 +282,13 @@ def _require_usable(settings: Settings, train: SceneFolder, test: SceneFolder, *
 
 
 def _with_kept_notes(run: Run, train: SceneFolder) -> SceneFolder:
-    # The captions and numbers that the run began with, whatever lies beside DATA today.
+    # The captions, numbers and words that the run began with, whatever lies beside DATA today.
     kept = parse_notes((run / "captions.jsonl").read_bytes(), "captions.jsonl")
     bare = [replace(scene, captions=(), metadata={}) for scene in train.scenes]
     train = train.with_scenes(annotate(bare, kept)[0])
-    return replace(train, info=replace(train.info, gsd_m=run.manifest["data"]["gsd_m"]))
+    known = {each.name for each in fields(DatasetInfo)}
+    info = {name: value for name, value in run.manifest["data"].items() if name in known}
+    return replace(train, info=replace(train.info, **info))
 
 
 def _weights(generator: str | None) -> str | None:
@@ -378,7 +380,7 @@ def seen_by(generator: str | None) -> frozenset[str]:
 def _refuse_seen(generator: str | None, test: SceneFolder) -> None:
     # A generator that has learned from test scenes would make every number below worthless.
     seen = seen_by(generator)
-    shared = sum(scene.sha256 in seen for scene in test.scenes)
+    shared = sum(not scene.hashes.isdisjoint(seen) for scene in test.scenes)
     if shared:
         raise GeneratorError(
             f"The generator {generator} has learned from {shared} of the {len(test)} test scenes: "

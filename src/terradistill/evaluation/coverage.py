@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+BLOCK = 1024  # rows of a matrix of distances at a time: memory grows with the set, not with its square
+
 
 def frechet(a: Tensor, b: Tensor) -> float:
     """Fréchet distance of two Gaussians fitted to the features (FID, Heusel et al. 2017).
@@ -38,12 +40,23 @@ def neighbourhoods(a: Tensor, b: Tensor, k: int = 5) -> dict[str, float]:
         b: features of real scenes, (m, D), m above k.
         k: which neighbour bounds a scene's neighbourhood.
     """
-    radius_a, radius_b = (torch.cdist(v, v).kthvalue(min(k + 1, len(v)), dim=1).values for v in (a, b))
-    distance = torch.cdist(a, b)
-    inside_b = distance <= radius_b[None]  # the image lies in the neighbourhood of the real scene
+    radius_a, radius_b = (_radii(v, k) for v in (a, b))
+    holding = torch.zeros(len(a), device=a.device)  # real scenes in whose neighbourhood the image lies
+    covered, recalled = (torch.zeros(len(b), dtype=torch.bool, device=a.device) for _ in range(2))
+    for start in range(0, len(a), BLOCK):
+        distance = torch.cdist(a[start : start + BLOCK], b)
+        inside_b = distance <= radius_b[None]
+        holding[start : start + BLOCK] = inside_b.float().sum(1)
+        covered |= inside_b.any(0)
+        recalled |= (distance <= radius_a[start : start + BLOCK, None]).any(0)
     return {
-        "precision": float(inside_b.any(1).float().mean()),
-        "recall": float((distance <= radius_a[:, None]).any(0).float().mean()),
-        "density": float(inside_b.float().sum(1).mean() / k),
-        "coverage": float(inside_b.any(0).float().mean()),
+        "precision": float((holding > 0).float().mean()),
+        "recall": float(recalled.float().mean()),
+        "density": float(holding.mean() / k),
+        "coverage": float(covered.float().mean()),
     }
+
+
+def _radii(v: Tensor, k: int) -> Tensor:
+    """Distance of each of (n, D) to its k-th neighbour: (n,)."""
+    return torch.cat([torch.cdist(part, v).kthvalue(min(k + 1, len(v)), dim=1).values for part in v.split(BLOCK)])

@@ -112,11 +112,13 @@ def kid(a_ND: Tensor, b_ND: Tensor) -> float:
     """
     a, b = a_ND.double(), b_ND.double()
 
-    def kernel(x: Tensor, y: Tensor) -> Tensor:
-        return (x @ y.T / x.shape[1] + 1) ** 3
+    def kernel(products: Tensor) -> Tensor:
+        return (products / a.shape[1] + 1) ** 3
+
+    def total(x: Tensor, y: Tensor) -> Tensor:  # a block of rows at a time: the matrix grows with the square
+        return torch.stack([kernel(part @ y.T).sum() for part in x.split(1024)]).sum()
 
     def mean_of_pairs(x: Tensor) -> Tensor:
-        k = kernel(x, x)
-        return (k.sum() - k.trace()) / (len(x) * (len(x) - 1))
+        return (total(x, x) - kernel(x.square().sum(1)).sum()) / (len(x) * (len(x) - 1))
 
-    return float(mean_of_pairs(a) + mean_of_pairs(b) - 2 * kernel(a, b).mean())
+    return float(mean_of_pairs(a) + mean_of_pairs(b) - 2 * total(a, b) / (len(a) * len(b)))

@@ -168,16 +168,16 @@ def read_requests(path: Path) -> list[Order]:
         ConfigError: the file cannot be read, or a line is malformed; the line is named.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
         raise ConfigError(f"The requests {path} cannot be read ({error}): give a file of JSON lines.") from error
     orders = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            orders.append(_order(json.loads(line), path.parent))
-        except (ConfigError, ValueError, TypeError) as error:
+            orders.append(_order(json.loads(line.decode("utf-8-sig")), path.parent))
+        except (ConfigError, ValueError, TypeError, RecursionError) as error:
             raise ConfigError(f"{path}, line {number}: {error}") from error
     return orders
 
@@ -189,6 +189,8 @@ def _order(row: Any, root: Path) -> Order:
     odd = sorted(set(row) - known)
     if odd:
         raise ConfigError(f"there is no {odd[0]!r} in a request: expected {', '.join(sorted(known))}.")
+    if any("\ud800" <= letter <= "\udfff" for name in ("prompt", "folder") for letter in str(row.get(name) or "")):
+        raise ConfigError("the prompt or folder has half a character (a lone surrogate): write it anew.")
     n = row.get("n")
     if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 1):
         raise ConfigError(f"n is {n!r}: expected a whole number from 1 on.")

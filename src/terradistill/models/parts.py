@@ -17,14 +17,14 @@ Part = TypeVar("Part", bound=nn.Module)
 def save_part(part: nn.Module, config: dict[str, Any], folder: Path) -> None:
     """Write a module, and what it is built from."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config) + "\n")
+    (folder / "config.json").write_text(json.dumps(config) + "\n", encoding="utf-8")
     save_file({key: value.contiguous() for key, value in part.state_dict().items()}, folder / "model.safetensors")
 
 
 def part_config(folder: Path) -> dict[str, Any]:
     """What a part was built from; empty where that cannot be read, which `load_part` will say."""
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return config if isinstance(config, dict) else {}
@@ -37,7 +37,7 @@ def load_part(build: Callable[..., Part], folder: Path, name: str) -> Part:
         GeneratorError: it is damaged.
     """
     try:
-        part = build(**json.loads((folder / "config.json").read_text()))
+        part = build(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
         part.load_state_dict(load_file(folder / "model.safetensors"))
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         reason = (str(error).splitlines() or ["no reason given"])[0][:200]

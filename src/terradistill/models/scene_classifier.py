@@ -58,7 +58,7 @@ class SceneClassifier:
             "about": dict(self.about),
         }
         (folder / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        (folder / LEARNED_FROM).write_text(json.dumps({"sha256": sorted(self.learned_from)}) + "\n")
+        (folder / LEARNED_FROM).write_text(json.dumps({"sha256": sorted(self.learned_from)}) + "\n", encoding="utf-8")
         state = {key: value.detach().cpu().contiguous() for key, value in self.network.state_dict().items()}
         save_file(state, folder / "model.safetensors")
 
@@ -81,7 +81,7 @@ class SceneClassifier:
             for key in STATISTICS:
                 if key in config:
                     getattr(network, key).copy_(torch.tensor(config[key]).view(1, -1, 1, 1))
-            learned = frozenset(json.loads((folder / LEARNED_FROM).read_text())["sha256"])
+            learned = frozenset(json.loads((folder / LEARNED_FROM).read_text(encoding="utf-8"))["sha256"])
             return cls(
                 network.eval(),
                 config["network"],

@@ -25,7 +25,7 @@ def write_classifier_report(run: Path) -> Path:
         for name in ("manifest.json", "scores.json", "model/config.json")
     )
     curves: dict[str, tuple[list[float], list[float]]] = {}
-    for line in (run / "metrics.jsonl").read_text().splitlines():
+    for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         row: dict[str, Any] = json.loads(line)
         if row["stage"] == "classify" and "accuracy" in row:
             x, y = curves.setdefault("validation accuracy", ([], []))

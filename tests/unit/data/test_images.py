@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +190,51 @@ def test_hashes_tell_pixels_and_shapes_apart_not_formats(noise: Any) -> None:
 def test_scene_files_are_told_by_their_ending() -> None:
     assert all(map(is_scene_file, ("a.JPG", "b/c.tif", "d.jpeg", "e.webp")))
     assert not any(map(is_scene_file, ("a.txt", "jpg", "b.npy", "metadata.jsonl")))
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("bands", [3, 4])
+def test_16_bit_colours_are_stretched_and_not_cut(planar: str, bands: int) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    values = np.random.default_rng(0).uniform(0, 200, (40, 50, bands)).astype(np.uint16)
+    values[..., 0] += 20
+    stream = io.BytesIO()
+    more = {"extrasamples": ["unassalpha"]} if bands == 4 else {}
+    array = np.moveaxis(values, -1, 0) if planar == "separate" else values
+    tifffile.imwrite(stream, array, photometric="rgb", planarconfig=planar, **more)
+    image = decode(stream.getvalue())
+    assert image.shape == (40, 50, 3)
+    assert image.max() == 255
+    assert image[..., 0].mean() > image[..., 1].mean() + 15
+
+
+def test_no_data_is_black_and_does_not_stretch() -> None:
+    tifffile = pytest.importorskip("tifffile")
+    values = np.random.default_rng(0).random((40, 50)).astype(np.float32)
+    values[:8] = -9999
+    for array in (values, np.stack([values] * 5)):
+        stream = io.BytesIO()
+        tifffile.imwrite(stream, array, photometric="minisblack", extratags=[(42113, "s", 0, "-9999", True)])
+        image = decode(stream.getvalue())
+        assert image[:8].max() == 0
+        assert 100 < image[8:].mean() < 155
+
+
+def test_colours_of_16_bits_in_a_png_are_refused() -> None:
+    header = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + bytes(48) for _ in range(8))
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+    with pytest.raises(DataError, match="16 bits"):
+        decode(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+def test_axes_that_nobody_knows_are_one_sentence_or_an_image() -> None:
+    tifffile = pytest.importorskip("tifffile")
+    stream = io.BytesIO()
+    values = np.random.default_rng(0).random((2, 32, 32, 3)).astype(np.float32)
+    tifffile.imwrite(stream, values, metadata={"axes": "SYXC"})
+    assert decode(stream.getvalue()).shape == (32, 32, 3)

@@ -1,4 +1,5 @@
 import json
+import os
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -200,3 +201,64 @@ def test_a_wrong_card_is_refused(make_folder: Any, card: str) -> None:
     (root / "dataset.json").write_text(card)
     with pytest.raises(DataError, match=r"dataset\.json"):
         open_scenes(root)
+
+
+def test_a_note_of_another_scene_is_not_taken(make_folder: Any, tmp_path: Path) -> None:
+    """DATA is often a part of what a captions file describes, and numbered anew in each class."""
+    root = make_folder({"river": 2, "forest": 1})
+    (root / "river" / "00.png").unlink()
+    rows = [{"file_name": f"{name}/{i:02d}.png", "caption": name} for name in ("forest", "river") for i in range(2)]
+    captions = tmp_path / "any.jsonl"
+    captions.write_text("\n".join(map(json.dumps, rows)))
+    assert [scene.captions for scene in open_scenes(root, captions=captions).scenes] == [("forest",), ("river",)]
+    rows = [{"file_name": f"{part}/forest/00.png", "caption": part} for part in ("train", "test")]
+    captions.write_text("\n".join(map(json.dumps, [*rows, {"file_name": "lake/01.png", "caption": "flat"}])))
+    assert [scene.captions for scene in open_scenes(root, captions=captions).scenes] == [(), ("flat",)]
+    captions.write_text(
+        json.dumps({"file_name": "any/forest/01.png", "caption": "another class"}) + "\n" + json.dumps(rows[0])
+    )
+    assert [scene.captions for scene in open_scenes(root, captions=captions).scenes] == [("train",), ()]
+
+
+def test_a_number_too_long_for_a_float_is_refused(make_folder: Any) -> None:
+    root = make_folder({"a": 1, "b": 1})
+    (root / "metadata.jsonl").write_text('{"file_name": "a/00.png", "lon": 1' + "0" * 400 + "}")
+    with pytest.raises(DataError, match="expected a number"):
+        open_scenes(root)
+
+
+@pytest.mark.parametrize("wrap", ["Images/", "train/"])
+def test_a_few_stray_pictures_are_passed_over(make_folder: Any, wrap: str) -> None:
+    folder = open_scenes(make_folder({f"{wrap}river": 12, f"{wrap}forest": 12, "docs": 1}))
+    assert folder.classes == ("forest", "river")
+    assert len(folder) == 24
+    assert folder.n_ignored == 1
+
+
+def test_classes_with_folders_in_them_stay_beside_flat_ones(make_folder: Any) -> None:
+    folder = open_scenes(make_folder({"forest/a": 12, "forest/b": 12, "lake": 4}))
+    assert folder.classes == ("forest", "lake")
+
+
+def test_members_of_a_zip_may_begin_with_a_dot(make_folder: Any) -> None:
+    root = make_folder({"river": 1, "forest": 1})
+    assert names(open_scenes(zipped(root, "./"))) == ["forest/00.png", "river/00.png"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, scandir = make_folder({"river": 1, "forest": 1}), os.scandir
+
+    def closed(path: str) -> Any:
+        if str(path).endswith("forest"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(DataError, match=r"forest cannot be read \(Permission denied\)"):
+        open_scenes(root)
+
+
+def test_a_card_of_hugging_face_does_not_make_a_saved_dataset(make_folder: Any) -> None:
+    root = make_folder({"river": 1, "forest": 1})
+    (root / "dataset_info.json").write_text("{}")
+    assert len(open_scenes(root)) == 2

@@ -156,3 +156,12 @@ def test_disjoint_sides_pass_and_unchecked_ones_go_by_name() -> None:
     assert_disjoint(*split_scenes(unchecked, 0.5, 0))
     with pytest.raises(DataError, match="exact copy"):
         assert_disjoint(unchecked, unchecked)
+
+
+def test_a_split_file_may_name_scenes_as_windows_does(tmp_path: Path) -> None:
+    folder = folder_of({"a": 2, "b": 2})
+    names = [scene.name for scene in folder.scenes]
+    sides = {"train": [names[0], f"./{names[2]}"], "test": [names[1].replace("/", "\\"), names[3]]}
+    (tmp_path / "split.json").write_text(json.dumps(sides))
+    train, test = load_split(tmp_path / "split.json", folder)
+    assert [scene.name for scene in (*train.scenes, *test.scenes)] == [names[0], names[2], names[1], names[3]]

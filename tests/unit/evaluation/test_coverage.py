@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from terradistill.evaluation import coverage
 from terradistill.evaluation.coverage import frechet, intra_class_coverage, neighbourhoods
 
 
@@ -42,3 +43,10 @@ def test_the_same_distribution_is_precise_and_covered_and_another_is_not() -> No
     assert collapsed["recall"] < 0.1
     assert collapsed["coverage"] < 0.2
     assert max(neighbourhoods(draw(400, 0, shift=20), draw(400, 1)).values()) == 0
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = draw(60, 0), draw(70, 1, shift=0.5)
+    whole = neighbourhoods(a, b)
+    monkeypatch.setattr(coverage, "BLOCK", 16)
+    assert neighbourhoods(a, b) == pytest.approx(whole)
