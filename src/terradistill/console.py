@@ -115,7 +115,7 @@ def print_engine(found: Mapping[str, Any]) -> None:
 def print_plan(rows: Sequence["PlannedStage"], out: Path) -> None:
     table = Table("stage", "work", "about", box=None, padding=(0, 2))
     for row in rows:
-        table.add_row(row.title, row.work, duration(row.seconds))
+        table.add_row(escape(row.title), escape(row.work), duration(row.seconds))
     table.add_row("[bold]in all", "", f"[bold]{duration(sum(row.seconds for row in rows))}")
     console.print(table)
     text = f"Times are measured on a few steps of each loop here. Nothing was written; {out} is not touched."
@@ -131,9 +131,9 @@ def print_scores(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         table.add_row(
             *[escape(row["dataset"])] * several,
-            row["method"],
+            escape(row["method"]),
             str(row["ipc"] or "all"),
-            row["network"],
+            escape(row["network"]),
             accuracy(row),
             f"{100 * row['aa_mean']:.1f}",
             f"{row['kappa_mean']:.3f}",
@@ -153,7 +153,7 @@ def print_check(scenes: "SceneFolder", report: "CheckReport") -> None:
 def print_findings(findings: Sequence[tuple[str, str]]) -> None:
     table = Table("", "", box=None, padding=(0, 2), show_header=False)
     for name, finding in findings:
-        table.add_row(f"[bold]{name}", finding)
+        table.add_row(f"[bold]{escape(name)}", escape(finding))
     console.print(table)
 
 

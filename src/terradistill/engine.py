@@ -168,12 +168,17 @@ def _tiles_of(scenes: SceneFolder, side: int, test_fraction: float, seen: frozen
     for i, scene in enumerate(scenes.scenes):
         folder = scenes.classes[scene.label]
         if folder in by_stem:
-            by_stem[folder][PurePosixPath(scene.name).stem] = i
+            stem = PurePosixPath(scene.name).stem
+            if stem in by_stem[folder]:
+                raise DataError(f"Two of {folder}/ are named {stem}: give each pair a name of its own.")
+            by_stem[folder][stem] = i
     odd = sorted(set(by_stem[IMAGES]) ^ set(by_stem[MASKS]))
     if odd or not by_stem[IMAGES]:
         what = f"{odd[0]} is in one of them alone" if odd else "there are none"
         raise DataError(f"Pairs lie in {IMAGES}/ and {MASKS}/, under the same names: {what}.")
     stems = sorted(by_stem[IMAGES])
+    if len(stems) < 2:
+        raise DataError("There is one pair: expected at least two, one to learn from and one to judge.")
     n_test = max(1, round(test_fraction * len(stems)))
     found, white = [], {"train": 0, "test": 0}
     for number, stem in enumerate(stems):
@@ -239,7 +244,9 @@ def _draw_after(
     progress: Callable[[int, int], None],
 ) -> None:
     """A scene after each mask."""
-    folder = out / MASKS / name
+    folder, target = out / MASKS / name, out / "scenes"
+    if target.exists():  # drawn before
+        return
     folder.mkdir(parents=True, exist_ok=True)
     orders = []
     for i, mask in enumerate(masks):
@@ -250,9 +257,8 @@ def _draw_after(
     seeds = [derive(settings.seed, "pair", i) for i in range(len(masks))]
     images = draw(drawing, orders, seeds, [1] * len(masks), settings.sampling, hardware, progress=progress)
     rows = [{**order.row(), "seed": seed} for order, seed in zip(orders, seeds, strict=True)]
-    target, info = out / "scenes", {"name": f"{name}-drawn", "title": "Drawn after masks", "synthetic": True}
-    if not target.exists():
-        write_scene_folder(target, (name,), images, [0] * len(masks), rows, info)
+    info = {"name": f"{name}-drawn", "title": "Drawn after masks", "synthetic": True}
+    write_scene_folder(target, (name,), images, [0] * len(masks), rows, info)
 
 
 def _drawn(out: Path, name: str) -> Pairs:

@@ -300,3 +300,17 @@ def test_a_trained_classifier_teaches_and_is_asked_by_audit_and_fidelity(
 
         with pytest.raises(td.TerraDistillError, match=says):
             fidelity(few, drawn, tmp_path / says[:6], other)
+
+
+def test_a_class_may_be_named_as_a_column_is(tmp_path: Path) -> None:
+    from terradistill.classification.predict import predict_scenes
+
+    network = build_network("convnet3", 2, 32)
+    SceneClassifier(network, "convnet3", ("class", "file"), {}, 32).save(tmp_path / "model")
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "x.png")
+    predict_scenes(tmp_path / "model", tmp_path / "x.png", tmp_path / "p.csv")
+    with (tmp_path / "p.csv").open() as file:
+        head, row = csv.reader(file)
+    assert head == ["file", "class", "confidence", "class", "file"]
+    assert row[0].startswith("x")
+    assert float(row[3]) + float(row[4]) == pytest.approx(1, abs=1e-4)

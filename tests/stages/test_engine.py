@@ -88,7 +88,13 @@ def test_the_engine_says_what_its_pairs_are_worth(
 
 @pytest.mark.parametrize(
     ("kind", "says"),
-    [("lonely", "scene9 is in one of them alone"), ("small", "at least 32"), ("black", "show no white")],
+    [
+        ("lonely", "scene9 is in one of them alone"),
+        ("small", "at least 32"),
+        ("black", "show no white"),
+        ("one", "There is one pair"),
+        ("twice", "Two of .* are named scene0"),
+    ],
 )
 def test_pairs_that_do_not_fit_are_one_sentence(
     finished: td.Distilled, pairs: Path, tmp_path: Path, kind: str, says: str
@@ -98,6 +104,14 @@ def test_pairs_that_do_not_fit_are_one_sentence(
     shutil.copytree(pairs, tmp_path / "p")
     if kind == "lonely":
         Image.new("RGB", (70, 100)).save(tmp_path / "p" / "images" / "scene9.png")
+    elif kind == "one":
+        for file in [*(tmp_path / "p").glob("*/scene[1-9].png")]:
+            file.unlink()
+    elif kind == "twice":
+        for part in ("train", "test"):
+            shutil.copytree(pairs, tmp_path / "both" / part)
+        (tmp_path / "p").rename(tmp_path / "old")
+        (tmp_path / "both").rename(tmp_path / "p")
     elif kind == "black":
         for file in (tmp_path / "p" / "masks").iterdir():
             Image.fromarray(np.asarray(Image.open(file)) // 255).save(file)  # 0 and 1

@@ -1,5 +1,6 @@
 """Other resolutions, other dates, missing pieces: trained and drawn with on tiny models."""
 
+import io
 import json
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +18,7 @@ from terradistill.enhancing.enhancer import open_enhancer
 from terradistill.enhancing.fuse import fused
 from terradistill.enhancing.super_resolve import _frames, agreeing, bicubic, sharpened
 from terradistill.enhancing.timelapse import at_date
-from terradistill.errors import DataError
+from terradistill.errors import DataError, RunError
 from tests.conftest import terradistill, tiny_settings
 
 Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
@@ -417,3 +418,43 @@ def test_bands_of_a_multispectral_scene_are_learned_from_and_super_resolved(
     enhance[2] = str(tmp_path / "a.png")
     code, error = terradistill(*enhance, "tiny", "--out", str(tmp_path / "o"), capsys=capsys, monkeypatch=monkeypatch)
     assert (code, "reads the bands" in error) == (2, True), error
+
+
+def test_rows_and_folders_of_results_are_of_one_call(tmp_path: Path) -> None:
+    from terradistill.enhancing.results import Piece, Results
+
+    data = io.BytesIO()
+    Image.fromarray(scene(32, 32)).save(data, "PNG")
+    piece = Piece("a", [data.getvalue])
+    results = Results(tmp_path / "out", {"task": "x"})
+    with pytest.raises(RunError, match="Another process"):
+        Results(tmp_path / "out", {"task": "x"})
+    results.keep(piece, scene(32, 32), prompt="a river\u2028at dawn")
+    results.close()
+    again = Results(tmp_path / "out", {"task": "x"})
+    assert again.made(piece) == tmp_path / "out" / "a.png"
+    assert len((tmp_path / "out" / "metadata.jsonl").read_text().split("\n")) == 2
+
+
+def test_what_lies_beside_masks_is_none(tmp_path: Path) -> None:
+    from terradistill.data.pictures import open_pictures
+    from terradistill.enhancing.inpaint import _masks
+
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        for name in ("a", "b"):
+            Image.fromarray(scene(32, 32)).save(tmp_path / folder / f"{name}.png")
+    (tmp_path / "masks" / "a.pgw").write_text("1")
+    pictures = open_pictures(tmp_path / "images")
+    assert {path.name for path in _masks(tmp_path / "masks", pictures).values()} == {"a.png", "b.png"}
+    Image.fromarray(scene(32, 32)).save(tmp_path / "masks" / "a.jpg")
+    with pytest.raises(DataError, match="two masks for one image"):
+        _masks(tmp_path / "masks", pictures)
+
+
+def test_small_tiles_overlap_by_half() -> None:
+    from terradistill.enhancing.canvas import overlap
+    from terradistill.sampling.tiling import corners
+
+    assert [overlap(side) for side in (2, 4, 8, 16)] == [1, 2, 4, 4]
+    assert corners(8, 8, 4, overlap(4))[-1] == (4, 4)

@@ -63,6 +63,7 @@ def test_a_photograph_becomes_a_map_by_a_filter(workshop: Workshop) -> None:
     [
         ({"prompt": "  "}, "Say what to draw"),
         ({"prompt": "x" * 501}, "at most 500"),
+        ({"prompt": "a \ud800 river"}, "half a character"),
         ({"n": 17}, "expected 1 to 16"),
         ({"steps": 0}, "expected 1 to 50"),
         ({"cfg_scale": float("nan")}, "expected 0 to 10"),

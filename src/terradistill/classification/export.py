@@ -26,7 +26,7 @@ def export_classifier(model: str | Path, out: Path, *, onnx: bool = True) -> dic
     """
     if onnx and any(find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")):
         raise ConfigError("Writing ONNX needs its libraries: pip install '.[export]', or leave it out with --no-onnx.")
-    classifier = SceneClassifier.load(model)
+    classifier, out = SceneClassifier.load(model), out.expanduser().resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} is not empty: give a new folder for --out.")
     part = out.with_name(out.name + ".part")

@@ -62,7 +62,7 @@ def predict_scenes(
     classifier.network.to(hardware.device)
     out.parent.mkdir(parents=True, exist_ok=True)
     count = 0
-    with replacing(out) as part, part.open("w", encoding="utf-8", newline="") as file:
+    with replacing(out) as part, part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         table = csv.writer(file)
         for rows in _batches(_squares(pictures, classifier.resolution, window, progress)):
             said = logits(
@@ -77,10 +77,10 @@ def predict_scenes(
                 if out.suffix == ".jsonl":
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 else:
-                    flat = {key: value for key, value in row.items() if key != "probabilities"} | row["probabilities"]
+                    plain = {key: value for key, value in row.items() if key != "probabilities"}
                     if not count:
-                        table.writerow(flat)
-                    table.writerow(flat.values())
+                        table.writerow([*plain, *row["probabilities"]])  # a class may be named as a column is
+                    table.writerow([*plain.values(), *row["probabilities"].values()])
                 count += 1
     return count
 

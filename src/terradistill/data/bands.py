@@ -214,6 +214,7 @@ def cut_scenes(
     pictures = np.stack([to_rgb(cut, rgb, low, high) for cut in cuts])
     name = path.stem
     rows = [{"row": y, "column": x} for y, x in corners]
+    out = out.expanduser().resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} exists and is not an empty folder; choose another place or remove it.")
     made = out.with_name(out.name + ".cut")  # until the bands are there too

@@ -34,13 +34,12 @@ def metadata_of(data: bytes) -> dict[str, float]:
     known = _date(str(tags.get(DATE, "")))
     if GEO_KEYS not in tags or find_spec("rasterio") is None:
         return known
-    from rasterio.errors import RasterioError
     from rasterio.io import MemoryFile
 
     try:
         with MemoryFile(data) as memory, memory.open() as image:
             return known | _place(image)
-    except (RasterioError, ValueError):
+    except Exception:  # GDAL's own errors, of places that it knows nothing of, are not those of rasterio
         return known
 
 

@@ -4,7 +4,7 @@ A map is uint8, 0 where there is nothing: grey (H, W), or coloured (H, W, 3) for
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from terradistill.data.arrays import write_array
 from terradistill.data.detectors import DETECTORS, load_detector
-from terradistill.data.images import decode, n_threads
+from terradistill.data.images import BATCH, decode, n_threads
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.data.vectors import VECTOR_FILES, WIDTH_M, road_rasters
@@ -170,7 +171,8 @@ def load_maps(
     """
     resolution = pixels.shape[1]
     given = {name: _files(name, source, scenes) for name, source in wanted.items() if isinstance(source, Path)}
-    key = sha256(repr((scenes.fingerprint, sorted(map(str, wanted.items())), resolution)).encode()).hexdigest()
+    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for files in given.values() for file in files]
+    key = sha256(repr((scenes.fingerprint, sorted(map(str, wanted.items())), resolution, stats)).encode()).hexdigest()
     key_file = out.with_name(out.name + ".key")
     if out.is_file() and key_file.is_file() and key_file.read_text(encoding="utf-8") == key:
         return np.asarray(np.load(out, mmap_mode="r"))
@@ -189,12 +191,15 @@ def load_maps(
     first = of(0)
     key_file.unlink(missing_ok=True)
     with replacing(out) as part, ThreadPoolExecutor(n_threads()) as pool:
-        array = np.lib.format.open_memmap(part, "w+", np.uint8, (len(scenes), *first.shape))
-        for i, planes in enumerate(pool.map(of, range(len(scenes)))):
-            array[i] = planes
-            if progress:
-                progress(i + 1, len(scenes))
-        array.flush()
+
+        def batches() -> Iterator[Array]:
+            for start in range(0, len(scenes), BATCH):
+                stop = min(start + BATCH, len(scenes))
+                yield np.stack(list(pool.map(of, range(start, stop))))
+                if progress:
+                    progress(stop, len(scenes))
+
+        write_array(part, len(scenes), batches(), np.empty((0, *first.shape), np.uint8))
     key_file.write_text(key, encoding="utf-8")
     return np.asarray(np.load(out, mmap_mode="r"))
 
@@ -203,10 +208,12 @@ def read_map(path: Path, name: str, side: int) -> Array:
     """A map from an image file: its central square, as that of its scene, at a side: grey, or colours (segmentation).
 
     Raises:
-        DataError: the file is no image.
+        DataError: the file is no image, or one of more than 8 bits a pixel.
     """
     try:
         with Image.open(path) as image:
+            if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # `convert` would cut them off at 255
+                raise DataError(f"The map {path} has more than 8 bits a pixel: save it as grey from 0 to 255.")
             drawn = image.convert("RGB" if name == "segmentation" else "L")
     except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"The map {path} cannot be read ({error}): give a PNG or JPEG file.") from error
@@ -272,6 +279,9 @@ def annotate(
         else:
             raise ConfigError(f"The map {name!r} is given, so there is nothing to draw: leave it out.")
     scenes = open_scenes(data)
+    stems = Counter(PurePosixPath(scene.name).with_suffix("") for scene in scenes.scenes)
+    if (twice := stems.most_common(1)[0])[1] > 1:
+        raise DataError(f"{twice[1]} scenes are named {twice[0]} but for their endings: their maps would be one file.")
 
     def draw(index: int) -> None:
         stem = PurePosixPath(scenes.scenes[index].name).with_suffix(".png")

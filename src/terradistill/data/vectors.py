@@ -38,6 +38,8 @@ def road_rasters(file: Path, width_m: float = WIDTH_M) -> Callable[[bytes], NDAr
     if not roads:
         raise DataError(f"{file} has no lines: expected roads as LineString or MultiLineString.")
     bounds = np.array([_bounds(road) for road in roads])
+    if (abs(bounds) > (180, 90, 180, 90)).any():
+        raise DataError(f"{file} holds no longitudes and latitudes but metres, say: reproject it to EPSG:4326.")
 
     def draw(data: bytes) -> NDArray[np.uint8]:
         from rasterio.io import MemoryFile
@@ -45,8 +47,11 @@ def road_rasters(file: Path, width_m: float = WIDTH_M) -> Callable[[bytes], NDAr
         known = metadata_of(data)
         if "gsd_m" not in known:
             raise DataError("it is no GeoTIFF that says its place, so nobody knows which roads cross it.")
-        with MemoryFile(data) as memory, memory.open() as image:
-            return _drawn(image, roads, bounds, max(width_m / known["gsd_m"], 1.0))
+        try:
+            with MemoryFile(data) as memory, memory.open() as image:
+                return _drawn(image, roads, bounds, max(width_m / known["gsd_m"], 1.0))
+        except Exception as error:  # GDAL's own errors are not those of rasterio
+            raise DataError(f"its place cannot be brought together with the roads ({str(error)[:100]}).") from error
 
     return draw
 

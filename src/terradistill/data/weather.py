@@ -26,7 +26,7 @@ def cloud_cover(n: int, height: int, width: int, cover: float, rng: torch.Genera
         return torch.zeros_like(field)
     some = field.flatten(1)[:, :: max(1, height * width // SAMPLE)]  # a quantile of all is refused where they are many
     edge = torch.quantile(some, 1 - min(cover, 1.0), dim=1).view(-1, 1, 1, 1)
-    spread = field.flatten(1).std(1).view(-1, 1, 1, 1)
+    spread = field.flatten(1).std(1, correction=0).clamp_min(1e-6).view(-1, 1, 1, 1)  # 0 of a single pixel
     return ((field - edge) / (0.2 * spread) + 0.5).clamp(0, 1)
 
 

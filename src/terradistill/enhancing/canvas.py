@@ -22,7 +22,7 @@ from terradistill.settings import SamplingSettings
 
 Kind = TypeVar("Kind", bound=np.generic)
 MOST = 4  # times the generator's own pixels, that is drawn in one piece [ours]
-OVERLAP = 4  # latents that neighbouring tiles share, at least [ours]
+OVERLAP = 4  # latents that neighbouring tiles share, at least, where they have twice as many [ours]
 
 
 def padded(image: NDArray[Kind], multiple: int) -> NDArray[Kind]:
@@ -50,7 +50,13 @@ def require_small(generator: Generator, name: str, height: int, width: int, scal
 
 def tiles_of(generator: Generator, size: tuple[int, int]) -> list[Corner]:
     """Corners of the tiles that latents of a size are drawn in; one where it is no larger than the generator's own."""
-    return corners(*size, generator.latent_shape[1], OVERLAP)
+    side = generator.latent_shape[1]
+    return corners(*size, side, overlap(side))
+
+
+def overlap(side: int) -> int:
+    """Of tiles of a side, latents."""
+    return min(OVERLAP, side // 2)
 
 
 @torch.no_grad()
@@ -62,7 +68,7 @@ def encoded(generator: Generator, image: NDArray[np.uint8], hardware: Hardware) 
             return generator.encode(tiles.to(hardware.device))[0]
 
     side = generator.latent_shape[1]
-    return in_tiles(work, to_float(image[None])[0], side, OVERLAP, give=generator.factor)[None]
+    return in_tiles(work, to_float(image[None])[0], side, overlap(side), give=generator.factor)[None]
 
 
 @torch.no_grad()
@@ -74,7 +80,7 @@ def shown(generator: Generator, latents: Tensor, hardware: Hardware) -> NDArray[
             return generator.decode(tiles.to(hardware.device))
 
     side = generator.latent_shape[1]
-    images = to_uint8(in_tiles(work, latents, side, OVERLAP, take=generator.factor)[None])
+    images = to_uint8(in_tiles(work, latents, side, overlap(side), take=generator.factor)[None])
     return np.asarray(images[0])
 
 
@@ -123,7 +129,9 @@ def draw_large(
         hardware=hardware,
         guidances=[
             classifier_freely(wanted, text[1:], told=bool(prompt) or metadata is not None),
-            tiled(places or tiles_of(generator, size), side, OVERLAP, control=control, batch_size=wanted.batch_size),
+            tiled(
+                places or tiles_of(generator, size), side, overlap(side), control=control, batch_size=wanted.batch_size
+            ),
             *guidances,
             *([reporting(progress)] if progress else []),
         ],

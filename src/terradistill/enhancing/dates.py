@@ -7,7 +7,7 @@ from datetime import date
 from terradistill.data.pictures import Picture
 from terradistill.errors import ConfigError, DataError
 
-FIRST = 1960  # before, nobody looked from above; what reads like a year is none
+FIRST, LAST = 1960, 2040  # what reads like a year before anybody looked from above, or far ahead, is none: tile_2048
 _DATE = re.compile(r"(\d{4})-(\d{1,2})(?:-(\d{1,2}))?")
 _IN_NAME = re.compile(r"(?<!\d)(\d{4})[-_]?(\d{2})(?:[-_]?(\d{2}))?(?!\d)")
 
@@ -62,4 +62,4 @@ def _valid(found: re.Match[str]) -> date | None:
         day = date(int(found[1]), int(found[2]), int(found[3] or 15))
     except ValueError:
         return None
-    return day if day.year >= FIRST else None
+    return day if FIRST <= day.year <= LAST else None  # crop_2048_12 is none

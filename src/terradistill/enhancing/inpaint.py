@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from terradistill.data.images import decode, to_float, to_uint8
+from terradistill.data.images import decode, is_scene_file, to_float, to_uint8
 from terradistill.data.pictures import Picture, known_of, open_pictures
 from terradistill.data.weather import cloud_cover, clouded
 from terradistill.enhancing.canvas import draw_large, encoded, filled, multiple_of, padded, shown, tiles_of
@@ -175,7 +175,10 @@ def _masks(given: Path, pictures: list[Picture]) -> dict[str, Path]:
         if len(pictures) > 1:
             raise DataError(f"One mask and {len(pictures)} images: give a folder with a mask for each, by name.")
         return {pictures[0].name: given}
-    files = {str(path.relative_to(given).with_suffix("")): path for path in given.rglob("*") if path.is_file()}
+    found = [path for path in sorted(given.rglob("*")) if is_scene_file(path.name) and not path.name.startswith(".")]
+    files = {str(path.relative_to(given).with_suffix("")): path for path in found}
+    if len(files) < len(found):
+        raise DataError(f"{given} has two masks for one image: keep one of each name, whatever its ending.")
     lacking = [picture.name for picture in pictures if picture.name not in files]
     if lacking:
         raise DataError(f"{given} has no mask for {lacking[0]}: expected {lacking[0]}.png.")

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import cached_property
@@ -18,10 +18,10 @@ from PIL import Image
 from terradistill.data.images import TIFF_MAGIC, decode, pixel_hash
 from terradistill.data.pictures import Pixels
 from terradistill.data.sources import open_scenes
-from terradistill.data.writing import NOTE
+from terradistill.data.writing import LOCK, NOTE
 from terradistill.distillation.scoreboard import learned_by
 from terradistill.errors import DataError, RunError
-from terradistill.files import replacing, require_same, write_text
+from terradistill.files import replacing, require_same, taken, write_text
 from terradistill.generation import asked as drawing
 from terradistill.models.generator import Generator
 from terradistill.models.places import write_learned_from
@@ -95,10 +95,15 @@ class Results:
         if not note.is_file() and out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise RunError(f"{out} is not empty: give a new folder for --out.")
         out.mkdir(parents=True, exist_ok=True)
-        require_same(note, asked, str(out))
+        self._lock = taken(out / LOCK)
+        try:
+            require_same(note, asked, str(out))
+        except BaseException:
+            self.close()
+            raise
         self.keys: dict[str, str] = {}
         table, whole = out / "metadata.jsonl", []
-        lines = table.read_text(encoding="utf-8").splitlines() if table.is_file() else []
+        lines = _lines(table) if table.is_file() else []
         for line in lines:
             with suppress(ValueError, KeyError, TypeError):  # a kill may have left half a line
                 row = json.loads(line)
@@ -106,6 +111,12 @@ class Results:
                 whole.append(line)
         if whole != lines:
             write_text(table, "".join(f"{line}\n" for line in whole))
+
+    def close(self) -> None:
+        """Let another process, or another call in this one, take the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def describe(
         self,
@@ -161,13 +172,17 @@ class Results:
                 Image.fromarray(pixels).save(part, "PNG")
         line = json.dumps({"file_name": name, "key": piece.key, **row}, ensure_ascii=False)
         if name in self.keys:  # made of something else before
-            lines = (self.out / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
-            kept = [each for each in lines if json.loads(each)["file_name"] != name]
+            kept = [each for each in _lines(self.out / "metadata.jsonl") if json.loads(each)["file_name"] != name]
             write_text(self.out / "metadata.jsonl", "".join(f"{each}\n" for each in [*kept, line]))
         else:
-            with (self.out / "metadata.jsonl").open("a", encoding="utf-8") as file:
+            with (self.out / "metadata.jsonl").open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(line + "\n")
         self.keys[name] = piece.key
+
+
+def _lines(table: Path) -> list[str]:
+    # splitlines would cut a prompt at U+2028 too
+    return [line for line in table.read_text(encoding="utf-8").split("\n") if line]
 
 
 def make_all(
@@ -196,20 +211,21 @@ def make_all(
     rows: dict[str, list[Pixels]] = {label: [] for label in labels}
     reporter.start(title)
     began = time.monotonic()
-    for number, piece in enumerate(pieces):
-        path = results.made(piece)
-        if path is None:
-            pixels, row = make(piece)
-            results.keep(piece, pixels, **row)
-        elif number < SHOWN:
-            pixels = decode(path.read_bytes())
-        if number < SHOWN:
-            for label, image in zip(labels, (before(piece), pixels), strict=True):
-                rows[label].append(shrunk(image))
-        if len(pieces) > 1:
-            reporter.progress(number + 1, len(pieces))
-    reporter.end(title, time.monotonic() - began, f"{len(pieces)} images")
-    side_by_side(rows, results.out / "before_after.png", MOST_SHOWN)
+    with closing(results):
+        for number, piece in enumerate(pieces):
+            path = results.made(piece)
+            if path is None:
+                pixels, row = make(piece)
+                results.keep(piece, pixels, **row)
+            elif number < SHOWN:
+                pixels = decode(path.read_bytes())
+            if number < SHOWN:
+                for label, image in zip(labels, (before(piece), pixels), strict=True):
+                    rows[label].append(shrunk(image))
+            if len(pieces) > 1:
+                reporter.progress(number + 1, len(pieces))
+        reporter.end(title, time.monotonic() - began, f"{len(pieces)} images")
+        side_by_side(rows, results.out / "before_after.png", MOST_SHOWN)
     return results.out
 
 

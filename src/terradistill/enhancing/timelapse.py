@@ -52,7 +52,7 @@ def timelapse(
         DataError: an image that cannot be read, says no date, or has not the size of the others.
     """
     settings, reporter = settings or Settings(), reporter or Silent()
-    targets = [parse_date(day) for day in days]
+    targets = list(dict.fromkeys(parse_date(day) for day in days))
     if not targets:
         raise ConfigError("No date was asked for: give some, such as 2021-01,2021-04,2021-07.")
     require_apart(Path(out), source)
@@ -93,8 +93,12 @@ def timelapse(
         known.append((target, made))
         reporter.progress(number + 1, len(targets))
     reporter.end("Drawing dates", time.monotonic() - began, f"{len(targets)} dates")
-    rows = {f"{day.isoformat()}{', given' if k < len(dates) else ''}": [image] for k, (day, image) in enumerate(known)}
+    rows: dict[str, list[NDArray[np.uint8]]] = {}
+    for k, (day, image) in enumerate(known):
+        label = f"{day.isoformat()}{', given' if k < len(dates) else ''}"
+        rows[f"{label} ({k + 1})" if label in rows else label] = [image]  # several images may be of one day
     side_by_side(rows, results.out / "timelapse.png")
+    results.close()
     return results.out
 
 

@@ -182,6 +182,16 @@ def read_requests(path: Path) -> list[Order]:
     return orders
 
 
+def require_whole(text: str) -> None:
+    """Refuse what no file and no tokenizer takes.
+
+    Raises:
+        ConfigError: the text has half a character, a lone surrogate.
+    """
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ConfigError(f"{text[:60]!r} has half a character (a lone surrogate): write it anew.")
+
+
 def _order(row: Any, root: Path) -> Order:
     known = {"prompt", "folder", "n", "maps", "content", *METADATA_FIELDS}
     if not isinstance(row, dict) or not isinstance(row.get("prompt", ""), str):
@@ -189,8 +199,8 @@ def _order(row: Any, root: Path) -> Order:
     odd = sorted(set(row) - known)
     if odd:
         raise ConfigError(f"there is no {odd[0]!r} in a request: expected {', '.join(sorted(known))}.")
-    if any("\ud800" <= letter <= "\udfff" for name in ("prompt", "folder") for letter in str(row.get(name) or "")):
-        raise ConfigError("the prompt or folder has half a character (a lone surrogate): write it anew.")
+    for name in ("prompt", "folder"):
+        require_whole(str(row.get(name) or ""))
     n = row.get("n")
     if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 1):
         raise ConfigError(f"n is {n!r}: expected a whole number from 1 on.")

@@ -162,9 +162,11 @@ def _hub(name: str, n_classes: int, pretrained: bool) -> Network:
 
     try:
         if not pretrained:
-            config = AutoConfig.from_pretrained(name, num_labels=n_classes)
-            return Network(AutoModelForImageClassification.from_config(config))
-        body = AutoModelForImageClassification.from_pretrained(name, num_labels=n_classes, ignore_mismatched_sizes=True)
+            config = AutoConfig.from_pretrained(name, num_labels=n_classes, trust_remote_code=False)
+            return Network(AutoModelForImageClassification.from_config(config, trust_remote_code=False))
+        body = AutoModelForImageClassification.from_pretrained(
+            name, num_labels=n_classes, ignore_mismatched_sizes=True, trust_remote_code=False, use_safetensors=True
+        )
     except (OSError, ValueError) as error:
         raise EvaluationError(
             f"'{name}' cannot be loaded as an image classifier: give OWNER/NAME of a transformers model on the hub, "

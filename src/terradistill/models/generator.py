@@ -6,8 +6,7 @@ A small one trained here and Stable Diffusion from a hub are the same thing to e
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from terradistill.errors import ConfigError, GeneratorError
+from terradistill.errors import ConfigError
 from terradistill.models.autoencoder import norm_groups
 from terradistill.models.content_encoder import ContentEncoder
 from terradistill.models.control import Control
@@ -26,6 +25,7 @@ from terradistill.models.map_adapter import MapAdapter
 from terradistill.models.metadata_encoder import MetadataEncoder, beside_time
 from terradistill.models.parameterisation import Parameterisation
 from terradistill.models.parts import part_config
+from terradistill.models.pipeline import open_parts, open_tokenizer, quietly
 from terradistill.models.places import EXTRAS, LEARNED_FROM, learned_from, locate_generator, own_parts, sources_of
 from terradistill.models.tokenizer import build_tokenizer
 from terradistill.settings import DiffusionSettings
@@ -165,7 +165,7 @@ class Generator:
 
     def save(self, folder: Path) -> None:
         """Write a folder that `diffusers.DiffusionPipeline.from_pretrained` opens."""
-        with _quietly():
+        with quietly():
             from diffusers import StableDiffusionPipeline
 
         pipeline: Any = StableDiffusionPipeline(
@@ -178,7 +178,7 @@ class Generator:
             feature_extractor=None,
             requires_safety_checker=False,
         )
-        with _quietly():
+        with quietly():
             pipeline.save_pretrained(str(folder), safe_serialization=True)
         for path in (*folder.glob("*/config.json"), folder / "model_index.json"):  # whence it was loaded is nobody's
             told = json.loads(path.read_text(encoding="utf-8"))
@@ -201,10 +201,7 @@ class Generator:
         folder = Path(locate_generator(source))
         tokenizer, numbers = None, folder / "metadata_encoder"
         if (folder / "tokenizer").is_dir():
-            with _quietly():
-                from transformers import AutoTokenizer
-
-                tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+            tokenizer = open_tokenizer(folder / "tokenizer", source)
         return cls(None, None, None, tokenizer, None, MetadataEncoder.load(numbers) if numbers.is_dir() else None)
 
     @classmethod
@@ -215,38 +212,12 @@ class Generator:
             GeneratorError: nothing there, the hub cannot be reached, or the parts are of another kind.
         """
         folder = locate_generator(source)
-        local = Path(folder).is_dir()
-        try:
-            with _quietly():
-                from diffusers import DiffusionPipeline
-
-                pipeline = DiffusionPipeline.from_pretrained(
-                    folder, local_files_only=local, use_safetensors=True, safety_checker=None
-                )
-        except (OSError, ValueError, AttributeError, ImportError, TypeError, KeyError) as error:
-            reason = (str(error).splitlines() or ["no reason given"])[0][:200]
-            raise GeneratorError(
-                f"The generator {source} cannot be loaded ({reason}): give a complete diffusers folder, "
-                "or check the hub id and the network."
-            ) from error
-        names = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
-        parts = {name: getattr(pipeline, name, None) for name in names}
-        missing = [name for name, part in parts.items() if part is None]
-        if missing:
-            raise GeneratorError(f"The generator {source} has no {', '.join(missing)}: expected a text-to-image one.")
-        unet: Any = parts["unet"]
-        if getattr(unet.config, "addition_embed_type", None) not in (None, "text") or not hasattr(
-            parts["scheduler"], "alphas_cumprod"
-        ):
-            raise GeneratorError(
-                f"The generator {source} needs more inputs than a prompt (SDXL, flow matching): "
-                "expected one built like Stable Diffusion 1 or 2."
-            )
+        parts = open_parts(folder, source)
         ours = own_parts(folder)
         opened: dict[str, Callable[[Path], Any]] = {
             "metadata_encoder": MetadataEncoder.load,
-            "map_adapter": partial(_load_map_adapter, unet=unet),
-            "frame_adapter": partial(FrameAdapter.load, unet=unet),
+            "map_adapter": partial(_load_map_adapter, unet=parts["unet"]),
+            "frame_adapter": partial(FrameAdapter.load, unet=parts["unet"]),
             "content_encoder": ContentEncoder.load,
         }
         extras = {name: opens(ours / name) for name, opens in opened.items() if (ours / name).is_dir()}
@@ -299,26 +270,6 @@ def _time_vector(unet: Any, z: Tensor, t: Tensor, text: Tensor, labels: Tensor |
         time = time + unet.get_class_embed(sample=z, class_labels=labels)
     caption = unet.get_aug_embed(emb=time, encoder_hidden_states=text, added_cond_kwargs={})
     return torch.as_tensor(time if caption is None else time + caption)
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """No bars and no advice of the libraries: one progress bar at a time is ours, and the advice is for programmers."""
-    from diffusers.utils import logging as of_diffusers
-    from transformers.utils import logging as of_transformers
-
-    libraries: tuple[Any, ...] = (of_diffusers, of_transformers)
-    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
-    try:
-        for library in libraries:
-            library.set_verbosity_error()
-            library.disable_progress_bar()
-        yield
-    finally:
-        for library, (verbosity, bars) in zip(libraries, before, strict=True):
-            library.set_verbosity(verbosity)
-            if bars:
-                library.enable_progress_bar()
 
 
 def build_generator(

@@ -17,7 +17,7 @@ from terradistill.data.maps import ANNOTATORS, require_annotators
 from terradistill.data.scenes import SceneFolder
 from terradistill.errors import ConfigError, DataError
 from terradistill.generation.draw import generate
-from terradistill.generation.orders import Order, Shown
+from terradistill.generation.orders import Order, Shown, require_whole
 from terradistill.hardware import find_hardware
 from terradistill.models.generator import Generator
 from terradistill.run import Progress
@@ -169,6 +169,7 @@ class Workshop:
 def _require_modest(asked: Asked) -> None:
     if not asked.prompt.strip() and asked.map_image is None and asked.content is None:
         raise ConfigError("Say what to draw, such as: a satellite image of a river.")
+    require_whole(asked.prompt)
     if len(asked.prompt) > MOST_LETTERS:
         raise ConfigError(f"The prompt has {len(asked.prompt)} letters: expected at most {MOST_LETTERS}.")
     for name, value, most in (("images", asked.n, MOST_IMAGES), ("steps", asked.steps, MOST_STEPS)):

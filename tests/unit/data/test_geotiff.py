@@ -64,3 +64,11 @@ def test_a_scene_folder_takes_the_tags_and_its_notes_go_first(tmp_path: Path) ->
     assert first["gsd_m"] == pytest.approx(10)
     assert (second["gsd_m"], second["month"]) == (20, 3)
     assert "lon" in second
+
+
+def test_a_place_that_is_none_does_not_stop_the_check(tmp_path: Path) -> None:
+    """Drone mosaics are often in a local system; others lie outside their projection."""
+    local = written(tmp_path / "f.tif", crs='LOCAL_CS["local",UNIT["metre",1]]', transform=(1, 0, 7, 0, -1, 9))
+    far = written(tmp_path / "g.tif", crs="EPSG:32633", transform=(1e9, 0, 1e12, 0, -1e9, 1e12))
+    for file in (local, far):
+        assert "lon" not in metadata_of(file.read_bytes())

@@ -133,3 +133,30 @@ def test_no_scene_is_given_the_map_of_another(tmp_path: Path, square: np.ndarray
     pixels = load_pixels(scenes, 64, tmp_path / "pixels.npy")
     with pytest.raises(DataError, match=r"no map for b/a_0000\.png"):
         load_maps(scenes, parse_maps([f"road={tmp_path / 'masks'}"]), pixels, tmp_path / "maps.npy")
+
+
+def test_maps_of_more_than_8_bits_are_refused(tmp_path: Path) -> None:
+    for array in (np.linspace(0, 65535, 64).astype(np.uint16), np.ones(64, np.float32), np.ones(64, np.int32)):
+        Image.fromarray(array.reshape(8, 8)).save(tmp_path / "deep.tif")
+        with pytest.raises(DataError, match="more than 8 bits"):
+            read_map(tmp_path / "deep.tif", "depth", 8)
+
+
+def test_scenes_that_differ_in_their_ending_have_no_maps(tmp_path: Path, square: np.ndarray) -> None:
+    for name in ("a/x.png", "a/x.jpg", "b/y.png"):
+        (tmp_path / "s" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(square).save(tmp_path / "s" / name)
+    with pytest.raises(DataError, match="2 scenes are named a/x"):
+        annotate(tmp_path / "s", ["edges"], tmp_path / "maps")
+
+
+def test_a_mended_map_is_read_anew(tmp_path: Path, square: np.ndarray) -> None:
+    td.write_scene_folder(tmp_path / "s", ("a", "b"), np.stack([square, square[::-1]]), [0, 1], [{}, {}], {"name": "x"})
+    scenes, _ = check_scenes(td.open_scenes(tmp_path / "s"))
+    annotate(tmp_path / "s", ["edges"], tmp_path / "maps")
+    wanted, pixels = {"edges": tmp_path / "maps" / "edges"}, load_pixels(scenes, 64, tmp_path / "pixels.npy")
+    before = np.array(load_maps(scenes, wanted, pixels, tmp_path / "maps.npy"))
+    Image.fromarray(np.full((64, 64), 255, np.uint8)).save(wanted["edges"] / "b" / "b_0000.png")
+    after = load_maps(scenes, wanted, pixels, tmp_path / "maps.npy")
+    assert np.array_equal(before[0], after[0])
+    assert (after[1] == 255).all()

@@ -76,3 +76,7 @@ def test_clouds_hide_as_much_as_is_asked_for(cover: float) -> None:
     free = (thick == 0).expand_as(images)
     assert torch.equal(under[free], images[free])
     assert torch.allclose(under[(thick == 1).expand_as(images)], torch.tensor(0.9))
+
+
+def test_a_single_pixel_may_have_clouds() -> None:
+    assert float(cloud_cover(1, 1, 1, 0.5, rng()).isfinite().all()) == 1

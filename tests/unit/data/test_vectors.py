@@ -85,3 +85,10 @@ def test_annotate_draws_them_for_a_folder_and_says_which_scene_has_no_place(tmp_
     written(tmp_path / "scenes" / "river" / "c.tif", crs=None, transform=(1, 0, 0, 0, 1, 0))
     with pytest.raises(DataError, match=r"c\.tif: it is no GeoTIFF that says its place"):
         annotate(tmp_path / "scenes", [f"road={file}"], tmp_path / "maps")
+
+
+def test_metres_are_no_longitudes(tmp_path: Path) -> None:
+    file = tmp_path / "utm.geojson"
+    file.write_text(json.dumps({"type": "LineString", "coordinates": [[500_000, 0], [500_100, 50]]}))
+    with pytest.raises(DataError, match="EPSG:4326"):
+        road_rasters(file)

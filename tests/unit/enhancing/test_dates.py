@@ -26,6 +26,8 @@ def picture(name: str, **metadata: float) -> Picture:
         ("LC08_L1TP_193023_20210704_x", date(2021, 7, 4)),
         ("x_1024_2048_2021-07-04", date(2021, 7, 4)),
         ("a_2021-02-31", None),
+        ("crop_2048_10_01", None),
+        ("tile_4096_12", None),
     ],
 )
 def test_a_name_may_say_when(name: str, day: date | None) -> None:

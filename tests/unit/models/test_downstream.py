@@ -1,3 +1,4 @@
+import json
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -184,3 +185,15 @@ def test_efficientnet_lite0_is_as_published() -> None:
     tuned = build_network("efficientnet-lite0", 5, 64, pretrained=True).eval()
     assert tuned(torch.zeros(2, 3, 64, 64)).shape == (2, 5)
     assert torch.equal(tuned.body.stem.conv.weight, network.stem.conv.weight)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_code_of_a_hub_network_is_never_run(tmp_path: Path, pretrained: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker = tmp_path / "was-run"
+    (tmp_path / "own.py").write_text(f"open({str(marker)!r}, 'w').close()\nclass C: pass\nclass M: pass\n")
+    told = {"AutoConfig": "own.C", "AutoModelForImageClassification": "own.M"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": told}))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(EvaluationError, match="cannot be loaded"):
+        build_network(f"hub:{tmp_path}", 9, 32, pretrained=pretrained)
+    assert not marker.exists()

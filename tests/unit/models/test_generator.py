@@ -104,3 +104,29 @@ def test_what_is_no_generator_is_one_sentence(tmp_path: Path) -> None:
             Generator.load(source)
         assert str(source) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_damaged_and_other_generators_are_one_sentence(generator: Generator, tmp_path: Path) -> None:
+    from diffusers import UNet2DConditionModel
+
+    generator.save(tmp_path / "g")
+    weights = next((tmp_path / "g" / "text_encoder").glob("*.safetensors"))
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(GeneratorError, match="cannot be loaded"):
+        Generator.load(tmp_path / "g")
+    weights.write_bytes(whole)
+
+    (tmp_path / "g" / "tokenizer").rename(tmp_path / "words")
+    (tmp_path / "g" / "tokenizer").mkdir()
+    for opens in (Generator.load, Generator.reader):
+        with pytest.raises(GeneratorError, match="complete diffusers folder"):
+            opens(tmp_path / "g")
+    (tmp_path / "g" / "tokenizer").rmdir()
+    (tmp_path / "words").rename(tmp_path / "g" / "tokenizer")
+    Generator.load(tmp_path / "g")
+
+    config = dict(generator.unet.config) | {"in_channels": 2 * generator.unet.config.in_channels + 1}
+    UNet2DConditionModel.from_config(config).save_pretrained(tmp_path / "g" / "unet")
+    with pytest.raises(GeneratorError, match="not one for in-painting"):
+        Generator.load(tmp_path / "g")
