@@ -16,7 +16,12 @@ from tests.conftest import TINY
 
 def start(data: Path, out: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "terradistill", "distill", str(data), "--out", str(out), *TINY]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=_heeds_the_keyboard)
+
+
+def _heeds_the_keyboard() -> None:
+    # A shell's background job, as a CI may be one, ignores it, and so do its children.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def images(run: Path) -> dict[str, str]:
