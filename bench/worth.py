@@ -3,7 +3,8 @@
     terradistill generate --like DATA --n 100 --out drawn
     python bench/worth.py drawn DATA [--per-class 10 50 100] [--plot curve.svg]
 
-Networks are trained by the one recipe of the scoreboard and tested on scenes that the generator has not learned from.
+Networks are trained by the one recipe of the scoreboard and tested on scenes that the generator has not learned from;
+each learns from a random set of its own, so that the spread is that of sets and trainings together.
 The real scenes are among those that it has; where there are fewer than asked for, all of them, and the line says how
 many. `--learned` tests on some of these instead: they choose settings, and the unseen ones stay an exam.
 """
@@ -28,23 +29,23 @@ from terradistill.report.plots import budget_plot
 from terradistill.settings import Settings
 
 
-def draw(scenes: Labelled, n: int) -> Labelled:
-    """n random ones of each class."""
-    index = random_subset(scenes.labels, n, seed=0)
-    return Labelled(np.asarray(scenes.images[index]), scenes.labels[index])
+def draw(scenes: Labelled, n: int, sets: int) -> list[Labelled]:
+    """Several sets of n random ones of each class."""
+    picks = [random_subset(scenes.labels, n, seed=seed) for seed in range(sets)]
+    return [Labelled(np.asarray(scenes.images[index]), scenes.labels[index]) for index in picks]
 
 
-def score(train: Labelled, test: Labelled, scenes: SceneFolder, network: str, settings: Settings) -> Row:
-    """A training set, judged by the recipe of the settings; `scenes` says of what dataset and which classes."""
+def score(train: list[Labelled], test: Labelled, scenes: SceneFolder, network: str, settings: Settings) -> Row:
+    """Training sets, one a seed, judged by the recipe of the settings; `scenes` says of what dataset."""
     return score_method(
         "x",
-        [train],
+        train,
         test,
         scenes.classes,
         network,
         settings.evaluation,
         dataset=scenes.info.name,
-        ipc=int(np.bincount(train.labels).min()),
+        ipc=int(np.bincount(train[0].labels).min()),
         base_seed=settings.seed,
         hardware=find_hardware(),
     )
@@ -96,7 +97,7 @@ def main() -> None:
             for kind, scenes in sets.items():
                 most = min(n, int(np.bincount(scenes.labels).min()))
                 if (kind, most) not in rows:
-                    judged = score(draw(scenes, most), test, seen, asked.network, settings)
+                    judged = score(draw(scenes, most, settings.evaluation.n_seeds), test, seen, asked.network, settings)
                     rows[kind, most] = judged | {"method": kind}
                 told_of.append((rows[kind, most], f" ({most})" if most < n else ""))
             line = ", ".join(f"{row['method']}{few} {told(row)} %" for row, few in told_of)

@@ -270,7 +270,7 @@ class SamplingSettings(Section):
         "none: all are drawn to the end",
     )
     selection: Literal["margin", "herding", "coverage"] = Field(
-        "margin",
+        "herding",
         description="margin: DPD's best of R; herding: a set with the class's mean, to the latent classifier [ours]; "
         "coverage: a set that is like all of the class, to the latent classifier, and surely of it [ours]",
     )
