@@ -107,7 +107,9 @@ def test_near_copies_of_train_scenes_are_passed_over(
     from terradistill.distillation import drawing
     from terradistill.training.latents import LatentCache
 
-    plain = tiny_settings(generator=str(finished.run), finetune__steps=0, sampling__candidates=3)
+    plain = tiny_settings(
+        generator=str(finished.run), finetune__steps=0, sampling__candidates=3, sampling__selection="margin"
+    )
     before = td.distill(drawn, tmp_path / "before", plain, evaluate=False).run
     first = int(load_file(before / "latents" / "distilled.safetensors")["candidate"][0])
     draw = drawing.sample_some
@@ -176,6 +178,7 @@ def test_giving_up_on_the_less_sure_half_costs_less_and_keeps_what_the_card_says
             sampling__candidates=6,
             sampling__prune=prune,
             sampling__steps=6,
+            sampling__selection="margin",
         )
         runs[name] = td.distill(drawn, tmp_path / name, settings, evaluate=False)
     every, some = (load_file(made.run / "latents" / "distilled.safetensors") for made in runs.values())
