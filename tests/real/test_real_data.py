@@ -66,7 +66,8 @@ def test_an_autoencoder_keeps_the_colours_of_real_scenes(tmp_path: Path) -> None
     train, test = split_scenes(limit_scenes(open_scenes(DATA / "eurosat.zip"), DataSettings(limit=40)), 0.5, seed=0)
     pixels = {side: load_pixels(scenes, 64, tmp_path / side) for side, scenes in (("train", train), ("test", test))}
     cpu = Hardware(torch.device("cpu"), torch.bfloat16)
-    settings = AutoencoderSettings(steps=60, warmup_steps=20)
+    # Of bfloat16, machines round as they will: at 60 steps the lower of the two is 0.86 to 0.90, at 120 0.95.
+    settings = AutoencoderSettings(steps=120, warmup_steps=20)
     vae = build_vae(settings, 64, seed=0)
     train_autoencoder(vae, pixels["train"], settings, seed=0, hardware=cpu)
 
