@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from terradistill.data.images import to_float
 
@@ -52,7 +51,7 @@ def _alike(x: _Moments, y: _Moments) -> Tensor:
 
 
 def most_similar(
-    images: NDArray[np.uint8], others: NDArray[np.uint8], k: int = 5, batch_size: int = 512
+    images: NDArray[np.uint8], others: NDArray[np.uint8], k: int = 5, batch_size: int = 64
 ) -> tuple[Tensor, Tensor]:
     """The k most similar of the others, by SSIM, for each image.
 
@@ -74,11 +73,13 @@ def most_similar(
 
 
 def _windowed(x: Tensor) -> Tensor:
-    """Gaussian-weighted means of the windows that lie wholly inside."""
-    n, channels, height, width = x.shape
-    offset = torch.arange(WINDOW, device=x.device, dtype=x.dtype) - WINDOW // 2
+    """Gaussian-weighted means of the windows that lie wholly inside, by matrix products: on small scenes several times
+    faster than convolutions of single planes."""
+    return _windows(x.shape[2]).to(x) @ x @ _windows(x.shape[3]).to(x).T
+
+
+def _windows(length: int) -> Tensor:
+    """A window a row, float32 (length - 10, length)."""
+    offset = torch.arange(WINDOW, dtype=torch.float32) - WINDOW // 2
     row = torch.exp(-(offset**2) / (2 * SIGMA**2))
-    row = row / row.sum()
-    planes = x.reshape(n * channels, 1, height, width)
-    planes = F.conv2d(F.conv2d(planes, row.view(1, 1, 1, -1)), row.view(1, 1, -1, 1))
-    return planes.view(n, channels, *planes.shape[2:])
+    return torch.eye(length).unfold(0, WINDOW, 1) @ (row / row.sum())
