@@ -24,18 +24,18 @@ from terradistill.shipped import GENERATORS, SCENES
 
 SOURCES = ("eurosat", "ucmerced", "aid")  # what it has learned from
 PER_CLASS = 60
-QUALITY = 80  # of WebP: about 5 kB an image of 128 x 128
+QUALITY = 90  # of WebP: about 6 kB an image of 128 x 128
 SAMPLE = {  # class: (prompt, metres a pixel)
     "beach": ("a satellite image of beach", None),
     "desert": ("a satellite image of desert", None),
     "farmland": ("a satellite image of farmland", None),
-    "forest": ("a satellite image of forest", 5.0),
+    "forest": ("a satellite image of forest", 0.6),
     "harbor": ("a satellite image of harbor", 0.6),
-    "highway": ("a satellite image of freeway", 0.6),
     "houses": ("a satellite image of medium residential", 0.6),
     "industry": ("a satellite image of industrial", 5.0),
     "parking": ("a satellite image of parking lot", 0.6),
     "river": ("a satellite image of river", 5.0),
+    "stadium": ("a satellite image of stadium", None),
 }
 CARD = """# Sample scenes
 

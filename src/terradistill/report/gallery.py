@@ -13,6 +13,7 @@ PAPER = (251, 250, 247)
 INK = (28, 37, 41)
 ELLIPSIS = "…"
 MOST_COLUMNS = 20
+OF_ONE, MOST_OF_ONE = 8, 64  # columns and images of a sheet of a single class
 MOST_SIDE = 128
 
 
@@ -73,23 +74,28 @@ def write_gallery(files: Mapping[str, Sequence[Path]], out: Path) -> None:
     """Saves one contact sheet of images on disk, a row a class; classes without images are left out.
 
     Args:
-        files: class name to image files, of which the first `MOST_COLUMNS` are shown; the first image's size holds
-            for all, but no tile is wider or higher than `MOST_SIDE` pixels.
+        files: class name to image files, of which the first `MOST_COLUMNS` are shown, of a single class the first
+            `MOST_OF_ONE` in rows of `OF_ONE`; the first image's size holds for all, but no tile is wider or higher
+            than `MOST_SIDE` pixels.
         out: PNG to write, whole or not at all.
     """
-    shown = {name: paths[:MOST_COLUMNS] for name, paths in files.items() if paths}
+    shown = [(name, paths[:MOST_COLUMNS]) for name, paths in files.items() if paths]
     if not shown:
         return
-    columns = max(map(len, shown.values()))
-    with Image.open(next(iter(shown.values()))[0]) as first:
+    if len(shown) == 1:
+        (name, _), paths = shown[0], next(filter(None, files.values()))[:MOST_OF_ONE]
+        rows = [paths[start : start + OF_ONE] for start in range(0, len(paths), OF_ONE)]
+        shown = [(name if row == 0 else "", part) for row, part in enumerate(rows)]
+    columns = max(len(paths) for _, paths in shown)
+    with Image.open(shown[0][1][0]) as first:
         width, height = (min(side, MOST_SIDE) for side in first.size)
     images = np.full((len(shown), columns, height, width, 3), PAPER, np.uint8)
-    for row, paths in enumerate(shown.values()):
+    for row, (_, paths) in enumerate(shown):
         for column, path in enumerate(paths):
             with Image.open(path) as image:
                 images[row, column] = np.asarray(image.convert("RGB").resize((width, height)))
     sheet = contact_sheet(
-        images.reshape(-1, height, width, 3), columns, labels=list(shown), scale=2 if width <= 64 else 1
+        images.reshape(-1, height, width, 3), columns, labels=[name for name, _ in shown], scale=2 if width <= 64 else 1
     )
     with replacing(out) as temporary:
         sheet.save(temporary, "PNG")

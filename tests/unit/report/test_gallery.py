@@ -40,8 +40,18 @@ def test_labels_must_count_the_rows() -> None:
 def test_gallery_of_files_leaves_empty_classes_out(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.new("RGB", (300, 200), (1, 2, 3)).save(path)
-    write_gallery({"full": [path] * 30, "empty": []}, tmp_path / "gallery.png")
+    write_gallery({"full": [path] * 30, "one": [path], "empty": []}, tmp_path / "gallery.png")
     with Image.open(tmp_path / "gallery.png") as sheet:
-        assert sheet.height < 200, "tiles are bounded, and one row is drawn"
+        assert 2 * 128 < sheet.height < 2 * 128 + 100, "tiles are bounded, and two rows are drawn"
+        assert sheet.width > 20 * 128
     write_gallery({"empty": []}, tmp_path / "nothing.png")
     assert not (tmp_path / "nothing.png").exists()
+
+
+def test_a_single_class_fills_rows_of_eight(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (128, 128), (1, 2, 3)).save(path)
+    write_gallery({"river": [path] * 12, "empty": []}, tmp_path / "gallery.png")
+    with Image.open(tmp_path / "gallery.png") as sheet:
+        assert 8 * 128 < sheet.width < 9 * 128 + 200
+        assert 2 * 128 < sheet.height < 3 * 128
