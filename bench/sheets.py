@@ -1,7 +1,7 @@
 """A sheet of a scene folder, a row a class, small enough for a page.
 
     terradistill generate --like DATA --n 30 --out drawn
-    python bench/sheets.py drawn SHEET.jpg [--n 30] [--side 64]
+    python bench/sheets.py drawn SHEET.jpg [--n 30] [--side 64] [--classes airplane freeway]
 
 The first of each class by name: nobody has chosen. How near they come to real ones is what
 `terradistill audit drawn --against DATA` says.
@@ -24,14 +24,18 @@ def main() -> None:
     parser.add_argument("sheet", type=Path)
     parser.add_argument("--side", type=int, default=64, help="pixels of a scene")
     parser.add_argument("--n", type=int, default=30, help="scenes of each class")
+    parser.add_argument("--classes", nargs="+", help="these alone")
     asked = parser.parse_args()
 
     scenes = open_scenes(asked.scenes)
-    rows = [np.flatnonzero(scenes.labels == label)[: asked.n] for label in range(len(scenes.classes))]
+    if odd := sorted(set(asked.classes or ()) - set(scenes.classes)):
+        raise SystemExit(f"{asked.scenes} has no class {odd[0]}: it has {', '.join(scenes.classes)}.")
+    classes = [name for name in scenes.classes if name in (asked.classes or scenes.classes)]  # as subsets are ordered
+    rows = [np.flatnonzero(scenes.labels == scenes.classes.index(name))[: asked.n] for name in classes]
     scenes = scenes.subset(np.concatenate(rows).tolist())
     with TemporaryDirectory() as made:
         pixels = np.array(load_pixels(scenes, asked.side, Path(made) / "pixels.npy"))
-    names = [scenes.readable(name) for name in scenes.classes]
+    names = [scenes.readable(name) for name in classes]
     contact_sheet(pixels, asked.n, labels=names).save(asked.sheet, quality=88)
 
 
