@@ -276,10 +276,16 @@ class SamplingSettings(Section):
     )
     sureness: float = Field(0.1, ge=0, description="selection = coverage: weight of being surely of the class [ours]")
     avoid_copies: bool = Field(True, description="pass over candidates that are near-copies of train scenes [ours]")
-    refine_steps: int = Field(
-        0, ge=0, description="of moving the chosen latents until their mean features are the class's; 0: not [ours]"
+    refine_rounds: int = Field(
+        2,
+        ge=0,
+        description="of moving the chosen images' light until random networks see in them, on average, what they see "
+        "in the class, each followed by a pass through the autoencoder; 0: none [ours]",
     )
-    refine_leash: float = Field(1.0, ge=0, description="weight of staying near what was drawn [ours]")
+    refine_steps: int = Field(6, ge=1, description="of a round [ours]")
+    refine_rate: float = Field(
+        0.01, gt=0, description="how far each of these steps moves pixels, RMS, of -1 to 1 [ours]"
+    )
     batch_size: int = Field(100, ge=1)
     low_memory: bool = Field(
         False,

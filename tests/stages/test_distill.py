@@ -21,7 +21,7 @@ from terradistill.distillation.work import open_work, views_needed
 from terradistill.run import Silent
 from tests.conftest import tiny_settings
 
-STAGES = ["read", "autoencoder", "encode", "classifier", "diffusion", "prototypes", "candidates", "export"]
+STAGES = ["read", "autoencoder", "encode", "classifier", "diffusion", "prototypes", "candidates", "refine", "export"]
 EXAM = ["evaluate", "audit"]
 
 
@@ -179,14 +179,15 @@ def test_no_test_scene_is_opened_before_the_evaluation(
         opened.append(self.scenes[index].name)
         return read(self, index)
 
-    from terradistill.distillation import drawing, learning
+    from terradistill.distillation import drawing, learning, refining
     from terradistill.distillation.scoreboard import evaluate_stage
     from terradistill.distillation.work import open_work
 
     work = open_work(drawn, tmp_path / "run", tiny_settings())
     monkeypatch.setattr(SceneFolder, "read", spy)
     for name in STAGES[1:]:
-        getattr(drawing if name in ("prototypes", "candidates", "export") else learning, name)(work)
+        room = drawing if name in ("prototypes", "candidates", "export") else learning
+        (refining.refined if name == "refine" else getattr(room, name))(work)
     test = {scene.name for scene in work.test.scenes}
     assert opened
     assert not test & set(opened)

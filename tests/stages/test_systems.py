@@ -128,7 +128,7 @@ def test_near_copies_of_train_scenes_are_passed_over(
         assert (first in kept) == expected
 
 
-@pytest.mark.parametrize("change", [{"sampling__refine_steps": 3}, {"prototypes__space": "classifier"}])
+@pytest.mark.parametrize("change", [{"sampling__refine_rounds": 1}, {"prototypes__space": "classifier"}])
 def test_options_of_our_own_run_to_the_end(
     change: dict[str, object], finished: td.Distilled, drawn: Path, tmp_path: Path
 ) -> None:

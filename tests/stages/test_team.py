@@ -18,7 +18,7 @@ from terradistill.team import Team, find_team
 from tests.conftest import TINY, terradistill
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "terradistill")
-PIECES = {f"{stage} {k}" for stage, count in (("encode", 4), ("candidates", 6)) for k in range(count)}
+PIECES = {f"{stage} {k}" for stage, count in (("encode", 4), ("candidates", 6), ("refine", 3)) for k in range(count)}
 Process = subprocess.Popen[str]
 # Two parts a step, for two processes to share.
 SHARED = ("--set", "diffusion.accumulate=2", "--set", "precision=fp32")
@@ -73,7 +73,8 @@ def finish(*processes: Process) -> list[set[str]]:
 
 def made(run: Path) -> dict[str, bytes]:
     files = {path.name: path.read_bytes() for path in sorted((run / "distilled").rglob("*.png"))}
-    files["latents"] = (run / "latents" / "distilled.safetensors").read_bytes()
+    for name in ("distilled", "refined"):
+        files[name] = (run / "latents" / f"{name}.safetensors").read_bytes()
     return files
 
 

@@ -33,7 +33,7 @@ SETTINGS_THAT_MATTER = (
     ("sampling.prototype_scale", "prototype guidance"),
     ("sampling.candidates", "candidates per image"),
     ("sampling.selection", "selection"),
-    ("sampling.refine_steps", "steps of refinement"),
+    ("sampling.refine_rounds", "rounds of refinement"),
 )
 
 

@@ -26,7 +26,7 @@ from terradistill.data.annotations import written
 from terradistill.data.images import resize
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes, with_captions
-from terradistill.distillation import drawing, learning
+from terradistill.distillation import drawing, learning, refining
 from terradistill.distillation.coresets import CORESETS, random_subset
 from terradistill.distillation.given import given_teacher
 from terradistill.distillation.rded import stitched_crops
@@ -264,7 +264,7 @@ def _draw(work: Work, root: Path, settings: Settings) -> SceneFolder:
     with closing(run):
         run.describe(**{key: value for key, value in work.run.manifest.items() if key != "stages"})
         drawn = replace(work, run=run, base=work.run.root)
-        for stage in (drawing.prototypes, drawing.candidates, drawing.export):
+        for stage in (drawing.prototypes, drawing.candidates, refining.refined, drawing.export):
             stage(drawn)
     # What a run folder says of what was learned from, so that the set can be audited and judged by itself.
     shutil.copy(work.run / "split.json", root / "split.json")

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from sklearn.decomposition import PCA
-from torch import Tensor, nn
+from torch import Tensor
 
 from terradistill.data.aggregation import medoid_caption, telling_phrases, within
 from terradistill.data.arrays import Rows, by_class, mapped, write_array
@@ -23,7 +23,6 @@ from terradistill.distillation.work import Work
 from terradistill.models.generator import Generator
 from terradistill.models.latent_classifier import LatentClassifier
 from terradistill.sampling.guidance import PROTOTYPE_GUIDANCES, chunked, classifier_free
-from terradistill.sampling.refinement import refine
 from terradistill.sampling.sampler import Guidance, Prune, Request, decoded, sample_some
 from terradistill.sampling.selection import best_of, covering, herding, margins
 from terradistill.seeding import derive, noise
@@ -264,7 +263,7 @@ def _chosen(
     draw: Callable[[NDArray[np.int64]], Tensor],
     kept_in: Path,
 ) -> tuple[Tensor, Tensor, int]:
-    """Which candidates are kept, their latents (refined, where that is asked for), and how many are near-copies.
+    """Which candidates are kept, their latents, and how many are near-copies.
 
     A near-copy of a train scene is barred and the choice made anew, until nothing new is found; what was barred is then
     drawn again from other seeds, a few times. What is a near-copy even so stays, and is counted.
@@ -280,16 +279,15 @@ def _chosen(
         looked: dict[int, bool] = {}  # which candidates are near-copies
         while True:
             kept = _picked(work, scores, features, real, means, barred, candidates)
-            latents = _refined(work, drawn[kept], groups, means)
             if not wanted.avoid_copies:
-                return kept, latents, 0
-            new = [i for i, k in enumerate(kept.tolist()) if wanted.refine_steps or k not in looked]  # refined: moved
+                return kept, drawn[kept], 0
+            new = [i for i, k in enumerate(kept.tolist()) if k not in looked]
             if new:
-                found = original.copies(decoded(generator, latents[new], work.hardware), labels[new])
+                found = original.copies(decoded(generator, drawn[kept[new]], work.hardware), labels[new])
                 looked |= dict(zip(kept[new].tolist(), found.tolist(), strict=True))
             copies = torch.tensor([looked[k] for k in kept.tolist()])
             if not copies.any():
-                return kept, latents, 0
+                return kept, drawn[kept], 0
             if barred[kept[copies]].all():  # nothing else is left to choose from
                 break
             barred[kept[copies]] = True
@@ -299,7 +297,7 @@ def _chosen(
                 seeds[k] = derive(work.settings.seed, "again", seeds[k])
             drawn[again] = draw(again)
             barred[:] = False
-    return kept, latents, int(copies.sum())
+    return kept, drawn[kept], int(copies.sum())
 
 
 def _picked(
@@ -328,27 +326,6 @@ def _class_features(work: Work, model: LatentClassifier, kept: Path) -> list[Row
     return by_class(mapped(kept), work.train.labels, len(work.train.classes))
 
 
-def _refined(work: Work, latents: Tensor, groups: Tensor, means: Tensor) -> Tensor:
-    """The chosen latents, moved as far as `sampling.refine_steps` says."""
-    wanted, device = work.settings.sampling, work.hardware.device
-    if wanted.refine_steps == 0:
-        return latents
-    model = judge(work).requires_grad_(False)
-
-    def features(z: Tensor) -> Tensor:
-        return nn.functional.normalize(model.features(z).float(), dim=1)
-
-    moved = refine(
-        latents.to(device),
-        groups,
-        means.to(device),
-        features,
-        steps=wanted.refine_steps,
-        leash=wanted.refine_leash,
-    )
-    return moved.cpu()
-
-
 def export(work: Work) -> None:
     """Decode the chosen latents into a scene folder: `distilled/`."""
     run, settings = work.run, work.settings
@@ -357,7 +334,9 @@ def export(work: Work) -> None:
     with run.stage("export", "Writing the distilled scenes") as stage:
         generator = work.generator()
         chosen = load_file(run / "latents" / "distilled.safetensors")
-        images = decoded(generator, chosen["latents"], work.hardware)
+        moved = run / "latents" / "refined.safetensors"
+        latents = load_file(moved)["latents"] if settings.sampling.refine_rounds else chosen["latents"]
+        images = decoded(generator, latents, work.hardware)
         labels = np.repeat(np.arange(len(work.train.classes)), settings.ipc)
         prompts = prototype_prompts(work)
         info, known = work.train.info, work.metadata()

@@ -11,7 +11,7 @@ import numpy as np
 from terradistill.data.maps import require_maps
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import Data, open_scenes
-from terradistill.distillation import drawing, learning
+from terradistill.distillation import drawing, learning, refining
 from terradistill.distillation.audit import audit_stage
 from terradistill.distillation.card import dataset_card, write_parquet
 from terradistill.distillation.scoreboard import evaluate_stage
@@ -75,6 +75,7 @@ def distill(
         learning.diffusion(work)
         drawing.prototypes(work)
         drawing.candidates(work)
+        refining.refined(work)
         drawing.export(work)
         if evaluate:
             evaluate_stage(work)

@@ -12,6 +12,7 @@ from terradistill.data.check import check_scenes, require_enough
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import divide, limit_scenes
 from terradistill.distillation.learning import ALL
+from terradistill.distillation.refining import REAL, Gap
 from terradistill.distillation.scoreboard import needs_teacher
 from terradistill.distillation.teacher import NETWORK, SIDE
 from terradistill.distillation.work import require_feasible, views_needed
@@ -25,6 +26,7 @@ from terradistill.models.downstream import build_network
 from terradistill.models.generator import Generator, build_generator
 from terradistill.models.latent_classifier import LatentClassifier
 from terradistill.sampling.guidance import guides
+from terradistill.sampling.refinement import refine
 from terradistill.sampling.sampler import Request, looks, sample
 from terradistill.settings import ClassifierSettings, DiffusionSettings, EvaluationSettings, SamplingSettings, Settings
 from terradistill.training.autoencoder import train_autoencoder
@@ -184,6 +186,25 @@ def _probe_sampling(
     work = f"{images:,} candidates × {wanted.steps} steps"
     cost = n_classes * settings.ipc * evaluations(wanted) * each
     rows.append(PlannedStage("Drawing and selecting candidates", work, cost))
+    if wanted.refine_rounds:
+        _probe_refining(rows, settings, generator, n_train, n_classes, hardware)
+
+
+def _probe_refining(
+    rows: list[PlannedStage], settings: Settings, generator: Generator, n_train: int, n_classes: int, hardware: Hardware
+) -> None:
+    wanted, recipe, real = settings.sampling, settings.evaluation, min(REAL, max(1, n_train // n_classes))
+    gap = Gap(_pixels(real, generator.resolution), recipe.resolution or generator.resolution, recipe, 0, hardware)
+    latents = torch.zeros(settings.ipc, *generator.latent_shape)
+    seconds = []
+    for steps in (1, 2):  # passes through the autoencoder, and a step; and another step
+        began = time.monotonic()
+        refine(latents, generator, gap, rounds=1, steps=steps, rate=wanted.refine_rate, hardware=hardware)
+        seconds.append(time.monotonic() - began)
+    step = max(seconds[1] - seconds[0], 0.1 * seconds[1])
+    round_of = seconds[1] + (wanted.refine_steps - 2) * step
+    work = f"{n_classes} classes × {wanted.refine_rounds} rounds × {wanted.refine_steps} steps"
+    rows.append(PlannedStage("Refining the chosen scenes", work, n_classes * wanted.refine_rounds * round_of))
 
 
 def evaluations(wanted: SamplingSettings) -> int:

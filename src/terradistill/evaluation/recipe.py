@@ -161,11 +161,25 @@ def probabilities(
 
 def embed(network: nn.Module, images: NDArray[np.uint8], resolution: int, *, hardware: Hardware) -> Tensor:
     """What the last linear layer of a network is given for uint8 images (n, height, width, 3): float32 (n, D)."""
+    with _listening(network) as seen:
+        logits(network, images, resolution, hardware=hardware)
+    return torch.cat([each.cpu() for each in seen])
+
+
+def features(network: nn.Module, x: Tensor, *, hardware: Hardware) -> Tensor:
+    """The same for a batch of images (n, 3, side, side) in [-1, 1], with its gradient: float32 (n, D)."""
+    with _listening(network) as seen, hardware.autocast():
+        network(x)
+    return seen[0]
+
+
+@contextmanager
+def _listening(network: nn.Module) -> Iterator[list[Tensor]]:
+    """What the last linear layer is given inside, batch by batch: float32 (n, D) each."""
     last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
     seen: list[Tensor] = []
-    handle = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float().flatten(1).cpu()))
+    handle = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float().flatten(1)))
     try:
-        logits(network, images, resolution, hardware=hardware)
+        yield seen
     finally:
         handle.remove()
-    return torch.cat(seen)

@@ -1,48 +1,64 @@
-"""Refining a chosen set in latent space: its features move towards the class's, on a leash."""
+"""Refining a chosen set: its light moves until it looks, as a set, as its class does."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from terradistill.hardware import Hardware
+from terradistill.models.generator import Generator
+
+BATCH = 64  # images through the autoencoder at a time
+
 
 def refine(
     latents: Tensor,
-    groups: Tensor,
-    target: Tensor,
-    features: Callable[[Tensor], Tensor],
+    generator: Generator,
+    gap: Callable[[Tensor, int], Tensor],
     *,
+    rounds: int,
     steps: int,
-    leash: float,
-    rate: float = 0.02,
+    rate: float,
+    hardware: Hardware,
 ) -> Tensor:
-    """Match the mean features of each group to a target [ours].
+    """Lower a gap by what the images of latents show, and keep of that what the autoencoder can say [ours].
 
-        Σ_g ( ‖ mean_{i in g} f(z_i) − target_g ‖² + leash · mean_{i in g} ‖ z_i − z_i,drawn ‖² )
+    Steps are taken in pixels, where they cost no pass through the decoder. The channels of a pixel move alike: free to
+    choose hues, random networks ask for coloured blotches. Steps go down the gradient of each image, all of one
+    length; Adam, which moves every pixel as far, mottles what was plain. After each round what has moved is encoded
+    and decoded anew, which undoes what no scene would hold.
 
     Args:
-        latents: float (N, C, h, w), scaled, as drawn.
-        groups: int64 (N,), the class of each.
-        target: float (G, D), where the means should be.
-        features: of latents, (N, D); differentiable.
-        steps: of Adam; 0 changes nothing.
-        leash: weight of the distance from what was drawn, a mean over elements; the decoder knows no other latents.
-        rate: of Adam, in units of the latents.
+        latents: float (n, C, h, w), scaled, as drawn.
+        generator: whose autoencoder it is.
+        gap: of images (n, 3, H, W), around [-1, 1], at a step, counted through all rounds; differentiable.
+        rounds: 0 changes nothing.
+        steps: in each round.
+        rate: root mean square of what a step moves an image by, in pixels that reach from -1 to 1.
+        hardware: where and in which precision to compute.
 
     Returns:
         Latents of the same shape.
     """
-    if steps == 0:
+    if not rounds * steps:
         return latents
-    member = torch.nn.functional.one_hot(groups, len(target)).float()
-    share = (member / member.sum(0).clamp_min(1)).T.to(latents.device)  # (G, N): rows of means
-    moved = latents.clone().requires_grad_(True)
-    optimizer = torch.optim.Adam([moved], rate)
-    for _ in range(steps):
-        gap = (share @ features(moved) - target).square().sum()
-        strayed = (moved - latents).square().flatten(1).mean(1)
-        loss = gap + leash * (share @ strayed).sum()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-    return moved.detach()
+
+    def shown(z: Tensor) -> Tensor:
+        with hardware.autocast():
+            return torch.cat([generator.decode(part) for part in z.split(BATCH)])
+
+    def said(x: Tensor) -> Tensor:
+        with hardware.autocast():
+            return torch.cat([generator.encode(part.clamp(-1, 1))[0] for part in x.split(BATCH)])
+
+    device = latents.device
+    latents = latents.to(hardware.device)
+    for part in range(rounds):
+        images = shown(latents)
+        light = torch.zeros_like(images[:, :1]).requires_grad_(True)
+        for step in range(steps):
+            (slope,) = torch.autograd.grad(gap(images + light, part * steps + step), light)
+            size = slope.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-20)
+            light = (light - rate * slope / size).detach().requires_grad_(True)
+        latents = latents + said(images + light.detach()) - said(images)
+    return latents.to(device)

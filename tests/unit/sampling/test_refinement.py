@@ -1,20 +1,72 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional
 
+from terradistill.distillation import refining
+from terradistill.distillation.refining import Gap
+from terradistill.hardware import Hardware
 from terradistill.sampling.refinement import refine
+from terradistill.settings import EvaluationSettings
+
+CPU = Hardware(torch.device("cpu"))
 
 
-def test_means_move_to_their_targets_on_a_leash() -> None:
-    latents = torch.randn(6, 2, 2, 2, generator=torch.Generator().manual_seed(0))
-    groups, target = torch.tensor([0, 0, 0, 1, 1, 1]), torch.tensor([[1.0, 0.0], [0.0, -1.0]])
+class Halving:
+    """An autoencoder that knows means of 2 x 2 pixels and nothing finer."""
 
-    def features(z: torch.Tensor) -> torch.Tensor:
-        return z.mean((2, 3))
+    def decode(self, latents: Tensor) -> Tensor:
+        return functional.interpolate(latents, scale_factor=2).clamp(-1, 1)
 
-    def gap(z: torch.Tensor) -> float:
-        return float((features(z).unflatten(0, (2, 3)).mean(1) - target).square().sum())
+    def encode(self, images: Tensor) -> tuple[Tensor, None]:
+        return functional.avg_pool2d(images, 2), None
 
-    free = refine(latents, groups, target, features, steps=200, leash=0.0)
-    held = refine(latents, groups, target, features, steps=200, leash=100.0)
-    assert gap(free) < 1e-3 < gap(held) < gap(latents)
-    assert (held - latents).norm() < (free - latents).norm()
-    assert refine(latents, groups, target, features, steps=0, leash=1.0) is latents
+
+def moved(latents: Tensor, gap: Callable[[Tensor, int], Tensor], rounds: int = 2) -> Tensor:
+    halving: Any = Halving()
+    return refine(latents, halving, gap, rounds=rounds, steps=3, rate=0.05, hardware=CPU)
+
+
+def test_images_move_as_far_as_the_autoencoder_can_say() -> None:
+    latents, chequers = torch.zeros(2, 3, 4, 4), torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(4, 4)
+    lighter = moved(latents, lambda images, _: -images.sum())
+    assert torch.allclose(lighter, torch.full_like(latents, 2 * 3 * 0.05), atol=1e-5), "each step is of the rate"
+    assert moved(latents, lambda images, _: -(images * chequers).sum()).abs().max() < 1e-6, "finer than it knows"
+    assert moved(latents, lambda images, _: -images.sum(), rounds=0) is latents
+
+
+def test_all_channels_of_a_pixel_move_alike_and_steps_are_counted_through() -> None:
+    steps: list[int] = []
+
+    def red(images: Tensor, step: int) -> Tensor:
+        steps.append(step)
+        return -images[:, 0].sum()
+
+    found = moved(torch.zeros(1, 3, 4, 4), red)
+    assert steps == list(range(6))
+    assert found.min() > 0
+    assert torch.equal(found[:, 0], found[:, 2])
+
+
+def test_a_gap_is_none_from_the_class_itself_and_the_same_twice() -> None:
+    real = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
+    plain = EvaluationSettings(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flips=False)
+    gap = Gap(real, 32, plain, 0, CPU)
+    same = torch.from_numpy(real).permute(0, 3, 1, 2).float() / 127.5 - 1
+    assert gap(same, 0) < 1e-6 * gap(-same, 0)
+    assert gap(-same, 0) == gap(-same, 0) != gap(-same, 1)
+
+
+def test_many_images_are_looked_at_in_parts_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
+    gap, slopes = Gap(real, 32, EvaluationSettings(), 0, CPU), []
+    for size in (64, 3):
+        monkeypatch.setattr(refining, "PART", size)
+        images = torch.linspace(-1, 1, 8 * 3 * 32 * 32).view(8, 3, 32, 32).requires_grad_(True)
+        gap(images, 0).backward()
+        slopes.append(images.grad)
+    assert torch.allclose(slopes[0], slopes[1], rtol=1e-3, atol=1e-6)
