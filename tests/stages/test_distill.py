@@ -69,9 +69,10 @@ def test_the_generator_makes_an_image_from_a_prompt_in_stock_diffusers(finished:
     assert pipeline("a satellite image of a river", num_inference_steps=2).images[0].size == (32, 32)
 
 
-def test_a_kept_image_can_be_made_again_from_its_row(finished: td.Distilled) -> None:
-    # The row says prompt, seed and prototype; nothing about its neighbours can matter.
+def test_a_kept_image_can_be_drawn_again_from_its_row(finished: td.Distilled) -> None:
+    # The row says prompt, seed and prototype; nothing about its neighbours can matter until they are refined together.
     import torch
+    from safetensors.torch import load_file
 
     from terradistill.data.images import to_uint8
     from terradistill.hardware import find_hardware
@@ -96,10 +97,15 @@ def test_a_kept_image_can_be_made_again_from_its_row(finished: td.Distilled) -> 
         hardware=hardware,
         guidances=[classifier_free(settings["cfg_scale"], text[1:], between=settings["cfg_between"]), pull],
     )
+    chosen, refined = (load_file(finished.run / "latents" / f"{name}.safetensors") for name in ("distilled", "refined"))
     with hardware.autocast():
-        again = to_uint8(generator.decode(latents))[0]
-    kept = decode((finished.run / "distilled" / row["file_name"]).read_bytes())
-    assert np.abs(again.astype(int) - kept.astype(int)).max() <= 3
+        again, kept, moved = (
+            to_uint8(generator.decode(z))[0].astype(int)
+            for z in (latents, chosen["latents"][-1:], refined["latents"][-1:])
+        )
+    assert np.abs(again - kept).max() <= 3
+    written = decode((finished.run / "distilled" / row["file_name"]).read_bytes())
+    assert np.abs(moved - written).max() <= 3 < np.abs(moved - kept).max(), "what is written has been refined"
 
 
 def test_run_again_nothing_is_made_again(finished: td.Distilled, drawn: Path) -> None:
