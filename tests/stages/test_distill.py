@@ -97,12 +97,10 @@ def test_a_kept_image_can_be_drawn_again_from_its_row(finished: td.Distilled) ->
         hardware=hardware,
         guidances=[classifier_free(settings["cfg_scale"], text[1:], between=settings["cfg_between"]), pull],
     )
-    chosen, refined = (load_file(finished.run / "latents" / f"{name}.safetensors") for name in ("distilled", "refined"))
+    files = (finished.run / "latents" / f"{name}.safetensors" for name in ("distilled", "refined"))
+    chosen, refined = (load_file(path)["latents"][-1:] for path in files)
     with hardware.autocast():
-        again, kept, moved = (
-            to_uint8(generator.decode(z))[0].astype(int)
-            for z in (latents, chosen["latents"][-1:], refined["latents"][-1:])
-        )
+        again, kept, moved = (to_uint8(generator.decode(z))[0].astype(int) for z in (latents, chosen, refined))
     assert np.abs(again - kept).max() <= 3
     written = decode((finished.run / "distilled" / row["file_name"]).read_bytes())
     assert np.abs(moved - written).max() <= 3 < np.abs(moved - kept).max(), "what is written has been refined"
