@@ -356,6 +356,9 @@ class ExportSettings(Section):
     """What leaves the run."""
 
     parquet: bool = False
+    soft_labels: bool = Field(
+        False, description="say of each image how likely a teacher finds each class: a column of metadata.jsonl"
+    )
     keep_names: bool = Field(False, description="write the file names of the real prototypes into the run")
     hide_real: bool = Field(False, description="show and name no real scene in report and audit")
 

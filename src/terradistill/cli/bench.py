@@ -55,7 +55,8 @@ def bench_scoreboard(
     """Score methods on datasets: one table, made by one recipe."""
     from terradistill import console
     from terradistill.config import presets
-    from terradistill.distillation.comparison import PACKED, SOFT, compare, plain, real_methods
+    from terradistill.distillation.comparison import PACKED, compare, plain, real_methods
+    from terradistill.evaluation.harness import SOFT
 
     variants = _variants(variant or [])
 

@@ -16,22 +16,24 @@ METADATA_FIELDS = ("lon", "lat", "gsd_m", "cloud_fraction", "year", "month", "da
 
 @dataclass(frozen=True)
 class Note:
-    """Captions and metadata of one scene, and the hash of the scene that it is a copy of at another size."""
+    """What is said of one scene; as in `Scene`."""
 
     captions: tuple[str, ...] = ()
     metadata: dict[str, float] = field(default_factory=dict)
     made_from: str = ""
+    soft_labels: tuple[float, ...] = ()
 
 
 def note_of(row: Mapping[str, Any], where: str) -> Note:
     """Reads the columns that we know and passes over all others.
 
     Args:
-        row: `caption`, `text` or `captions` (a string, or a list of strings), any of `METADATA_FIELDS`, `made_from`.
+        row: `caption`, `text` or `captions` (a string, or a list of strings), any of `METADATA_FIELDS`, `made_from`,
+            `soft_labels`.
         where: what an error message calls this row.
 
     Raises:
-        DataError: a caption is no text, or a metadata field is no finite number.
+        DataError: a caption is no text, a metadata field is no finite number, or soft labels are no probabilities.
     """
     captions: list[str] = []
     for column in CAPTION_COLUMNS:
@@ -48,8 +50,17 @@ def note_of(row: Mapping[str, Any], where: str) -> Note:
         if not is_finite(value):
             raise DataError(f"{where}: {name!r} is {_short(value)}; expected a number, or null where it is unknown.")
         metadata[name] = float(value)
-    made_from = row.get("made_from")
-    return Note(tuple(dict.fromkeys(captions)), metadata, made_from if isinstance(made_from, str) else "")
+    made_from, soft = row.get("made_from"), row.get("soft_labels")
+    if soft is not None and not (
+        isinstance(soft, list) and all(map(is_finite, soft)) and min(soft, default=-1) >= 0 and 0.9 < sum(soft) < 1.1
+    ):
+        raise DataError(f"{where}: 'soft_labels' is {_short(soft)}; expected a probability for each class.")
+    return Note(
+        tuple(dict.fromkeys(captions)),
+        metadata,
+        made_from if isinstance(made_from, str) else "",
+        tuple(map(float, soft or ())),
+    )
 
 
 def is_finite(value: object) -> bool:
@@ -131,7 +142,11 @@ def annotate(scenes: Iterable[Scene], notes: Mapping[str, Note], folder: str = "
         scene = annotated[place]
         captions, metadata = note.captions or scene.captions, scene.metadata | note.metadata
         annotated[place] = replace(
-            scene, captions=captions, metadata=metadata, made_from=note.made_from or scene.made_from
+            scene,
+            captions=captions,
+            metadata=metadata,
+            made_from=note.made_from or scene.made_from,
+            soft_labels=note.soft_labels or scene.soft_labels,
         )
     return annotated, n_matched
 

@@ -134,7 +134,8 @@ def _scene_folder(loaded: Any, source: str, info: DatasetInfo) -> SceneFolder:
     scenes = []
     for name, class_name, row in named:
         note = note_of(row, f"{source}, {name}")
-        scenes.append(Scene(name, label_of[class_name], captions=note.captions, metadata=note.metadata))
+        scene = Scene(name, label_of[class_name], captions=note.captions, metadata=note.metadata)
+        scenes.append(replace(scene, soft_labels=note.soft_labels))
     card = _card(next(iter(parts.values())).info, identify(classes) or info, info.hub_id)
     return SceneFolder(classes, tuple(sorted(scenes, key=lambda s: s.name)), card, read, n_ignored=n_unlabelled)
 

@@ -60,6 +60,7 @@ class Scene:
         captions: written for this very image; often none.
         metadata: numeric fields that are known (lon, lat, gsd_m, cloud_fraction, year, month, day).
         made_from: hash of the scene that this one is, at another size, where its folder says so.
+        soft_labels: a teacher's probability of each class of the folder, where there are any.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Scene:
     captions: tuple[str, ...] = ()
     metadata: dict[str, float] = field(default_factory=dict)
     made_from: str = ""
+    soft_labels: tuple[float, ...] = ()
 
     @property
     def hashes(self) -> frozenset[str]:

@@ -28,15 +28,13 @@ from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes, with_captions
 from terradistill.distillation import drawing, learning, refining
 from terradistill.distillation.coresets import CORESETS, random_subset
-from terradistill.distillation.given import given_teacher
 from terradistill.distillation.rded import stitched_crops
 from terradistill.distillation.scoreboard import coreset, labelled, pick
 from terradistill.distillation.teacher import SIDE as TAUGHT_AT
-from terradistill.distillation.teacher import teach, teacher_network
+from terradistill.distillation.teacher import soft_labels, teach, teacher_network
 from terradistill.distillation.work import Work, open_work
 from terradistill.errors import ConfigError, DataError, RunError
-from terradistill.evaluation.harness import Labelled, Row, score_method, with_references
-from terradistill.evaluation.recipe import probabilities
+from terradistill.evaluation.harness import SOFT, Labelled, Row, score_method, with_references
 from terradistill.files import write_text
 from terradistill.models.downstream import named_network
 from terradistill.models.places import learned_from, write_learned_from
@@ -46,7 +44,6 @@ from terradistill.seeding import derive
 from terradistill.settings import EvaluationSettings, Settings
 
 PACKED = "+2x2"  # after a method's name: four of its scenes, halved, in the place of each image ("multi-formation")
-SOFT = "+soft"  # and after that: its images with a teacher's labels
 SettingsOf = Callable[[str], Settings]
 Opened = AbstractContextManager[Work]
 
@@ -155,7 +152,7 @@ def compare(
                     if PACKED in method:
                         sets = [_unpacked(images, each.labels) for images, each in zip(stored, sets, strict=True)]
                     if method.endswith(SOFT):
-                        sets = [_taught(exam, each) for each in sets]
+                        sets = [replace(each, soft=soft_labels(exam, each.images)) for each in sets]
                         n_bytes += sum(each.soft.nbytes for each in sets[:1] if each.soft is not None)
                     for network in left:
                         row = _score(exam, sets, key | {"network": network}, common, n_sets * trainings)
@@ -339,16 +336,6 @@ def _png_bytes(image: NDArray[np.uint8]) -> int:
     file = BytesIO()
     Image.fromarray(image).save(file, "PNG")
     return len(file.getvalue())
-
-
-def _taught(exam: Work, made: Labelled) -> Labelled:
-    """The same images, with what the exam's teacher thinks of them."""
-    given = given_teacher(exam.settings, exam.train.classes, exam.test)
-    if given is None:
-        teach(exam)
-    network, side = given or (teacher_network(exam), TAUGHT_AT)
-    soft = probabilities(network.to(exam.hardware.device), made.images, side, hardware=exam.hardware)
-    return replace(made, soft=soft)
 
 
 def _labelled(exam: Work, scenes: SceneFolder, cache: Path, name: str) -> Labelled:

@@ -19,6 +19,7 @@ from terradistill.distillation.clusters import pooled_features
 from terradistill.distillation.learning import judge, known_numbers
 from terradistill.distillation.originality import Originality
 from terradistill.distillation.prototypes import Prototypes, choose_prototypes, prototype_latents
+from terradistill.distillation.teacher import soft_labels, teach
 from terradistill.distillation.work import Work
 from terradistill.models.generator import Generator
 from terradistill.models.latent_classifier import LatentClassifier
@@ -331,12 +332,15 @@ def export(work: Work) -> None:
     run, settings = work.run, work.settings
     if run.done("export"):
         return
+    if settings.export.soft_labels and settings.evaluation.teacher is None:
+        teach(work)  # a stage of its own, before this one
     with run.stage("export", "Writing the distilled scenes") as stage:
         generator = work.generator()
         chosen = load_file(run / "latents" / "distilled.safetensors")
         moved = run / "latents" / "refined.safetensors"
         latents = load_file(moved)["latents"] if settings.sampling.refine_rounds else chosen["latents"]
         images = decoded(generator, latents, work.hardware)
+        soft = soft_labels(work, images).astype(float).round(4).tolist() if settings.export.soft_labels else None
         labels = np.repeat(np.arange(len(work.train.classes)), settings.ipc)
         prompts = prototype_prompts(work)
         info, known = work.train.info, work.metadata()
@@ -352,6 +356,7 @@ def export(work: Work) -> None:
                 "candidate": int(candidate) % settings.sampling.candidates,
                 "margin": round(float(margin), 4),
                 **({"gsd_m": gsd_m[place]} if gsd_m[place] else {}),
+                **({} if soft is None else {"soft_labels": soft[place]}),
             }
             for place, (candidate, margin, seed) in enumerate(
                 zip(chosen["candidate"], chosen["margin"], chosen["seed"], strict=True)

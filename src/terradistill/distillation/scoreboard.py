@@ -5,6 +5,7 @@ import re
 import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -25,7 +26,7 @@ from terradistill.distillation.coresets import CORESETS, random_subset
 from terradistill.distillation.teacher import taught_features, teach
 from terradistill.distillation.work import Work, open_work
 from terradistill.errors import DataError, EvaluationError, RunError, TerraDistillError
-from terradistill.evaluation.harness import Labelled, Row, score_method, with_references
+from terradistill.evaluation.harness import SOFT, Labelled, Row, score_method, with_references
 from terradistill.models.downstream import named_network
 from terradistill.models.places import LEARNED_FROM, learned_from
 from terradistill.run import Reporter, Stage
@@ -195,6 +196,10 @@ def _evaluate(work: Work, distilled: SceneFolder, resolution: int, more: dict[st
             "full": lambda: [train],
         }
         wanted: dict[str, Sets] = {name: sets[name] for name in settings.evaluation.methods if name in sets}
+        if "distilled" in wanted and any(scene.soft_labels for scene in distilled.scenes):
+            wanted[f"distilled{SOFT}"] = lambda: [
+                replace(labelled(distilled, resolution, cache, "distilled"), soft=_soft(distilled))
+            ]
         if not wanted:
             raise EvaluationError(
                 f"None of evaluation.methods {', '.join(settings.evaluation.methods)} can be scored here: "
@@ -253,6 +258,17 @@ def _random_sets(train: Labelled, ipc: int, settings: Settings) -> list[Labelled
     # A new draw for every training: the spread of `random` holds the luck of the draw.
     seeds = [derive(settings.seed, "random", i) for i in range(settings.evaluation.n_seeds)]
     return [pick(train, random_subset(train.labels, ipc, seed)) for seed in seeds]
+
+
+def _soft(scenes: SceneFolder) -> NDArray[np.float16]:
+    """The soft labels that scenes bring along, float16 (n, n_classes)."""
+    odd = [scene for scene in scenes.scenes if len(scene.soft_labels) != len(scenes.classes)]
+    if odd:
+        raise DataError(
+            f"{odd[0].name!r} has {len(odd[0].soft_labels)} soft labels: expected one for each of the "
+            f"{len(scenes.classes)} classes, or none in all of metadata.jsonl."
+        )
+    return np.array([scene.soft_labels for scene in scenes.scenes], dtype=np.float16)
 
 
 def pick(scenes: Labelled, index: NDArray[np.int64]) -> Labelled:

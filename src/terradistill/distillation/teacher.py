@@ -8,8 +8,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from terradistill.data.images import load_pixels
+from terradistill.distillation.given import given_teacher
 from terradistill.distillation.work import Work
-from terradistill.evaluation.recipe import embed, fit, repeatable
+from terradistill.evaluation.recipe import embed, fit, probabilities, repeatable
 from terradistill.files import replacing
 from terradistill.hardware import Hardware
 from terradistill.models.downstream import build_network
@@ -104,3 +105,15 @@ def taught_features(work: Work) -> NDArray[np.float32]:
     features = load_file(work.run / "teacher" / "features.safetensors")["train"]
     unit: NDArray[np.float32] = nn.functional.normalize(features, dim=1).numpy()
     return unit
+
+
+def soft_labels(work: Work, images: NDArray[np.uint8]) -> NDArray[np.float16]:
+    """What the teacher thinks of images (n, H, W, 3): float16 (n, n_classes).
+
+    The teacher is that of `evaluation.teacher`, or else the one that `teach` trains.
+    """
+    given = given_teacher(work.settings, work.train.classes, work.test)
+    if given is None:
+        teach(work)
+    network, side = given or (teacher_network(work), SIDE)
+    return probabilities(network.to(work.hardware.device), images, side, hardware=work.hardware)

@@ -24,6 +24,7 @@ from terradistill.seeding import derive
 from terradistill.settings import EvaluationSettings
 
 Row = dict[str, Any]
+SOFT = "+soft"  # after a method's name: its images with a teacher's labels
 REFERENCES = ("random", "full")  # real images: what the other methods are compared with
 
 
@@ -259,7 +260,7 @@ def ior(rows: Iterable[Row]) -> list[Row]:
 
 
 def _plain(row: Row) -> str:
-    return str(row["method"]).removesuffix("+soft")
+    return str(row["method"]).removesuffix(SOFT)
 
 
 def _labels(row: Row) -> str:
