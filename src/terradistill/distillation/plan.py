@@ -196,13 +196,9 @@ def _probe_refining(
     wanted, recipe, real = settings.sampling, settings.evaluation, min(REAL, max(1, n_train // n_classes))
     gap = Gap(_pixels(real, generator.resolution), recipe.resolution or generator.resolution, recipe, 0, hardware)
     latents = torch.zeros(settings.ipc, *generator.latent_shape)
-    seconds = []
-    for steps in (1, 2):  # passes through the autoencoder, and a step; and another step
-        began = time.monotonic()
-        refine(latents, generator, gap, rounds=1, steps=steps, rate=wanted.refine_rate, hardware=hardware)
-        seconds.append(time.monotonic() - began)
-    step = max(seconds[1] - seconds[0], 0.1 * seconds[1])
-    round_of = seconds[1] + (wanted.refine_steps - 2) * step
+    began = time.monotonic()  # a whole round: the networks of its steps differ in what they cost
+    refine(latents, generator, gap, rounds=1, steps=wanted.refine_steps, rate=wanted.refine_rate, hardware=hardware)
+    round_of = time.monotonic() - began
     work = f"{n_classes} classes × {wanted.refine_rounds} rounds × {wanted.refine_steps} steps"
     rows.append(PlannedStage("Refining the chosen scenes", work, n_classes * wanted.refine_rounds * round_of))
 

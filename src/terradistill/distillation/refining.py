@@ -11,15 +11,15 @@ from torch.utils.checkpoint import checkpoint
 from terradistill.data.arrays import Rows, by_class
 from terradistill.distillation.originality import Originality
 from terradistill.distillation.work import Work
-from terradistill.evaluation.recipe import augment, features, repeatable, to_input
+from terradistill.evaluation.recipe import augment, repeatable, to_input
 from terradistill.hardware import Hardware
-from terradistill.models.downstream import build_network
+from terradistill.models.random_network import RandomNetwork
 from terradistill.sampling.refinement import refine
 from terradistill.sampling.sampler import decoded
 from terradistill.seeding import derive, generator, numpy_generator
 from terradistill.settings import EvaluationSettings
 
-NETWORK = "convnet3"  # without norms over the batch, of which few images know little
+SIDES = (0.75, 1, 1.25)  # of what a network sees, in sides of what the exam sees: one of them is drawn
 REAL = 30  # scenes that a step looks at
 PART = 64  # images through a network at a time
 
@@ -27,8 +27,8 @@ PART = 64  # images through a network at a time
 class Gap:
     """How far images are, on average, from the real scenes of a class, to a random network that is new at each step.
 
-    Distribution matching (Zhao & Bilen 2023) of the features before the last layer, images and scenes cropped and
-    flipped as the exam does.
+    Distribution matching (Zhao & Bilen 2023), images and scenes cropped and flipped as the exam does. There one
+    architecture is drawn anew; here the architecture is drawn too, since what helps one may harm others [ours].
     """
 
     def __init__(
@@ -41,15 +41,21 @@ class Gap:
         """Squared distance of the means, of images (n, 3, H, W) in [-1, 1]."""
         seed, device = derive(self.seed, step), self.hardware.device
         with repeatable(seed, device):
-            network = build_network(NETWORK, 2, self.side).to(device).requires_grad_(False)
-        some = numpy_generator(seed, "scenes").permutation(len(self.real))[:REAL]
+            network = RandomNetwork(numpy_generator(seed, "network")).to(device).requires_grad_(False)
+        stream = numpy_generator(seed, "scenes")
+        some, share = stream.permutation(len(self.real))[:REAL], stream.choice(SIDES)
+        side = max(16, round(share * self.side / 16) * 16)  # so that it can be halved four times
         crops = generator(seed, "crops")
-        small = F.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True)
+
+        def resized(x: Tensor, to: int) -> Tensor:
+            return F.interpolate(x, (to, to), mode="bilinear", antialias=True)
 
         def seen(x: Tensor) -> Tensor:
-            return features(network, x, hardware=self.hardware)
+            with self.hardware.autocast():
+                found: Tensor = network(resized(x, side))
+            return found.float()
 
-        parts = augment(small, self.recipe, crops).split(PART)
+        parts = augment(resized(images, self.side), self.recipe, crops).split(PART)
         # Of many images, a part at a time is looked at again on the way back, or all would have to be remembered.
         found = [checkpoint(seen, part, use_reentrant=False) if len(parts) > 1 else seen(part) for part in parts]
         with torch.no_grad():
