@@ -153,6 +153,10 @@ class DiffusionSettings(Section):
     )
     ema_decay: float = Field(0.999, ge=0, lt=1)
     held_out: float = Field(0.05, ge=0, lt=0.5, description="share of the train split kept back to watch the loss")
+    weaker_at: Share = Field(
+        0.0,
+        description="share of the steps after which the denoiser as it is then is kept, for autoguidance; 0: it is not",
+    )
 
     @model_validator(mode="after")
     def _fitting(self) -> "DiffusionSettings":
@@ -237,9 +241,17 @@ class SamplingSettings(Section):
         description="of the steps: karras: by noise (Karras et al. 2022); even: by time, as all solvers do but dpm++, "
         "sde-dpm++, ddim, DPMSolverSinglestepScheduler and EulerDiscreteScheduler",
     )
-    cfg_scale: float = Field(2.0, ge=0, description="classifier-free guidance; 1 means none")
+    cfg_scale: float | None = Field(
+        None, ge=0, description="classifier-free guidance; 1 means none; none: 2, or 1 beside autoguidance"
+    )
     cfg_between: tuple[Share, Share] = Field(
         (0.3, 0.85), description="shares of the steps between which it acts [ours]; the others cost half"
+    )
+    autoguidance: float = Field(
+        4.0, ge=1, description="guidance away from a weaker denoiser, where the generator has one [ours]; 1 means none"
+    )
+    autoguidance_between: tuple[Share, Share] = Field(
+        (0.25, 1.0), description="shares of the steps between which it acts [ours]; the others cost half"
     )
     guide_maps: bool = Field(
         False,
@@ -295,9 +307,17 @@ class SamplingSettings(Section):
 
     @model_validator(mode="after")
     def _ordered(self) -> "SamplingSettings":
-        if self.cfg_between[0] > self.cfg_between[1]:
-            raise ValueError("cfg_between should be two ordered shares of the steps, such as 0.2,0.8")
+        for name in ("cfg_between", "autoguidance_between"):
+            first, last = getattr(self, name)
+            if first > last:
+                raise ValueError(f"{name} should be two ordered shares of the steps, such as 0.2,0.8")
         return self
+
+    def cfg(self, *, autoguided: bool = False) -> float:
+        """`cfg_scale`, or what it is where it is not set."""
+        if self.cfg_scale is not None:
+            return self.cfg_scale
+        return 1.0 if autoguided and self.autoguidance != 1 else 2.0
 
     @model_validator(mode="after")
     def _counted(self) -> "SamplingSettings":

@@ -28,6 +28,7 @@ SETTINGS_THAT_MATTER = (
     ("sampling.spacing", "spacing of the steps"),
     ("sampling.cfg_scale", "classifier-free guidance"),
     ("sampling.cfg_between", "steps that it guides, from share to share"),
+    ("sampling.autoguidance", "autoguidance, where the generator has a weaker denoiser"),
     ("sampling.start", "start"),
     ("sampling.prototype_guidance", "kind of prototype guidance"),
     ("sampling.prototype_scale", "prototype guidance"),

@@ -23,7 +23,7 @@ from terradistill.distillation.teacher import soft_labels, teach
 from terradistill.distillation.work import Work
 from terradistill.models.generator import Generator
 from terradistill.models.latent_classifier import LatentClassifier
-from terradistill.sampling.guidance import PROTOTYPE_GUIDANCES, chunked, classifier_free
+from terradistill.sampling.guidance import PROTOTYPE_GUIDANCES, chunked, guided_as
 from terradistill.sampling.sampler import Guidance, Prune, Request, decoded, sample_some
 from terradistill.sampling.selection import best_of, covering, herding, margins
 from terradistill.seeding import derive, noise
@@ -203,7 +203,7 @@ class _Drawer:
         self.wanted, self.hardware = work.settings.sampling, work.hardware
         self.generator, self.targets = generator, targets
         prompts, known = prototype_prompts(work), known_numbers(work, generator)
-        distinct = list(dict.fromkeys(prompts))
+        self.prompts = distinct = list(dict.fromkeys(prompts))
         self.prompt_of = torch.tensor([distinct.index(prompt) for prompt in prompts])
         self.text = generator.embed([*distinct, ""])
         self.metadata = None if known is None else known[prototype_indices(work).ravel()]
@@ -222,8 +222,9 @@ class _Drawer:
         )
         guide = PROTOTYPE_GUIDANCES[wanted.prototype_guidance]
         guidances: list[Guidance] = [
-            self.chunks,
-            classifier_free(wanted.cfg_scale, self.text[-1:], between=wanted.cfg_between),
+            *guided_as(
+                wanted, self.generator, self.prompts, request.prompt_of, self.text[-1:], self.chunks, self.hardware
+            ),
             guide(targets, self.generator.parameterisation, wanted.prototype_scale, wanted.prototype_until),
         ]
         return sample_some(

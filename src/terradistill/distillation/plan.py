@@ -184,7 +184,7 @@ def _probe_sampling(
     sample(generator, request, wanted.model_copy(update={"steps": 2}), hardware=hardware, batch_size=batch)
     each = (time.monotonic() - began) / (2 * batch)  # of the denoiser alone: guided steps ask it twice
     work = f"{images:,} candidates × {wanted.steps} steps"
-    cost = n_classes * settings.ipc * evaluations(wanted) * each
+    cost = n_classes * settings.ipc * evaluations(wanted, autoguided=generator.weaker is not None) * each
     rows.append(PlannedStage("Drawing and selecting candidates", work, cost))
     if wanted.refine_rounds:
         _probe_refining(rows, settings, generator, n_train, n_classes, hardware)
@@ -203,13 +203,15 @@ def _probe_refining(
     rows.append(PlannedStage("Refining the chosen scenes", work, n_classes * wanted.refine_rounds * round_of))
 
 
-def evaluations(wanted: SamplingSettings) -> int:
-    """Evaluations of the denoiser for all candidates of one prototype."""
+def evaluations(wanted: SamplingSettings, *, autoguided: bool = False) -> int:
+    """Evaluations of the denoiser, or of a weaker one beside it, for all candidates of one prototype."""
     steps, alive, found = wanted.steps, wanted.candidates, 0
     first = 0 if wanted.start == "noise" else steps - max(1, round(wanted.strength * steps))
     looked_at = looks(wanted.prune, first, steps)
     for step in range(first, steps):
-        found += alive * (1 + (wanted.cfg_scale != 1 and guides(wanted.cfg_between, step, steps, first)))
+        free = wanted.cfg(autoguided=autoguided) != 1 and guides(wanted.cfg_between, step, steps, first)
+        weaker = autoguided and wanted.autoguidance != 1 and guides(wanted.autoguidance_between, step, steps, first)
+        found += alive * (1 + free + weaker)
         alive = -(-alive // 2) if step in looked_at else alive
     return found
 

@@ -86,7 +86,7 @@ def shown(generator: Generator, latents: Tensor, hardware: Hardware) -> NDArray[
 
 def classifier_freely(wanted: SamplingSettings, empty: Tensor, *, told: bool) -> Guidance:
     """Classifier-free guidance as asked for; none where nothing is told that a free half would not be told too."""
-    scale = wanted.cfg_scale if told or wanted.guide_maps else 1.0
+    scale = wanted.cfg() if told or wanted.guide_maps else 1.0
     return classifier_free(scale, empty, between=wanted.cfg_between, free_maps=not wanted.guide_maps)
 
 

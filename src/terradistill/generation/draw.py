@@ -27,7 +27,7 @@ from terradistill.models.generator import Generator
 from terradistill.models.places import write_learned_from
 from terradistill.report.gallery import write_gallery
 from terradistill.run import Progress
-from terradistill.sampling.guidance import chunked, classifier_free, reporting
+from terradistill.sampling.guidance import chunked, guided_as, reporting
 from terradistill.sampling.sampler import Guidance, Request, decoded, sample
 from terradistill.seeding import derive
 from terradistill.settings import MAPS, SamplingSettings, Settings
@@ -171,8 +171,15 @@ def draw(
         wanted,
         hardware=hardware,
         guidances=[
-            within or chunked(2 * wanted.batch_size),  # doubled by classifier-free guidance
-            classifier_free(wanted.cfg_scale, text[-1:], between=wanted.cfg_between, free_maps=not wanted.guide_maps),
+            *guided_as(
+                wanted,
+                generator,
+                [order.prompt for order in orders],
+                of,
+                text[-1:],
+                within or chunked(2 * wanted.batch_size),  # doubled by classifier-free guidance
+                hardware,
+            ),
             *guidances,
         ],
         progress=progress,

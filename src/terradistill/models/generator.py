@@ -28,6 +28,7 @@ from terradistill.models.parts import part_config
 from terradistill.models.pipeline import open_parts, open_tokenizer, quietly
 from terradistill.models.places import EXTRAS, LEARNED_FROM, learned_from, locate_generator, own_parts, sources_of
 from terradistill.models.tokenizer import build_tokenizer
+from terradistill.models.weaker import Weaker
 from terradistill.settings import DiffusionSettings
 
 NETWORKS = ("vae", "unet", "text_encoder", *EXTRAS)
@@ -47,6 +48,7 @@ class Generator:
         map_adapter: `MapAdapter` or `ControlNets`, or None; likewise.
         frame_adapter: `FrameAdapter`, or None; likewise.
         content_encoder: `ContentEncoder`, or None; likewise.
+        weaker: `Weaker`, to guide away from, or None; likewise.
         learned_from: hashes of the scenes that it has learned from, as far as they are known; a file beside the others.
         sources: titles of the datasets that they were of, and their licences; in the same file.
     """
@@ -60,6 +62,7 @@ class Generator:
     map_adapter: MapAdapter | ControlNets | None = None
     frame_adapter: FrameAdapter | None = None
     content_encoder: ContentEncoder | None = None
+    weaker: Weaker | None = None
     learned_from: frozenset[str] = frozenset()
     sources: Mapping[str, str] = field(default_factory=dict)
 
@@ -219,6 +222,7 @@ class Generator:
             "map_adapter": partial(_load_map_adapter, unet=parts["unet"]),
             "frame_adapter": partial(FrameAdapter.load, unet=parts["unet"]),
             "content_encoder": ContentEncoder.load,
+            "weaker": Weaker.load,
         }
         extras = {name: opens(ours / name) for name, opens in opened.items() if (ours / name).is_dir()}
         generator = cls(**parts, **extras, learned_from=learned_from(folder), sources=sources_of(folder))
@@ -232,7 +236,7 @@ def _load_map_adapter(folder: Path, unet: Any) -> MapAdapter | ControlNets:
 
 
 def denoise(
-    generator: Generator,
+    generator: Generator | Weaker,
     z: Tensor,
     t: Tensor,
     text: Tensor,

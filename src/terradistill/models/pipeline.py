@@ -21,7 +21,7 @@ def open_parts(folder: str, source: str | Path) -> dict[str, Any]:
     Raises:
         GeneratorError: it cannot be opened, or needs or gives something else than a model from text to images.
     """
-    with _opening(source):
+    with opening(source):
         from diffusers import DiffusionPipeline
 
         pipeline = DiffusionPipeline.from_pretrained(
@@ -56,14 +56,15 @@ def open_tokenizer(folder: Path, source: str | Path) -> Any:
     Raises:
         GeneratorError: it cannot be opened.
     """
-    with _opening(source):
+    with opening(source):
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 @contextmanager
-def _opening(source: str | Path) -> Iterator[None]:
+def opening(source: str | Path) -> Iterator[None]:
+    """What goes wrong inside is a `GeneratorError` that says so of `source`."""
     try:
         with quietly():
             yield

@@ -10,7 +10,7 @@ from terradistill.files import write_text
 from terradistill.shipped import GENERATORS
 
 LEARNED_FROM = "learned_from.json"
-EXTRAS = ("metadata_encoder", "map_adapter", "frame_adapter", "content_encoder")
+EXTRAS = ("metadata_encoder", "map_adapter", "frame_adapter", "content_encoder", "weaker")
 _PLACES = (".", "generator")  # of a generator in a folder that holds one
 
 

@@ -1,15 +1,17 @@
 """Guidances: functions that change one denoising step. See `terradistill.sampling.sampler` for how they compose."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from terradistill.hardware import fitting
+from terradistill.hardware import Hardware, fitting
+from terradistill.models.generator import Generator, denoise
 from terradistill.models.parameterisation import Parameterisation
 from terradistill.run import Progress
 from terradistill.sampling.sampler import Guidance, Predict, Step
+from terradistill.settings import SamplingSettings
 
 
 def classifier_free(
@@ -56,6 +58,82 @@ def classifier_free(
         return guided
 
     return guide
+
+
+def autoguidance(weaker: Predict, scale: float, *, between: tuple[float, float] = (0.0, 1.0)) -> Guidance:
+    """Autoguidance: ``weak + scale · (output − weak)``, away from what a weaker denoiser says (Karras et al. 2024).
+
+    Args:
+        weaker: of the same parameterisation; it is asked for the same latents.
+        scale: 1 is the prediction itself, and costs no second evaluation.
+        between: as in `classifier_free`.
+    """
+
+    def guide(predict: Predict) -> Predict:
+        if scale == 1:
+            return predict
+
+        def guided(step: Step) -> tuple[Tensor, Tensor]:
+            z, output = predict(step)
+            if not guides(between, step.index, step.count, step.first):
+                return z, output
+            _, weak = weaker(step)
+            return z, weak + scale * (output - weak)
+
+        return guided
+
+    return guide
+
+
+def weaker_self(generator: Generator, prompts: Sequence[str], prompt_of: Tensor, hardware: Hardware) -> Predict:
+    """The weaker denoiser of a generator that has one, told each image's prompt and numbers, and nothing else.
+
+    Args:
+        generator: with a `weaker`.
+        prompts: the distinct ones.
+        prompt_of: int64 (N,), the prompt of each image.
+        hardware: where and in which precision to compute.
+    """
+    weaker = generator.weaker
+    if weaker is None:
+        raise ValueError("the generator has no weaker denoiser")
+    text = weaker.embed(generator.tokens(prompts))
+
+    def predict(step: Step) -> tuple[Tensor, Tensor]:
+        told = text[prompt_of[step.rows]].to(step.z.device)
+        with hardware.autocast():
+            output = denoise(weaker, step.z, step.t.to(step.z.device), told, step.metadata)
+        return step.z, output.float()
+
+    return predict
+
+
+def guided_as(
+    wanted: SamplingSettings,
+    generator: Generator,
+    prompts: Sequence[str],
+    prompt_of: Tensor,
+    empty: Tensor,
+    within: Guidance,
+    hardware: Hardware,
+) -> list[Guidance]:
+    """Classifier-free guidance, and autoguidance where the generator has a weaker denoiser, as the settings say.
+
+    Args:
+        wanted: the settings.
+        generator: what draws.
+        prompts: the distinct ones.
+        prompt_of: int64 (N,), the prompt of each image.
+        empty: as in `classifier_free`.
+        within: keeps what a denoiser is asked to what memory holds; see `chunked`.
+        hardware: where and in which precision to compute.
+    """
+    scale = wanted.cfg(autoguided=generator.weaker is not None)
+    found = [within, classifier_free(scale, empty, between=wanted.cfg_between, free_maps=not wanted.guide_maps)]
+    if generator.weaker is not None and wanted.autoguidance != 1:
+        weaker = within(weaker_self(generator, prompts, prompt_of, hardware))
+        found.append(autoguidance(weaker, wanted.autoguidance, between=wanted.autoguidance_between))
+    return found
 
 
 def guides(between: tuple[float, float], index: int, count: int, first: int = 0) -> bool:

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from terradistill.files import replacing
 from terradistill.hardware import Hardware
 from terradistill.models.generator import Generator, denoise
 from terradistill.models.lora import add_lora, fold_lora
 from terradistill.models.parameterisation import Parameterisation
+from terradistill.models.weaker import Weaker
 from terradistill.seeding import batch_indices, derive
 from terradistill.seeding import generator as seeded
 from terradistill.settings import DiffusionSettings
@@ -228,6 +230,11 @@ def train_diffusion(
         keeper.path = None
     watch.forget_after(start)
     mean_loss = torch.zeros((), device=device)
+    # Low-rank adapters are no state that could be kept by itself, and beside an adapter the denoiser does not learn.
+    early = round(settings.weaker_at * settings.steps) if lora_rank is None and "unet" in chosen else 0
+    before = None if checkpoint is None else checkpoint.with_name("weaker")
+    if before is not None and 0 < early <= start:
+        generator.weaker = Weaker.load(before)
 
     for step in range(start, settings.steps):
         rng = seeded(seed, "diffusion", step)
@@ -285,6 +292,13 @@ def train_diffusion(
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         ema.update(step)
+        if step + 1 == early:
+            ema.swap()
+            generator.weaker = Weaker.like(generator)
+            ema.swap()
+            if before is not None and team.leads:
+                with replacing(before) as folder:
+                    generator.weaker.save(folder)
 
         mean_loss = value if step == start else torch.lerp(mean_loss, value, 0.02)
         last, due = step + 1 == settings.steps, keeper.due

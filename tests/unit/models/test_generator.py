@@ -10,6 +10,7 @@ from terradistill.errors import ConfigError, GeneratorError
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.generator import Generator, build_generator, noise_schedule
 from terradistill.models.tokenizer import build_tokenizer
+from terradistill.models.weaker import Weaker
 
 SETTINGS = load_settings(["tiny"])
 CAPTIONS = ["a satellite image of a river", "a satellite image of dense forest", "many boats in a harbour"]
@@ -36,6 +37,14 @@ def test_a_saved_folder_opens_here_and_in_stock_diffusers(generator: Generator, 
         assert all(torch.equal(before[key], after[key]) for key in before)
     torch.testing.assert_close(again.embed(CAPTIONS), generator.embed(CAPTIONS))
     torch.testing.assert_close(again.parameterisation.alphas_cumprod, generator.parameterisation.alphas_cumprod)
+
+    weaker = copy.deepcopy(generator)
+    again.weaker = Weaker(weaker.unet, weaker.text_encoder)
+    again.save(tmp_path / "g")
+    guided = Generator.load(tmp_path / "g")
+    assert guided.weaker is not None
+    torch.testing.assert_close(guided.weaker.embed(guided.tokens(CAPTIONS)), generator.embed(CAPTIONS))
+    assert len(guided.networks) == len(generator.networks) + 1
 
     pipeline = DiffusionPipeline.from_pretrained(tmp_path / "g", local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)

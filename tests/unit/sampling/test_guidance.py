@@ -4,10 +4,23 @@ from dataclasses import replace
 import pytest
 import torch
 
+from terradistill.config import load_settings
 from terradistill.hardware import Hardware
-from terradistill.sampling.guidance import blend_prototypes, classifier_free, push_to_prototypes
+from terradistill.models.autoencoder import build_vae
+from terradistill.models.generator import Generator, build_generator
+from terradistill.models.weaker import Weaker
+from terradistill.sampling.guidance import (
+    autoguidance,
+    blend_prototypes,
+    chunked,
+    classifier_free,
+    guided_as,
+    push_to_prototypes,
+    weaker_self,
+)
 from terradistill.sampling.sampler import Guidance, Request, Step, compose, sample, unguided
 from terradistill.settings import SamplingSettings, Scheduler
+from tests.unit.conftest import awake
 
 from .conftest import SHAPE, gaussian_generator
 from .test_sampler import request
@@ -58,6 +71,52 @@ def test_classifier_free_guidance_acts_between_the_steps_that_it_is_told(cpu: Ha
     late = [replace(step, first=6) for step in steps[6:]]  # begun from something: shares are of the steps taken
     acts = [torch.equal(guided(step)[1], always(step)[1]) for step in late]
     assert acts == [False, True, True, False, False]
+
+
+def test_autoguidance_goes_on_from_a_weaker_denoiser_through_the_stronger(cpu: Hardware) -> None:
+    strong, weak = unguided(gaussian_generator(), cpu), unguided(gaussian_generator(std=0.9), cpu)
+    z, text = torch.randn(3, *SHAPE), torch.full((3, 1, 1), 2.0)
+    steps = [Step(torch.arange(3), index, 11, torch.tensor(600), z, text) for index in range(11)]
+    (_, better), (_, worse) = strong(steps[5]), weak(steps[5])
+    guided = compose(strong, [autoguidance(weak, 3.0, between=(0.2, 0.6))])
+    torch.testing.assert_close(guided(steps[5])[1], worse + 3.0 * (better - worse))
+    differs = [not torch.equal(guided(step)[1], strong(step)[1]) for step in steps]
+    assert differs == [2 <= index <= 6 for index in range(11)]
+    assert compose(strong, [autoguidance(weak, 1.0)]) is strong, "a scale of 1 asks no weaker one"
+
+
+def with_weaker() -> Generator:
+    settings, words = load_settings(["tiny"]), ["a dark field", "a bright plain"]
+    both = [
+        build_generator(settings.diffusion, build_vae(settings.autoencoder, 32, 0), 32, words, seed) for seed in (0, 1)
+    ]
+    for each in both:
+        awake(each.unet)
+    both[0].weaker = Weaker(both[1].unet, both[1].text_encoder)
+    return both[0].frozen()
+
+
+def test_a_generator_with_a_weaker_self_is_guided_by_it_in_any_batch(cpu: Hardware) -> None:
+    generator, words = with_weaker(), ["a dark field", "a bright plain"]
+    text = generator.embed([*words, ""])
+    wanted = Request(text[:-1], torch.arange(6) % 2, list(range(6)))
+
+    def drawn(asked: SamplingSettings, size: int = 6) -> torch.Tensor:
+        guidances = guided_as(asked, generator, words, wanted.prompt_of, text[-1:], chunked(2 * size), cpu)
+        return sample(generator, wanted, asked, hardware=cpu, guidances=guidances, batch_size=size)
+
+    some = SamplingSettings(steps=4, autoguidance=3.0)
+    torch.testing.assert_close(drawn(some), drawn(some, 2), atol=1e-4, rtol=1e-4)
+    by_hand = autoguidance(weaker_self(generator, words, wanted.prompt_of, cpu), 3.0, between=(0.25, 1.0))
+    expected = sample(generator, wanted, some, hardware=cpu, guidances=[by_hand])
+    torch.testing.assert_close(drawn(some), expected, msg="no classifier-free guidance beside it, unless asked for")
+    asked = SamplingSettings(steps=4, autoguidance=3.0, cfg_scale=2.0)
+    assert not torch.allclose(drawn(asked), expected, atol=1e-3)
+    off, plain = SamplingSettings(steps=4, autoguidance=1.0), SamplingSettings(steps=4)
+    generator.weaker, weaker = None, generator.weaker
+    without = drawn(plain)
+    generator.weaker = weaker
+    assert torch.equal(drawn(off), without), "without it, guided as usual"
 
 
 def test_prototype_push_is_the_published_formula(cpu: Hardware) -> None:

@@ -251,11 +251,26 @@ def test_diffusion_learns_and_goes_on_after_a_kill(
         )
         return generator
 
+    kept = {"weaker_at": 0.2}
     with pytest.raises(Killed):
-        run(tmp_path / "killed.safetensors", KilledAt(7))
-    resumed = run(tmp_path / "killed.safetensors", Unwatched())
-    whole = run(tmp_path / "whole.safetensors", Unwatched())
+        run(tmp_path / "killed" / "checkpoint.safetensors", KilledAt(7), **kept)
+    resumed = run(tmp_path / "killed" / "checkpoint.safetensors", Unwatched(), **kept)
+    whole = run(tmp_path / "whole" / "checkpoint.safetensors", Unwatched(), **kept)
     assert torch.equal(weights(*resumed.networks), weights(*whole.networks))
+    if lora_rank is None:  # and it is no other for having kept what it was
+        plain, early = (
+            run(tmp_path / name / "c.safetensors", Unwatched(), **more)
+            for name, more in (
+                ("plain", {}),
+                ("early", {**kept, "weaker_at": 1.0}),
+            )
+        )
+        assert torch.equal(weights(plain.unet, plain.text_encoder), weights(whole.unet, whole.text_encoder))
+        assert plain.weaker is None
+        assert not torch.equal(weights(whole.weaker.unet), weights(whole.unet))
+        assert torch.equal(weights(early.weaker.unet), weights(early.unet)), "the averaged weights"
+    else:
+        assert whole.weaker is None
 
     assert not torch.equal(weights(whole.unet), weights(build(lora_rank).unet))
     log = Log()
