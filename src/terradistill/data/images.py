@@ -188,8 +188,10 @@ def resize(image: NDArray[np.uint8], resolution: int) -> NDArray[np.uint8]:
 def load_pixels(folder: SceneFolder, resolution: int, out: Path, progress: Progress | None = None) -> NDArray[np.uint8]:
     """All scenes as one memory-mapped array, made once and used again while folder and resolution stay the same.
 
+    Scenes that have not been checked are read each time: their names say nothing of what is in their files now.
+
     Args:
-        folder: checked scenes.
+        folder: scenes, checked or not.
         resolution: side of the squares, pixels.
         out: the `.npy` file; `<out>.key` beside it says what it was made from.
         progress: called with (done, total).
@@ -200,7 +202,8 @@ def load_pixels(folder: SceneFolder, resolution: int, out: Path, progress: Progr
     Raises:
         DataError: an image cannot be read or decoded.
     """
-    key, shape = f"{folder.fingerprint} {resolution}", (len(folder), resolution, resolution, 3)
+    shape = (len(folder), resolution, resolution, 3)
+    key = f"{folder.fingerprint} {resolution}" if all(scene.sha256 for scene in folder.scenes) else ""
     if (pixels := _kept(out, key, shape)) is None:
         with alone(out):  # of several processes one makes it
             if (pixels := _kept(out, key, shape)) is None:
@@ -211,7 +214,7 @@ def load_pixels(folder: SceneFolder, resolution: int, out: Path, progress: Progr
 
 def _kept(out: Path, key: str, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
     key_file = _key_file(out)
-    if not (out.is_file() and key_file.is_file() and key_file.read_text(encoding="utf-8") == key):
+    if not (key and out.is_file() and key_file.is_file() and key_file.read_text(encoding="utf-8") == key):
         return None
     pixels: NDArray[np.uint8] = mapped(out)
     return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None

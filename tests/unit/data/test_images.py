@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageFile
 
 from terradistill.data import images
+from terradistill.data.check import check_scenes
 from terradistill.data.images import decode, is_scene_file, load_pixels, pixel_hash, resize, to_float, to_uint8
 from terradistill.data.scenes import DatasetInfo, Scene, SceneFolder
 from terradistill.errors import DataError
@@ -161,7 +162,7 @@ def test_pixels_are_made_once_and_anew_when_the_scenes_change(
     noise: Any, encode: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(images, "BATCH", 2)
-    folder = folder_of({f"a/{i}.png": encode(noise(i, 8, 8)) for i in range(5)})
+    folder, _ = check_scenes(folder_of({f"a/{i}.png": encode(noise(i, 8, 8)) for i in range(5)}))
     seen: list[tuple[int, int]] = []
     pixels = load_pixels(folder, 8, tmp_path / "x" / "pixels.npy", lambda done, total: seen.append((done, total)))
     assert np.array_equal(pixels, np.stack([noise(i, 8, 8) for i in range(5)]))
@@ -173,6 +174,13 @@ def test_pixels_are_made_once_and_anew_when_the_scenes_change(
     assert load_pixels(folder, 4, tmp_path / "x" / "pixels.npy").shape == (5, 4, 4, 3)
     assert len(load_pixels(folder.subset([3]), 4, tmp_path / "x" / "pixels.npy")) == 1
     assert load_pixels(folder.subset([]), 4, tmp_path / "empty.npy").shape == (0, 4, 4, 3)
+
+
+def test_files_that_were_not_checked_are_read_each_time(tmp_path: Path, noise: Any) -> None:
+    files = {"a/1.png": saved(Image.fromarray(noise(1)), "PNG")}
+    before = load_pixels(folder_of(files), 8, tmp_path / "pixels.npy").copy()
+    files["a/1.png"] = saved(Image.fromarray(noise(2)), "PNG")
+    assert not np.array_equal(load_pixels(folder_of(files), 8, tmp_path / "pixels.npy"), before)
 
 
 def test_an_undecodable_scene_is_named(tmp_path: Path) -> None:
