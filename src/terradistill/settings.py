@@ -242,13 +242,16 @@ class SamplingSettings(Section):
         "sde-dpm++, ddim, DPMSolverSinglestepScheduler and EulerDiscreteScheduler",
     )
     cfg_scale: float | None = Field(
-        None, ge=0, description="classifier-free guidance; 1 means none; none: 2, or 1 beside autoguidance"
+        None, ge=0, description="classifier-free guidance; 1 means none; none: 2, or 1 where autoguidance acts"
     )
     cfg_between: tuple[Share, Share] = Field(
         (0.3, 0.85), description="shares of the steps between which it acts [ours]; the others cost half"
     )
     autoguidance: float = Field(
         4.0, ge=1, description="guidance away from a weaker denoiser, where the generator has one [ours]; 1 means none"
+    )
+    autoguidance_share: Share = Field(
+        0.5, description="of the images that it guides, the others being guided by their prompt: firm and varied [ours]"
     )
     autoguidance_between: tuple[Share, Share] = Field(
         (0.25, 1.0), description="shares of the steps between which it acts [ours]; the others cost half"

@@ -95,7 +95,7 @@ def test_a_kept_image_can_be_drawn_again_from_its_row(finished: td.Distilled) ->
         Request(text[:1], torch.zeros(1, dtype=torch.long), [row["seed"]]),
         td.Settings().sampling.model_copy(update={"steps": settings["steps"]}),
         hardware=hardware,
-        guidances=[classifier_free(settings["cfg_scale"], text[1:], between=settings["cfg_between"]), pull],
+        guidances=[classifier_free(td.Settings().sampling.cfg(), text[1:], between=settings["cfg_between"]), pull],
     )
     files = (finished.run / "latents" / f"{name}.safetensors" for name in ("distilled", "refined"))
     chosen, refined = (load_file(path)["latents"][-1:] for path in files)

@@ -222,9 +222,7 @@ class _Drawer:
         )
         guide = PROTOTYPE_GUIDANCES[wanted.prototype_guidance]
         guidances: list[Guidance] = [
-            *guided_as(
-                wanted, self.generator, self.prompts, request.prompt_of, self.text[-1:], self.chunks, self.hardware
-            ),
+            *guided_as(wanted, self.generator, self.prompts, request, self.text[-1:], self.chunks, self.hardware),
             guide(targets, self.generator.parameterisation, wanted.prototype_scale, wanted.prototype_until),
         ]
         return sample_some(

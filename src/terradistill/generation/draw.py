@@ -175,7 +175,7 @@ def draw(
                 wanted,
                 generator,
                 [order.prompt for order in orders],
-                of,
+                request,
                 text[-1:],
                 within or chunked(2 * wanted.batch_size),  # doubled by classifier-free guidance
                 hardware,

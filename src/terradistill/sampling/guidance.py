@@ -10,7 +10,8 @@ from terradistill.hardware import Hardware, fitting
 from terradistill.models.generator import Generator, denoise
 from terradistill.models.parameterisation import Parameterisation
 from terradistill.run import Progress
-from terradistill.sampling.sampler import Guidance, Predict, Step
+from terradistill.sampling.sampler import Guidance, Predict, Request, Step
+from terradistill.seeding import generator as seeded
 from terradistill.settings import SamplingSettings
 
 
@@ -108,32 +109,68 @@ def weaker_self(generator: Generator, prompts: Sequence[str], prompt_of: Tensor,
     return predict
 
 
+def either(first: Tensor, one: Guidance, other: Guidance) -> Guidance:
+    """One guidance for some images and another for the rest.
+
+    Args:
+        first: bool (N,), which images of the request have the first.
+        one: theirs.
+        other: that of the others.
+    """
+
+    def guide(predict: Predict) -> Predict:
+        guides_first, guides_rest = one(predict), other(predict)
+
+        def guided(step: Step) -> tuple[Tensor, Tensor]:
+            mine = first[step.rows.cpu()]
+            if mine.all() or not mine.any():
+                return (guides_first if mine.all() else guides_rest)(step)
+            parts = [mine.nonzero()[:, 0], (~mine).nonzero()[:, 0]]
+            guided_by = zip((guides_first, guides_rest), parts, strict=True)
+            found = [each(step.some(rows.to(step.z.device))) for each, rows in guided_by]
+            back = torch.cat(parts).argsort().to(step.z.device)
+            return torch.cat([z for z, _ in found])[back], torch.cat([output for _, output in found])[back]
+
+        return guided
+
+    return guide
+
+
 def guided_as(
     wanted: SamplingSettings,
     generator: Generator,
     prompts: Sequence[str],
-    prompt_of: Tensor,
+    request: Request,
     empty: Tensor,
     within: Guidance,
     hardware: Hardware,
 ) -> list[Guidance]:
-    """Classifier-free guidance, and autoguidance where the generator has a weaker denoiser, as the settings say.
+    """Classifier-free guidance, or autoguidance where the generator has a weaker denoiser, as the settings say.
 
     Args:
         wanted: the settings.
         generator: what draws.
-        prompts: the distinct ones.
-        prompt_of: int64 (N,), the prompt of each image.
+        prompts: the distinct ones of the request.
+        request: what is drawn.
         empty: as in `classifier_free`.
         within: keeps what a denoiser is asked to what memory holds; see `chunked`.
         hardware: where and in which precision to compute.
     """
-    scale = wanted.cfg(autoguided=generator.weaker is not None)
-    found = [within, classifier_free(scale, empty, between=wanted.cfg_between, free_maps=not wanted.guide_maps)]
-    if generator.weaker is not None and wanted.autoguidance != 1:
-        weaker = within(weaker_self(generator, prompts, prompt_of, hardware))
-        found.append(autoguidance(weaker, wanted.autoguidance, between=wanted.autoguidance_between))
-    return found
+
+    def free(scale: float) -> Guidance:
+        return classifier_free(scale, empty, between=wanted.cfg_between, free_maps=not wanted.guide_maps)
+
+    if generator.weaker is None or wanted.autoguidance == 1:
+        return [within, free(wanted.cfg())]
+    weaker = within(weaker_self(generator, prompts, request.prompt_of, hardware))
+    auto = autoguidance(weaker, wanted.autoguidance, between=wanted.autoguidance_between)
+
+    def beside(predict: Predict) -> Predict:
+        return auto(free(wanted.cfg(autoguided=True))(predict))
+
+    # Of an image's seed alone, so that neither its batch nor its neighbours matter.
+    chance = torch.cat([torch.rand(1, generator=seeded(seed, "autoguided")) for seed in request.seeds])
+    return [within, either(chance < wanted.autoguidance_share, beside, free(wanted.cfg()))]
 
 
 def guides(between: tuple[float, float], index: int, count: int, first: int = 0) -> bool:

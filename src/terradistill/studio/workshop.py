@@ -124,7 +124,10 @@ class Workshop:
     def _drawn(self, asked: Asked, room: Path, progress: Progress | None) -> SceneFolder:
         """The scene folder, with the files of its conditions, by which `metadata.jsonl` calls them."""
         order, target = self._order(asked, room), room / "scenes"
-        sampling = self.settings.sampling.model_copy(update={"steps": asked.steps, "cfg_scale": asked.cfg_scale})
+        usual = self.settings.sampling
+        # As it was found, the slider leaves autoguidance to itself.
+        scale = usual.cfg_scale if asked.cfg_scale == usual.cfg() else asked.cfg_scale
+        sampling = usual.model_copy(update={"steps": asked.steps, "cfg_scale": scale})
         scenes = generate(
             [order],
             target,

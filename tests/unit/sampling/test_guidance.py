@@ -102,21 +102,27 @@ def test_a_generator_with_a_weaker_self_is_guided_by_it_in_any_batch(cpu: Hardwa
     wanted = Request(text[:-1], torch.arange(6) % 2, list(range(6)))
 
     def drawn(asked: SamplingSettings, size: int = 6) -> torch.Tensor:
-        guidances = guided_as(asked, generator, words, wanted.prompt_of, text[-1:], chunked(2 * size), cpu)
+        guidances = guided_as(asked, generator, words, wanted, text[-1:], chunked(2 * size), cpu)
         return sample(generator, wanted, asked, hardware=cpu, guidances=guidances, batch_size=size)
 
-    some = SamplingSettings(steps=4, autoguidance=3.0)
+    some = SamplingSettings(steps=4, autoguidance=3.0, autoguidance_share=1.0)
     torch.testing.assert_close(drawn(some), drawn(some, 2), atol=1e-4, rtol=1e-4)
     by_hand = autoguidance(weaker_self(generator, words, wanted.prompt_of, cpu), 3.0, between=(0.25, 1.0))
     expected = sample(generator, wanted, some, hardware=cpu, guidances=[by_hand])
     torch.testing.assert_close(drawn(some), expected, msg="no classifier-free guidance beside it, unless asked for")
-    asked = SamplingSettings(steps=4, autoguidance=3.0, cfg_scale=2.0)
+    asked = some.model_copy(update={"cfg_scale": 2.0})
     assert not torch.allclose(drawn(asked), expected, atol=1e-3)
     off, plain = SamplingSettings(steps=4, autoguidance=1.0), SamplingSettings(steps=4)
     generator.weaker, weaker = None, generator.weaker
     without = drawn(plain)
     generator.weaker = weaker
     assert torch.equal(drawn(off), without), "without it, guided as usual"
+    half = some.model_copy(update={"autoguidance_share": 0.5})
+    torch.testing.assert_close(drawn(half), drawn(half, 2), atol=1e-4, rtol=1e-4)
+    firm = [torch.allclose(a, b, atol=1e-4) for a, b in zip(drawn(half), expected, strict=True)]
+    varied = [torch.allclose(a, b, atol=1e-4) for a, b in zip(drawn(half), without, strict=True)]
+    assert [a != b for a, b in zip(firm, varied, strict=True)] == [True] * 6, "each is drawn in one way or the other"
+    assert 0 < sum(firm) < 6
 
 
 def test_prototype_push_is_the_published_formula(cpu: Hardware) -> None:
