@@ -166,13 +166,6 @@ def embed(network: nn.Module, images: NDArray[np.uint8], resolution: int, *, har
     return torch.cat([each.cpu() for each in seen])
 
 
-def features(network: nn.Module, x: Tensor, *, hardware: Hardware) -> Tensor:
-    """The same for a batch of images (n, 3, side, side) in [-1, 1], with its gradient: float32 (n, D)."""
-    with _listening(network) as seen, hardware.autocast():
-        network(x)
-    return seen[0]
-
-
 @contextmanager
 def _listening(network: nn.Module) -> Iterator[list[Tensor]]:
     """What the last linear layer is given inside, batch by batch: float32 (n, D) each."""
