@@ -1,6 +1,6 @@
-"""How long the scoreboard's small ConvNet takes to learn, beside the same network of torch's own layers.
+"""How long a network of the scoreboard takes to learn, beside the same one of torch's own layers, as they come.
 
-    python bench/judging.py [--rounds 5]
+    python bench/judging.py [--network convnet3] [--rounds 5]
 
 Steps as `terradistill evaluate` takes them (16 images of 64 pixels), in turn with either network, whose numbers are the
 same but for rounding. Prints milliseconds a step, medians over rounds, and their ratio.
@@ -16,12 +16,16 @@ from torch.nn.functional import cross_entropy
 
 from terradistill.hardware import find_hardware
 from terradistill.models.downstream import Halved, build_network
+from terradistill.models.efficientnet_lite import EfficientNetLite0
 
 IMAGES, SIDE, CLASSES, STEPS = 16, 64, 10, 10
 
 
 def plain(network: nn.Module) -> nn.Module:
-    """The network with torch's pooling and instance norm."""
+    """The network with torch's pooling and instance norm, and an EfficientNet in the order and precision of others."""
+    if isinstance(body := network.get_submodule("body"), EfficientNetLite0):
+        body.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        body.forward = body.logits  # type: ignore[method-assign]
     for name, module in list(network.named_modules()):
         if isinstance(module, Halved):
             network.set_submodule(name, nn.AvgPool2d(2))
@@ -32,12 +36,13 @@ def plain(network: nn.Module) -> nn.Module:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--network", choices=["convnet3", "efficientnet-lite0"], default="convnet3")
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
 
     hardware = find_hardware().learning
-    networks = {"plain": plain(build_network("convnet3", CLASSES, SIDE))}
-    networks["ours"] = build_network("convnet3", CLASSES, SIDE)
+    networks = {"plain": plain(build_network(asked.network, CLASSES, SIDE))}
+    networks["ours"] = build_network(asked.network, CLASSES, SIDE)
     images = torch.rand(IMAGES, 3, SIDE, SIDE) * 2 - 1
     labels = torch.arange(IMAGES) % CLASSES
     images, labels = images.to(hardware.device), labels.to(hardware.device)
