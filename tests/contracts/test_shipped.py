@@ -33,6 +33,9 @@ def test_a_shipped_generator_opens_by_name_and_draws_in_float32() -> None:
     assert generator.resolution == 128
     assert generator.metadata_encoder is not None
     assert generator.metadata_encoder.learned == ("gsd_m",)
+    assert generator.weaker is not None
+    assert generator.weaker.unet.config.sample_size == generator.unet.config.sample_size
+    assert not torch.equal(generator.weaker.unet.conv_in.weight, generator.unet.conv_in.weight)
     kinds = {parameter.dtype for part in generator.networks for parameter in part.parameters()}
     assert kinds == {torch.float32}
     images = generator.decode(torch.zeros(1, *generator.latent_shape))

@@ -183,13 +183,13 @@ class Generator:
         )
         with quietly():
             pipeline.save_pretrained(str(folder), safe_serialization=True)
-        for path in (*folder.glob("*/config.json"), folder / "model_index.json"):  # whence it was loaded is nobody's
-            told = json.loads(path.read_text(encoding="utf-8"))
-            if told.pop("_name_or_path", None) is not None:
-                path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
         for name in EXTRAS:
             if getattr(self, name) is not None:
                 getattr(self, name).save(folder / name)
+        for path in (*folder.rglob("config.json"), folder / "model_index.json"):  # whence it was loaded is nobody's
+            told = json.loads(path.read_text(encoding="utf-8"))
+            if told.pop("_name_or_path", None) is not None:
+                path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
         if self.learned_from:
             told = {"sources": dict(self.sources), "sha256": sorted(self.learned_from)}
             (folder / LEARNED_FROM).write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
