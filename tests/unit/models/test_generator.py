@@ -45,6 +45,8 @@ def test_a_saved_folder_opens_here_and_in_stock_diffusers(generator: Generator, 
     assert guided.weaker is not None
     torch.testing.assert_close(guided.weaker.embed(guided.tokens(CAPTIONS)), generator.embed(CAPTIONS))
     assert len(guided.networks) == len(generator.networks) + 1
+    guided.save(tmp_path / "h")
+    assert not [path for path in (tmp_path / "h").rglob("*.json") if str(tmp_path) in path.read_text()]
 
     pipeline = DiffusionPipeline.from_pretrained(tmp_path / "g", local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
