@@ -61,7 +61,7 @@ def main() -> None:
     side, labels = recipe.resolution or generator.resolution, np.repeat(np.arange(len(places)), asked.ipc)
     with TemporaryDirectory() as made:
         exam = Labelled(load_pixels(test, side, Path(made) / "test.npy"), test.labels)
-        real = load_pixels(seen, side, Path(made) / "seen.npy")
+        real = load_pixels(seen, generator.resolution, Path(made) / "seen.npy")
         pixels = load_pixels(drawn, generator.resolution, Path(made) / "drawn.npy")
         kind = f"{sets} sets of {asked.ipc} a class, {len(test)} learned scenes judge"
         print(f"{asked.data}: {kind}; {wanted.refine_rounds} rounds of {wanted.refine_steps} steps", flush=True)
@@ -75,8 +75,7 @@ def main() -> None:
                     z = generator.encode(to_float(pixels[some[label]]).to(hardware.device))[0]
                 gap = Gap(
                     np.asarray(real[places[label][asked.test_per_class :]]),
-                    side,
-                    recipe,
+                    wanted.refine_side,
                     derive(settings.seed, "refine", seen.classes[label], number),
                     hardware,
                 )

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,12 @@ class Count:
 
 
 @contextmanager
-def counted(unet: Any) -> Iterator[Count]:
-    """Count while the block runs."""
-    count, plain = Count(), unet.forward
+def counted(generator: Generator) -> Iterator[Count]:
+    """Count, of the denoiser and of a weaker one, while the block runs."""
+    count, unets = Count(), [part.unet for part in (generator, generator.weaker) if part is not None]
+    plains = [unet.forward for unet in unets]
 
-    def forward(z: torch.Tensor, *more: Any, **named: Any) -> Any:
+    def forward(plain: Callable[..., Any], z: torch.Tensor, *more: Any, **named: Any) -> Any:
         count.began = count.began or time.monotonic()
         count.calls, count.images = count.calls + 1, count.images + len(z)
         said = plain(z, *more, **named)
@@ -66,11 +68,13 @@ def counted(unet: Any) -> Iterator[Count]:
         count.seconds = time.monotonic() - count.began
         return said
 
-    unet.forward = forward
+    for unet, plain in zip(unets, plains, strict=True):
+        unet.forward = partial(forward, plain)
     try:
         yield count
     finally:
-        unet.forward = plain
+        for unet, plain in zip(unets, plains, strict=True):
+            unet.forward = plain
 
 
 def flops_of(generator: Generator, hardware: Hardware) -> float:
@@ -139,7 +143,13 @@ def procedures(released: SamplingSettings, ours: SamplingSettings, half: torch.d
         "in the precision of ours": (),
         "in full batches": ("batch_size",),
         "with our solver and steps": ("scheduler", "spacing", "steps"),
-        "guided as ours, where ours is": ("cfg_scale", "cfg_between"),
+        "guided as ours, where ours is": (
+            "cfg_scale",
+            "cfg_between",
+            "autoguidance",
+            "autoguidance_share",
+            "autoguidance_between",
+        ),
         "with our prototypes' pull and selection": tuple(field for field in every if field != "prune"),
         "halved on the way": every,
     }
@@ -160,7 +170,7 @@ def drawn(work: Work, root: Path, settings: Settings, half: torch.dtype | None, 
         drawing.prototypes(own)
         generator = own.generator()
         own.generator = lambda: generator  # type: ignore[method-assign]  # the one that is counted
-        with counted(generator.unet) as count:
+        with counted(generator) as count:
             drawing.candidates(own)
         drawing.export(own)
     return Drawn(root, count)

@@ -298,6 +298,9 @@ class SamplingSettings(Section):
         "in the class, each followed by a pass through the autoencoder; 0: none [ours]",
     )
     refine_steps: int = Field(6, ge=1, description="of a round [ours]")
+    refine_side: int = Field(
+        64, ge=32, description="about that of the images that these networks see, pixels; the exam's, by default [ours]"
+    )
     refine_rate: float = Field(
         0.01, gt=0, description="how far each of these steps moves pixels, RMS, of -1 to 1 [ours]"
     )

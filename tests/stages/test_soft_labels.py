@@ -33,6 +33,12 @@ def test_a_teacher_s_labels_are_a_column_that_opens_and_is_learned_from(
     assert np.allclose([scene.soft_labels for scene in found.scenes], labels)
 
     rows = [json.loads(line) for line in (scenes / "metadata.jsonl").read_text().splitlines()]
+    td.evaluate(scenes, drawn, tmp_path / "scores", tiny_settings(evaluation__n_seeds=1))
+    rows[1]["soft_labels"] = rows[1]["soft_labels"][::-1]
+    (scenes / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(td.TerraDistillError, match="scores of other scenes"):
+        td.evaluate(scenes, drawn, tmp_path / "scores", tiny_settings(evaluation__n_seeds=1))
+
     for odd, said in (([0.5, 0.5], "has 2 soft labels"), ([0.5, 0.9, -0.4], "a probability for each class")):
         rows[0]["soft_labels"] = odd
         (scenes / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

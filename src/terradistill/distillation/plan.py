@@ -17,6 +17,7 @@ from terradistill.distillation.scoreboard import needs_teacher
 from terradistill.distillation.teacher import NETWORK, SIDE
 from terradistill.distillation.work import require_feasible, views_needed
 from terradistill.evaluation.copies import likeness
+from terradistill.evaluation.harness import SOFT
 from terradistill.evaluation.neighbours import CALIBRATED_BY
 from terradistill.evaluation.recipe import PREDICT_BATCH, fit, predict, training_steps
 from terradistill.evaluation.similarity import most_similar
@@ -92,7 +93,8 @@ def plan(
             _probe_denoiser(rows, title, generator, latents, wanted, settings.classifier, hardware, **adapting)
         generator.frozen()
     _probe_sampling(rows, settings, generator, n_train, n_classes, hardware)
-    if evaluate and needs_teacher(settings):
+    labelled = settings.export.soft_labels and settings.evaluation.teacher is None
+    if labelled or (evaluate and needs_teacher(settings)):
         _probe_teacher(rows, n_train, n_classes, hardware)
     if evaluate:
         _probe_evaluation(rows, settings, generator.resolution, n_train, len(test), n_classes, hardware)
@@ -184,7 +186,8 @@ def _probe_sampling(
     sample(generator, request, wanted.model_copy(update={"steps": 2}), hardware=hardware, batch_size=batch)
     each = (time.monotonic() - began) / (2 * batch)  # of the denoiser alone: guided steps ask it twice
     work = f"{images:,} candidates × {wanted.steps} steps"
-    cost = n_classes * settings.ipc * evaluations(wanted, autoguided=generator.weaker is not None) * each
+    guided = generator.weaker is not None or (settings.generator is None and settings.diffusion.weaker_at > 0)
+    cost = n_classes * settings.ipc * evaluations(wanted, autoguided=guided) * each
     rows.append(PlannedStage("Drawing and selecting candidates", work, cost))
     if wanted.refine_rounds:
         _probe_refining(rows, settings, generator, n_train, n_classes, hardware)
@@ -193,8 +196,8 @@ def _probe_sampling(
 def _probe_refining(
     rows: list[PlannedStage], settings: Settings, generator: Generator, n_train: int, n_classes: int, hardware: Hardware
 ) -> None:
-    wanted, recipe, real = settings.sampling, settings.evaluation, min(REAL, max(1, n_train // n_classes))
-    gap = Gap(_pixels(real, generator.resolution), recipe.resolution or generator.resolution, recipe, 0, hardware)
+    wanted, real = settings.sampling, min(REAL, max(1, n_train // n_classes))
+    gap = Gap(_pixels(real, generator.resolution), wanted.refine_side, 0, hardware)
     latents = torch.zeros(settings.ipc, *generator.latent_shape)
     began = time.monotonic()  # a whole round: the networks of its steps differ in what they cost
     refine(latents, generator, gap, rounds=1, steps=wanted.refine_steps, rate=wanted.refine_rate, hardware=hardware)
@@ -251,6 +254,8 @@ def _probe_evaluation(
     recipe = settings.evaluation
     side = recipe.resolution or resolution
     sizes = {method: n_train if method == "full" else settings.ipc * n_classes for method in recipe.methods}
+    if settings.export.soft_labels and "distilled" in sizes:
+        sizes[f"distilled{SOFT}"] = sizes["distilled"]
     steps = sum(training_steps(size, recipe) for size in sizes.values()) * recipe.n_seeds
     seconds = 0.0
     for name in recipe.networks:

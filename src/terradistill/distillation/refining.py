@@ -19,9 +19,16 @@ from terradistill.sampling.sampler import decoded
 from terradistill.seeding import derive, generator, numpy_generator
 from terradistill.settings import EvaluationSettings
 
-SIDES = (0.75, 1, 1.25)  # of what a network sees, in sides of what the exam sees: one of them is drawn
+SIDES = (0.75, 1, 1.25)  # of what a network sees, in `refine_side`: one of them is drawn
 REAL = 30  # scenes that a step looks at
 PART = 64  # images through a network at a time
+
+
+def resized(x: Tensor, to: int) -> Tensor:
+    """Square images (..., side, side) at another side, bilinear, as products: their gradient is the same each time."""
+    unit = torch.eye(x.shape[-1])[None, None]
+    rows = F.interpolate(unit, (to, x.shape[-1]), mode="bilinear", antialias=True)[0, 0].to(x)
+    return rows @ x @ rows.T
 
 
 class Gap:
@@ -32,10 +39,16 @@ class Gap:
     """
 
     def __init__(
-        self, real: Rows | NDArray[np.uint8], side: int, recipe: EvaluationSettings, seed: int, hardware: Hardware
+        self,
+        real: Rows | NDArray[np.uint8],
+        side: int,
+        seed: int,
+        hardware: Hardware,
+        recipe: EvaluationSettings | None = None,
     ) -> None:
-        """`real`: uint8 (m, H, W, 3); `side`: of what the networks see, pixels."""
-        self.real, self.side, self.recipe, self.seed, self.hardware = real, side, recipe, seed, hardware.learning
+        """`real`: uint8 (m, H, W, 3); `side`: of what the networks see, pixels; `recipe`: how images are cropped."""
+        self.real, self.side, self.seed, self.hardware = real, side, seed, hardware.learning
+        self.recipe = recipe or EvaluationSettings()  # and not a run's own, which may change until the exam
 
     def __call__(self, images: Tensor, step: int) -> Tensor:
         """Squared distance of the means, of images (n, 3, H, W) in [-1, 1]."""
@@ -44,11 +57,8 @@ class Gap:
             network = RandomNetwork(numpy_generator(seed, "network")).to(device).requires_grad_(False)
         stream = numpy_generator(seed, "scenes")
         some, share = stream.permutation(len(self.real))[:REAL], stream.choice(SIDES)
-        side = max(16, round(share * self.side / 16) * 16)  # so that it can be halved four times
+        side = max(32, round(share * self.side / 16) * 16)  # halved four times, there is more than one place left
         crops = generator(seed, "crops")
-
-        def resized(x: Tensor, to: int) -> Tensor:
-            return F.interpolate(x, (to, to), mode="bilinear", antialias=True)
 
         def seen(x: Tensor) -> Tensor:
             with self.hardware.autocast():
@@ -67,16 +77,16 @@ class Gap:
 def refined(work: Work) -> None:
     """Move the chosen latents of each class as far as `sampling.refine_rounds` says: `latents/refined.safetensors`."""
     run, settings = work.run, work.settings
-    wanted, recipe = settings.sampling, settings.evaluation
+    wanted = settings.sampling
     if not wanted.refine_rounds or run.done("refine", shared=True):
         return
     with run.stage("refine", "Refining the chosen scenes") as stage:
         model, classes = work.generator(), work.train.classes
         drawn = load_file(run / "latents" / "distilled.safetensors")["latents"].unflatten(0, (len(classes), -1))
-        real, side = by_class(work.pixels(), work.train.labels, len(classes)), recipe.resolution or work.resolution
+        real = by_class(work.pixels(), work.train.labels, len(classes))
 
         def make(number: int, path: object) -> None:
-            gap = Gap(real[number], side, recipe, derive(settings.seed, "refine", classes[number]), work.hardware)
+            gap = Gap(real[number], wanted.refine_side, derive(settings.seed, "refine", classes[number]), work.hardware)
             moved = refine(
                 drawn[number],
                 model,

@@ -135,7 +135,7 @@ def open_exam(
         raise
     for line in found.summary():
         work.run.say(line)
-    work.run.describe(judged=judged.fingerprint)
+    work.run.describe(judged=_mark(judged))
     return judged, work
 
 
@@ -159,8 +159,14 @@ def _require_honest(
             f"{len(copies)} of {scenes} are exact copies of test scenes of {against}, {copies[0]!r} first: "
             "give the split they were made with (--split-file)."
         )
-    if work.run.manifest.get("judged", judged.fingerprint) != judged.fingerprint:
+    if work.run.manifest.get("judged", _mark(judged)) != _mark(judged):
         raise RunError(f"{work.run.root} holds the scores of other scenes than {scenes}: use another --out.")
+
+
+def _mark(judged: SceneFolder) -> str:
+    """What is judged: the scenes, and the soft labels that they bring along."""
+    soft = [scene.soft_labels for scene in judged.scenes]
+    return sha256(f"{judged.fingerprint}{soft}".encode()).hexdigest() if any(soft) else judged.fingerprint
 
 
 def learned_by(scenes: Path) -> frozenset[str]:
@@ -197,8 +203,9 @@ def _evaluate(work: Work, distilled: SceneFolder, resolution: int, more: dict[st
         }
         wanted: dict[str, Sets] = {name: sets[name] for name in settings.evaluation.methods if name in sets}
         if "distilled" in wanted and any(scene.soft_labels for scene in distilled.scenes):
+            soft = _soft(distilled)
             wanted[f"distilled{SOFT}"] = lambda: [
-                replace(labelled(distilled, resolution, cache, "distilled"), soft=_soft(distilled))
+                replace(labelled(distilled, resolution, cache, "distilled"), soft=soft)
             ]
         if not wanted:
             raise EvaluationError(

@@ -292,11 +292,11 @@ def _with_kept_notes(run: Run, train: SceneFolder) -> SceneFolder:
 
 
 def _weights(generator: str | None) -> str | None:
-    """A hash of the denoiser of a generator folder; of a hub id, the id."""
-    if generator is None or not (unet := Path(locate_generator(generator)) / "unet").is_dir():
+    """A hash of the denoiser of a generator folder, and of a weaker one; of a hub id, the id."""
+    if generator is None or not (folder := Path(locate_generator(generator)) / "unet").is_dir():
         return generator
     digest = sha256()
-    for path in sorted(unet.glob("*.safetensors")):
+    for path in [*sorted(folder.glob("*.safetensors")), *sorted(folder.parent.glob("weaker/unet/*.safetensors"))]:
         with path.open("rb") as file:
             digest.update(file_digest(file, "sha256").digest())
     return digest.hexdigest()

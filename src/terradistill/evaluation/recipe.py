@@ -52,13 +52,26 @@ def augment(x: Tensor, settings: EvaluationSettings | ClassifySettings, stream: 
     width = (area * aspect).sqrt().clamp(max=1)
     height = (area / aspect).sqrt().clamp(max=1)
     flip = float(settings.flips)
-    theta = torch.zeros(len(x), 2, 3)  # from output to input, in coordinates from -1 to 1
-    theta[:, 0, 0] = width * (1 - 2 * flip * (mirror < 0.5).float())
-    theta[:, 1, 1] = height * (1 - 2 * flip * (turn < 0.5).float())
-    theta[:, 0, 2] = (2 * left - 1) * (1 - width)
-    theta[:, 1, 2] = (2 * top - 1) * (1 - height)
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False).to(x.device)
-    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+    across = _crop(x.shape[3], width, left, mirror < 0.5 * flip).to(x)
+    down = _crop(x.shape[2], height, top, turn < 0.5 * flip).to(x)
+    return down[:, None] @ x @ across[:, None].mT
+
+
+def _crop(side: int, share: Tensor, place: Tensor, flipped: Tensor) -> Tensor:
+    """Bilinear weights of n crops along one axis, which fill it again: (n, side, side).
+
+    Products with them are what `grid_sample` gives, and their gradient, unlike its, is the same in each run on GPUs.
+
+    Args:
+        side: pixels.
+        share: of the side that is kept, (n,).
+        place: of what is left out, the share that lies before, (n,).
+        flipped: bool (n,).
+    """
+    centres = (torch.arange(side) + 0.5) / side - 0.5  # from -1/2 to 1/2
+    centres = centres * torch.where(flipped, -share, share)[:, None] + ((place - 0.5) * (1 - share))[:, None]
+    at = ((centres + 0.5) * side - 0.5).clamp(0, side - 1)
+    return (1 - (at[..., None] - torch.arange(side)).abs()).clamp(min=0)
 
 
 @contextmanager

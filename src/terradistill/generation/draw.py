@@ -179,6 +179,7 @@ def draw(
                 text[-1:],
                 within or chunked(2 * wanted.batch_size),  # doubled by classifier-free guidance
                 hardware,
+                shown=torch.tensor([_counts(order) or bool(order.maps) for order in orders])[of],
             ),
             *guidances,
         ],

@@ -102,7 +102,8 @@ class Generator:
 
         Args:
             device: where it draws.
-            low_memory: attention in slices, decoding image by image, and the large parts wait on the CPU until needed.
+            low_memory: attention in slices, decoding image by image, and the large parts wait on the CPU until needed;
+                a weaker denoiser, which is asked in the same steps, does not.
         """
         self.frozen()
         if not low_memory:
@@ -111,6 +112,8 @@ class Generator:
         from accelerate.hooks import remove_hook_from_module
 
         self.unet.set_attention_slice("auto")
+        if self.weaker is not None:
+            self.weaker.unet.set_attention_slice("auto")
         self.vae.enable_slicing()
         # In the order of their turns; each sends the one before it back to the CPU. An adapter asks parts of the UNet
         # before the UNet itself has its turn, so with one the UNet stays.

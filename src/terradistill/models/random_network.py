@@ -1,7 +1,9 @@
 """Random networks of many kinds: what all of them see in images is no quirk of one architecture."""
 
 import numpy as np
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from terradistill.models.downstream import Halved
 
@@ -31,9 +33,11 @@ class RandomNetwork(nn.Module):
             if halving:
                 blocks.append(Halved() if halving == 1 else nn.MaxPool2d(2))
         grid = int(stream.choice([1, 2, 4]))
-        self.body = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(grid), nn.Flatten())
+        self.body, self.grid = nn.Sequential(*blocks), grid
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of images (n, 3, side, side) in [-1, 1]: (n, D)."""
         seen: Tensor = self.body(images)
-        return seen
+        # As a product: images are moved by its gradient, and that of torch's own pooling differs each time on GPUs.
+        means = F.adaptive_avg_pool1d(torch.eye(seen.shape[-1]), self.grid).T.to(seen)
+        return (means @ seen @ means.T).flatten(1)

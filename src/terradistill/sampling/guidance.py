@@ -144,6 +144,8 @@ def guided_as(
     empty: Tensor,
     within: Guidance,
     hardware: Hardware,
+    *,
+    shown: Tensor | None = None,
 ) -> list[Guidance]:
     """Classifier-free guidance, or autoguidance where the generator has a weaker denoiser, as the settings say.
 
@@ -155,6 +157,8 @@ def guided_as(
         empty: as in `classifier_free`.
         within: keeps what a denoiser is asked to what memory holds; see `chunked`.
         hardware: where and in which precision to compute.
+        shown: bool (N,), which images follow maps or a content image: the weaker denoiser sees none, so autoguidance
+            would strengthen these as much as all else, and they do without; None: no image does.
     """
 
     def free(scale: float) -> Guidance:
@@ -170,7 +174,8 @@ def guided_as(
 
     # Of an image's seed alone, so that neither its batch nor its neighbours matter.
     chance = torch.cat([torch.rand(1, generator=seeded(seed, "autoguided")) for seed in request.seeds])
-    return [within, either(chance < wanted.autoguidance_share, beside, free(wanted.cfg()))]
+    chosen = chance < wanted.autoguidance_share
+    return [within, either(chosen if shown is None else chosen & ~shown, beside, free(wanted.cfg()))]
 
 
 def guides(between: tuple[float, float], index: int, count: int, first: int = 0) -> bool:

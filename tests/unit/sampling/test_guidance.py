@@ -101,8 +101,8 @@ def test_a_generator_with_a_weaker_self_is_guided_by_it_in_any_batch(cpu: Hardwa
     text = generator.embed([*words, ""])
     wanted = Request(text[:-1], torch.arange(6) % 2, list(range(6)))
 
-    def drawn(asked: SamplingSettings, size: int = 6) -> torch.Tensor:
-        guidances = guided_as(asked, generator, words, wanted, text[-1:], chunked(2 * size), cpu)
+    def drawn(asked: SamplingSettings, size: int = 6, shown: torch.Tensor | None = None) -> torch.Tensor:
+        guidances = guided_as(asked, generator, words, wanted, text[-1:], chunked(2 * size), cpu, shown=shown)
         return sample(generator, wanted, asked, hardware=cpu, guidances=guidances, batch_size=size)
 
     some = SamplingSettings(steps=4, autoguidance=3.0, autoguidance_share=1.0)
@@ -123,6 +123,9 @@ def test_a_generator_with_a_weaker_self_is_guided_by_it_in_any_batch(cpu: Hardwa
     varied = [torch.allclose(a, b, atol=1e-4) for a, b in zip(drawn(half), without, strict=True)]
     assert [a != b for a, b in zip(firm, varied, strict=True)] == [True] * 6, "each is drawn in one way or the other"
     assert 0 < sum(firm) < 6
+    mapped = torch.arange(6) > 3
+    torch.testing.assert_close(drawn(some, shown=mapped)[:4], expected[:4], msg="what follows a map changes no other")
+    torch.testing.assert_close(drawn(some, shown=mapped)[4:], without[4:], msg="no map counts more than it was to")
 
 
 def test_prototype_push_is_the_published_formula(cpu: Hardware) -> None:

@@ -10,6 +10,7 @@ from torch.nn import functional
 from terradistill.distillation import refining
 from terradistill.distillation.refining import Gap
 from terradistill.hardware import Hardware
+from terradistill.models.random_network import RandomNetwork
 from terradistill.sampling.refinement import refine
 from terradistill.settings import EvaluationSettings
 
@@ -55,15 +56,34 @@ def test_all_channels_of_a_pixel_move_alike_and_steps_are_counted_through() -> N
 def test_a_gap_is_none_from_the_class_itself_and_the_same_twice() -> None:
     real = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
     plain = EvaluationSettings(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flips=False)
-    gap = Gap(real, 32, plain, 0, CPU)
+    gap = Gap(real, 32, 0, CPU, plain)
     same = torch.from_numpy(real).permute(0, 3, 1, 2).float() / 127.5 - 1
     assert gap(same, 0) < 1e-6 * gap(-same, 0)
     assert gap(-same, 0) == gap(-same, 0) != gap(-same, 1)
 
 
+def test_sides_change_as_by_interpolation() -> None:
+    x = torch.rand(2, 3, 40, 40)
+    for side in (40, 32, 64):
+        wanted = torch.nn.functional.interpolate(x, (side, side), mode="bilinear", antialias=True)
+        torch.testing.assert_close(refining.resized(x, side), wanted)
+
+
+def test_networks_of_all_kinds_look_at_single_images() -> None:
+    seen = set()
+    for number in range(60):
+        network = RandomNetwork(np.random.default_rng(number))
+        for side in (32, 48):
+            found = network(torch.rand(1, 3, side, side))
+            assert found.shape[0] == 1
+            assert found.isfinite().all()
+        seen.add(found.shape[1])
+    assert seen == {64, 128, 256, 512, 1024, 2048}  # 64 or 128 channels, of 1, 4 or 16 places
+
+
 def test_many_images_are_looked_at_in_parts_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
     real = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
-    gap, slopes = Gap(real, 32, EvaluationSettings(), 0, CPU), []
+    gap, slopes = Gap(real, 32, 0, CPU), []
     for size in (64, 3):
         monkeypatch.setattr(refining, "PART", size)
         images = torch.linspace(-1, 1, 8 * 3 * 32 * 32).view(8, 3, 32, 32).requires_grad_(True)
