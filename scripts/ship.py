@@ -54,7 +54,7 @@ def ship(source: str, weaker: str | None, name: str) -> None:
     generator = Generator.load(source)
     if weaker:
         less = Generator.load(weaker)
-        generator.weaker = Weaker(less.unet, less.text_encoder, less.metadata_encoder)
+        generator.weaker = Weaker(less.unet, less.metadata_encoder)
         for parameter in generator.weaker.parameters():
             parameter.data = rounded(parameter.data, BITS)
         if less.metadata_encoder:  # what says nothing need not be kept either

@@ -18,6 +18,7 @@ from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import load_split, save_split, split_scenes
 from terradistill.distillation.work import open_work, views_needed
+from terradistill.models.weaker import Weaker
 from terradistill.run import Silent
 from tests.conftest import tiny_settings
 
@@ -247,6 +248,25 @@ def test_a_given_generator_is_adapted_by_low_rank_adapters_that_leave_a_plain_fo
     assert changed
     assert all(any(layer in name for layer in ("to_", "conv", "proj", "ff.net")) for name in changed)
     assert "conv_in.weight" not in changed
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_a_weaker_denoiser_is_adapted_as_the_stronger_is(
+    finished: td.Distilled, drawn: Path, tmp_path: Path, rank: int | None
+) -> None:
+    given = td.Generator.load(finished.run)
+    given.weaker = Weaker.like(given)
+    for parameter in given.weaker.parameters():
+        parameter.mul_(0.9)
+    given.save(tmp_path / "given")
+    settings = tiny_settings(generator=str(tmp_path / "given"), finetune__steps=3, finetune__lora_rank=rank)
+    made = td.Generator.load(td.train(drawn, tmp_path / "run", settings))
+    assert made.weaker is not None
+    parts = (given.weaker.unet, made.weaker.unet, given.unet, made.unet)
+    weaker, followed, before, after = (part.state_dict() for part in parts)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    for name in before:
+        torch.testing.assert_close(followed[name] - weaker[name], after[name] - before[name], atol=1e-6, rtol=1e-4)
 
 
 def test_a_decoder_is_trained_on_and_the_latents_stay(finished: td.Distilled, drawn: Path, tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ class _Drawer:
         self.wanted, self.hardware = work.settings.sampling, work.hardware
         self.generator, self.targets = generator, targets
         prompts, known = prototype_prompts(work), known_numbers(work, generator)
-        self.prompts = distinct = list(dict.fromkeys(prompts))
+        distinct = list(dict.fromkeys(prompts))
         self.prompt_of = torch.tensor([distinct.index(prompt) for prompt in prompts])
         self.text = generator.embed([*distinct, ""])
         self.metadata = None if known is None else known[prototype_indices(work).ravel()]
@@ -222,7 +222,7 @@ class _Drawer:
         )
         guide = PROTOTYPE_GUIDANCES[wanted.prototype_guidance]
         guidances: list[Guidance] = [
-            *guided_as(wanted, self.generator, self.prompts, request, self.text[-1:], self.chunks, self.hardware),
+            *guided_as(wanted, self.generator, request, self.text[-1:], self.chunks, self.hardware),
             guide(targets, self.generator.parameterisation, wanted.prototype_scale, wanted.prototype_until),
         ]
         return sample_some(

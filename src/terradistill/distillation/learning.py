@@ -25,6 +25,7 @@ from terradistill.models.latent_classifier import LatentClassifier
 from terradistill.models.map_adapter import MapAdapter
 from terradistill.models.metadata_encoder import MetadataEncoder
 from terradistill.models.perceptual import Perceptual
+from terradistill.models.weaker import Weaker
 from terradistill.run import Stage
 from terradistill.sections import BesideSettings, EnhancerSettings
 from terradistill.seeding import derive
@@ -142,6 +143,8 @@ def diffusion(work: Work) -> None:
             if settings.diffusion.metadata and generator.metadata_encoder is None:
                 _begin_numbers(work, generator)
         generator.to(work.hardware.device)
+        guide = generator.weaker
+        before = None if guide is None else Weaker.like(generator)
         train_diffusion(
             generator,
             work.latents(),
@@ -158,6 +161,8 @@ def diffusion(work: Work) -> None:
             team=team,
             **_loop(work, stage),
         )
+        if guide is not None and before is not None and generator.weaker is guide:
+            guide.follow(before, generator)
         if not run.team.leads:
             return
         with stage.writes("generator") as folder:

@@ -174,7 +174,6 @@ def draw(
             *guided_as(
                 wanted,
                 generator,
-                [order.prompt for order in orders],
                 request,
                 text[-1:],
                 within or chunked(2 * wanted.batch_size),  # doubled by classifier-free guidance

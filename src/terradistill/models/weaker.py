@@ -5,38 +5,49 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from terradistill.models.metadata_encoder import MetadataEncoder
 from terradistill.models.pipeline import opening, quietly
 
 
 class Weaker(nn.Module):
-    """A denoiser with a text encoder and, perhaps, a metadata encoder of its own; words are split as by the stronger.
+    """A denoiser and perhaps a metadata encoder of its own; words reach it as the stronger one embeds them.
 
-    An earlier state of the same training does, as does a smaller network that has learned the same for less time.
+    An earlier state of the same training does, best of all.
     """
 
-    def __init__(self, unet: Any, text_encoder: Any, metadata_encoder: MetadataEncoder | None = None) -> None:
+    def __init__(self, unet: Any, metadata_encoder: MetadataEncoder | None = None) -> None:
         super().__init__()
-        self.unet, self.text_encoder, self.metadata_encoder = unet, text_encoder, metadata_encoder
+        self.unet, self.metadata_encoder = unet, metadata_encoder
 
     @classmethod
     def like(cls, generator: Any) -> "Weaker":
         """What a generator is at the moment, whatever it learns from here on."""
-        parts = (generator.unet, generator.text_encoder, generator.metadata_encoder)
-        return cls(*copy.deepcopy(parts)).eval().requires_grad_(False)
+        return cls(*copy.deepcopy((generator.unet, generator.metadata_encoder))).eval().requires_grad_(False)
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Text embeddings, float32 (n, L, D), of the stronger's token ids, int64 (n, L)."""
-        with torch.no_grad():
-            return torch.as_tensor(self.text_encoder(tokens.to(self.text_encoder.device))[0]).float()
+    @torch.no_grad()
+    def follow(self, before: "Weaker", after: Any) -> None:
+        """Change as the stronger one has in between, so that guidance does not exaggerate what that has learned [ours].
+
+        Args:
+            before: the stronger one as it was.
+            after: the generator that it has become. Parts of another shape than the weaker's say nothing of how to
+                change, and leave it as it is.
+        """
+        for name in ("unet", "metadata_encoder"):
+            parts = [getattr(each, name) for each in (self, before, after)]
+            if any(part is None for part in parts):
+                continue
+            mine, then, now = (dict(part.named_parameters()) for part in parts)
+            if {key: value.shape for key, value in mine.items()} == {key: value.shape for key, value in then.items()}:
+                for key, value in mine.items():
+                    value += (now[key] - then[key]).to(value)
 
     def save(self, folder: Path) -> None:
-        """Write the part's folder: `unet`, `text_encoder` and `metadata_encoder`."""
+        """Write the part's folder: `unet` and `metadata_encoder`."""
         with quietly():
             self.unet.save_pretrained(str(folder / "unet"), safe_serialization=True)
-            self.text_encoder.save_pretrained(str(folder / "text_encoder"), safe_serialization=True)
         if self.metadata_encoder is not None:
             self.metadata_encoder.save(folder / "metadata_encoder")
 
@@ -49,9 +60,7 @@ class Weaker(nn.Module):
         """
         with opening(folder):
             from diffusers import UNet2DConditionModel
-            from transformers import CLIPTextModel
 
             unet = UNet2DConditionModel.from_pretrained(folder / "unet", local_files_only=True, use_safetensors=True)
-            text = CLIPTextModel.from_pretrained(folder / "text_encoder", local_files_only=True, use_safetensors=True)
         numbers = folder / "metadata_encoder"
-        return cls(unet, text, MetadataEncoder.load(numbers) if numbers.is_dir() else None)
+        return cls(unet, MetadataEncoder.load(numbers) if numbers.is_dir() else None)

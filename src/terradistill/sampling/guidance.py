@@ -1,6 +1,6 @@
 """Guidances: functions that change one denoising step. See `terradistill.sampling.sampler` for how they compose."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -86,24 +86,20 @@ def autoguidance(weaker: Predict, scale: float, *, between: tuple[float, float] 
     return guide
 
 
-def weaker_self(generator: Generator, prompts: Sequence[str], prompt_of: Tensor, hardware: Hardware) -> Predict:
+def weaker_self(generator: Generator, hardware: Hardware) -> Predict:
     """The weaker denoiser of a generator that has one, told each image's prompt and numbers, and nothing else.
 
     Args:
         generator: with a `weaker`.
-        prompts: the distinct ones.
-        prompt_of: int64 (N,), the prompt of each image.
         hardware: where and in which precision to compute.
     """
     weaker = generator.weaker
     if weaker is None:
         raise ValueError("the generator has no weaker denoiser")
-    text = weaker.embed(generator.tokens(prompts))
 
     def predict(step: Step) -> tuple[Tensor, Tensor]:
-        told = text[prompt_of[step.rows]].to(step.z.device)
         with hardware.autocast():
-            output = denoise(weaker, step.z, step.t.to(step.z.device), told, step.metadata)
+            output = denoise(weaker, step.z, step.t.to(step.z.device), step.text, step.metadata)
         return step.z, output.float()
 
     return predict
@@ -139,7 +135,6 @@ def either(first: Tensor, one: Guidance, other: Guidance) -> Guidance:
 def guided_as(
     wanted: SamplingSettings,
     generator: Generator,
-    prompts: Sequence[str],
     request: Request,
     empty: Tensor,
     within: Guidance,
@@ -152,7 +147,6 @@ def guided_as(
     Args:
         wanted: the settings.
         generator: what draws.
-        prompts: the distinct ones of the request.
         request: what is drawn.
         empty: as in `classifier_free`.
         within: keeps what a denoiser is asked to what memory holds; see `chunked`.
@@ -166,7 +160,7 @@ def guided_as(
 
     if generator.weaker is None or wanted.autoguidance == 1:
         return [within, free(wanted.cfg())]
-    weaker = within(weaker_self(generator, prompts, request.prompt_of, hardware))
+    weaker = within(weaker_self(generator, hardware))
     auto = autoguidance(weaker, wanted.autoguidance, between=wanted.autoguidance_between)
 
     def beside(predict: Predict) -> Predict:

@@ -39,11 +39,11 @@ def test_a_saved_folder_opens_here_and_in_stock_diffusers(generator: Generator, 
     torch.testing.assert_close(again.parameterisation.alphas_cumprod, generator.parameterisation.alphas_cumprod)
 
     weaker = copy.deepcopy(generator)
-    again.weaker = Weaker(weaker.unet, weaker.text_encoder)
+    again.weaker = Weaker(weaker.unet)
     again.save(tmp_path / "g")
     guided = Generator.load(tmp_path / "g")
     assert guided.weaker is not None
-    torch.testing.assert_close(guided.weaker.embed(guided.tokens(CAPTIONS)), generator.embed(CAPTIONS))
+    torch.testing.assert_close(guided.weaker.unet.state_dict(), dict(generator.unet.state_dict()))
     assert len(guided.networks) == len(generator.networks) + 1
     guided.save(tmp_path / "h")
     assert not [path for path in (tmp_path / "h").rglob("*.json") if str(tmp_path) in path.read_text()]
@@ -141,3 +141,19 @@ def test_damaged_and_other_generators_are_one_sentence(generator: Generator, tmp
     UNet2DConditionModel.from_config(config).save_pretrained(tmp_path / "g" / "unet")
     with pytest.raises(GeneratorError, match="not one for in-painting"):
         Generator.load(tmp_path / "g")
+
+
+def test_a_weaker_denoiser_follows_what_the_stronger_learns(generator: Generator) -> None:
+    learned, weaker = copy.deepcopy(generator), Weaker(copy.deepcopy(generator.unet))
+    for parameter in weaker.parameters():
+        parameter.data *= 0.5
+    for parameter in learned.unet.parameters():
+        parameter.data += 0.1
+    weaker.follow(Weaker.like(generator), learned)
+    for mine, then in zip(weaker.unet.parameters(), generator.unet.parameters(), strict=True):
+        torch.testing.assert_close(mine, 0.5 * then + 0.1)
+
+    narrow = Weaker(torch.nn.Linear(2, 2))
+    kept = narrow.unet.weight.clone()
+    narrow.follow(Weaker.like(generator), learned)
+    assert torch.equal(narrow.unet.weight, kept), "of another shape: left as it is"

@@ -92,7 +92,7 @@ def with_weaker() -> Generator:
     ]
     for each in both:
         awake(each.unet)
-    both[0].weaker = Weaker(both[1].unet, both[1].text_encoder)
+    both[0].weaker = Weaker(both[1].unet)
     return both[0].frozen()
 
 
@@ -102,12 +102,12 @@ def test_a_generator_with_a_weaker_self_is_guided_by_it_in_any_batch(cpu: Hardwa
     wanted = Request(text[:-1], torch.arange(6) % 2, list(range(6)))
 
     def drawn(asked: SamplingSettings, size: int = 6, shown: torch.Tensor | None = None) -> torch.Tensor:
-        guidances = guided_as(asked, generator, words, wanted, text[-1:], chunked(2 * size), cpu, shown=shown)
+        guidances = guided_as(asked, generator, wanted, text[-1:], chunked(2 * size), cpu, shown=shown)
         return sample(generator, wanted, asked, hardware=cpu, guidances=guidances, batch_size=size)
 
     some = SamplingSettings(steps=4, autoguidance=3.0, autoguidance_share=1.0)
     torch.testing.assert_close(drawn(some), drawn(some, 2), atol=1e-4, rtol=1e-4)
-    by_hand = autoguidance(weaker_self(generator, words, wanted.prompt_of, cpu), 3.0, between=(0.25, 1.0))
+    by_hand = autoguidance(weaker_self(generator, cpu), 3.0, between=(0.25, 1.0))
     expected = sample(generator, wanted, some, hardware=cpu, guidances=[by_hand])
     torch.testing.assert_close(drawn(some), expected, msg="no classifier-free guidance beside it, unless asked for")
     asked = some.model_copy(update={"cfg_scale": 2.0})
