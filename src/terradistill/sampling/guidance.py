@@ -151,8 +151,8 @@ def guided_as(
         empty: as in `classifier_free`.
         within: keeps what a denoiser is asked to what memory holds; see `chunked`.
         hardware: where and in which precision to compute.
-        shown: bool (N,), which images follow maps or a content image: the weaker denoiser sees none, so autoguidance
-            would strengthen these as much as all else, and they do without; None: no image does.
+        shown: bool (N,), which images follow maps, which the weaker denoiser does not see, or a content image, whose
+            tokens it has not learned: autoguidance would strengthen these too, and they do without; None: no image.
     """
 
     def free(scale: float) -> Guidance:
