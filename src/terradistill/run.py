@@ -33,7 +33,12 @@ Progress = Callable[[int, int], None]
 STOPPED = ".stopped"  # where who leads has ended in an error
 PATIENCE = 3600.0  # seconds that who follows waits for the first to begin: schedulers do not start all at once
 # What runs did that know nothing of a setting, where it is not the default.
-BEFORE = {"sampling.spacing": "even", "sampling.refine_rounds": 0, "sampling.autoguidance": 1.0}
+BEFORE = {
+    "sampling.spacing": "even",
+    "sampling.refine_rounds": 0,
+    "sampling.autoguidance": 1.0,
+    "sampling.autoguidance_parallel": 1.0,
+}
 # Settings that change nothing that was made, only how it is shown or how fast it goes: they may differ next time.
 FREE = ("export.hide_real", "export.parquet", "checkpoint_seconds", "sampling.batch_size", "sampling.low_memory")
 

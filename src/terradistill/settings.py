@@ -248,10 +248,15 @@ class SamplingSettings(Section):
         (0.3, 0.85), description="shares of the steps between which it acts [ours]; the others cost half"
     )
     autoguidance: float = Field(
-        4.0, ge=1, description="guidance away from a weaker denoiser, where the generator has one [ours]; 1 means none"
+        3.0, ge=1, description="guidance away from a weaker denoiser, where the generator has one [ours]; 1 means none"
     )
-    autoguidance_share: Share = Field(
-        0.5, description="of the images that it guides, the others being guided by their prompt: firm and varied [ours]"
+    autoguidance_told: Share = Field(
+        0.5,
+        description="of the images, for which the weaker denoiser hears the prompt, which makes them firm; for the "
+        "others it hears nothing, so that the prompt guides them too [ours]",
+    )
+    autoguidance_parallel: Share = Field(
+        0.0, description="share kept of its part along what is predicted, which is glare (Sadat et al. 2025); 1: all"
     )
     autoguidance_between: tuple[Share, Share] = Field(
         (0.25, 1.0), description="shares of the steps between which it acts [ours]; the others cost half"

@@ -206,16 +206,15 @@ def _probe_refining(
     rows.append(PlannedStage("Refining the chosen scenes", work, n_classes * wanted.refine_rounds * round_of))
 
 
-def evaluations(wanted: SamplingSettings, *, autoguided: bool = False) -> float:
+def evaluations(wanted: SamplingSettings, *, autoguided: bool = False) -> int:
     """Evaluations of the denoiser, or of a weaker one beside it, for all candidates of one prototype."""
-    steps, alive, found = wanted.steps, wanted.candidates, 0.0
-    share = wanted.autoguidance_share if autoguided and wanted.autoguidance != 1 else 0.0
+    steps, alive, found = wanted.steps, wanted.candidates, 0
+    auto = autoguided and wanted.autoguidance != 1
     first = 0 if wanted.start == "noise" else steps - max(1, round(wanted.strength * steps))
     looked_at = looks(wanted.prune, first, steps)
     for step in range(first, steps):
-        told = share * (wanted.cfg(autoguided=True) != 1) + (1 - share) * (wanted.cfg() != 1)
-        free = told * guides(wanted.cfg_between, step, steps, first)
-        found += alive * (1 + free + share * guides(wanted.autoguidance_between, step, steps, first))
+        free = wanted.cfg(autoguided=auto) != 1 and guides(wanted.cfg_between, step, steps, first)
+        found += alive * (1 + free + (auto and guides(wanted.autoguidance_between, step, steps, first)))
         alive = -(-alive // 2) if step in looked_at else alive
     return found
 

@@ -61,12 +61,22 @@ def classifier_free(
     return guide
 
 
-def autoguidance(weaker: Predict, scale: float, *, between: tuple[float, float] = (0.0, 1.0)) -> Guidance:
-    """Autoguidance: ``weak + scale · (output − weak)``, away from what a weaker denoiser says (Karras et al. 2024).
+def autoguidance(
+    weaker: Predict,
+    scale: float,
+    schedule: Parameterisation,
+    *,
+    parallel: float = 1.0,
+    between: tuple[float, float] = (0.0, 1.0),
+) -> Guidance:
+    """Autoguidance: ``output + (scale − 1) · (output − weak)``, away from a weaker denoiser (Karras et al. 2024).
 
     Args:
         weaker: of the same parameterisation; it is asked for the same latents.
         scale: 1 is the prediction itself, and costs no second evaluation.
+        schedule: the generator's, to read ẑ0 off its prediction.
+        parallel: share kept of what the way has along ẑ0, in [0, 1]. That part makes the scene as it is stronger, which
+            is contrast and glare; the rest makes it another one (η of adaptive projected guidance, Sadat et al. 2025).
         between: as in `classifier_free`.
     """
 
@@ -79,27 +89,39 @@ def autoguidance(weaker: Predict, scale: float, *, between: tuple[float, float] 
             if not guides(between, step.index, step.count, step.first):
                 return z, output
             _, weak = weaker(step)
-            return z, weak + scale * (output - weak)
+            away = output - weak  # ẑ0 moves by a multiple of it, so what is along ẑ0 is so in both
+            z0 = schedule.z0(z, output, step.t.round().long())
+            along = z0 / z0.flatten(1).norm(dim=1).clamp_min(1e-8).view(-1, 1, 1, 1)
+            away = away - (1 - parallel) * (away * along).sum((1, 2, 3), keepdim=True) * along
+            return z, output + (scale - 1) * away
 
         return guided
 
     return guide
 
 
-def weaker_self(generator: Generator, hardware: Hardware) -> Predict:
-    """The weaker denoiser of a generator that has one, told each image's prompt and numbers, and nothing else.
+def weaker_self(generator: Generator, hardware: Hardware, told: Tensor, empty: Tensor) -> Predict:
+    """The weaker denoiser of a generator that has one, which sees neither maps nor content images.
 
     Args:
         generator: with a `weaker`.
         hardware: where and in which precision to compute.
+        told: bool (N,), for which images of the request it is told their prompt and numbers; for the others it is told
+            nothing, and what is guided away from it is guided by the prompt too.
+        empty: as in `classifier_free`.
     """
     weaker = generator.weaker
     if weaker is None:
         raise ValueError("the generator has no weaker denoiser")
 
     def predict(step: Step) -> tuple[Tensor, Tensor]:
+        hears = told.to(step.z.device)[step.rows.to(step.z.device)]
+        text = torch.where(hears[:, None, None], step.text, empty.to(step.text))
+        metadata = step.metadata
+        if metadata is not None:
+            metadata = torch.where(hears[:, None], metadata, torch.nan)
         with hardware.autocast():
-            output = denoise(weaker, step.z, step.t.to(step.z.device), step.text, step.metadata)
+            output = denoise(weaker, step.z, step.t.to(step.z.device), text, metadata)
         return step.z, output.float()
 
     return predict
@@ -160,16 +182,20 @@ def guided_as(
 
     if generator.weaker is None or wanted.autoguidance == 1:
         return [within, free(wanted.cfg())]
-    weaker = within(weaker_self(generator, hardware))
-    auto = autoguidance(weaker, wanted.autoguidance, between=wanted.autoguidance_between)
+    # Of an image's seed alone, so that neither its batch nor its neighbours matter.
+    chance = torch.cat([torch.rand(1, generator=seeded(seed, "autoguided")) for seed in request.seeds])
+    auto = autoguidance(
+        within(weaker_self(generator, hardware, chance < wanted.autoguidance_told, empty)),
+        wanted.autoguidance,
+        generator.parameterisation,
+        parallel=wanted.autoguidance_parallel,
+        between=wanted.autoguidance_between,
+    )
 
     def beside(predict: Predict) -> Predict:
         return auto(free(wanted.cfg(autoguided=True))(predict))
 
-    # Of an image's seed alone, so that neither its batch nor its neighbours matter.
-    chance = torch.cat([torch.rand(1, generator=seeded(seed, "autoguided")) for seed in request.seeds])
-    chosen = chance < wanted.autoguidance_share
-    return [within, either(chosen if shown is None else chosen & ~shown, beside, free(wanted.cfg()))]
+    return [within, beside if shown is None else either(shown, free(wanted.cfg()), beside)]
 
 
 def guides(between: tuple[float, float], index: int, count: int, first: int = 0) -> bool:

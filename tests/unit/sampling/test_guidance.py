@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from terradistill.config import load_settings
 from terradistill.hardware import Hardware
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.generator import Generator, build_generator
+from terradistill.models.parameterisation import KINDS
 from terradistill.models.weaker import Weaker
 from terradistill.sampling.guidance import (
     autoguidance,
@@ -18,7 +20,7 @@ from terradistill.sampling.guidance import (
     push_to_prototypes,
     weaker_self,
 )
-from terradistill.sampling.sampler import Guidance, Request, Step, compose, sample, unguided
+from terradistill.sampling.sampler import Guidance, Predict, Request, Step, compose, sample, unguided
 from terradistill.settings import SamplingSettings, Scheduler
 from tests.unit.conftest import awake
 
@@ -74,15 +76,61 @@ def test_classifier_free_guidance_acts_between_the_steps_that_it_is_told(cpu: Ha
 
 
 def test_autoguidance_goes_on_from_a_weaker_denoiser_through_the_stronger(cpu: Hardware) -> None:
-    strong, weak = unguided(gaussian_generator(), cpu), unguided(gaussian_generator(std=0.9), cpu)
+    generator = gaussian_generator()
+    strong, weak, schedule = (
+        unguided(generator, cpu),
+        unguided(gaussian_generator(std=0.9), cpu),
+        generator.parameterisation,
+    )
     z, text = torch.randn(3, *SHAPE), torch.full((3, 1, 1), 2.0)
     steps = [Step(torch.arange(3), index, 11, torch.tensor(600), z, text) for index in range(11)]
     (_, better), (_, worse) = strong(steps[5]), weak(steps[5])
-    guided = compose(strong, [autoguidance(weak, 3.0, between=(0.2, 0.6))])
+    guided = compose(strong, [autoguidance(weak, 3.0, schedule, between=(0.2, 0.6))])
     torch.testing.assert_close(guided(steps[5])[1], worse + 3.0 * (better - worse))
     differs = [not torch.equal(guided(step)[1], strong(step)[1]) for step in steps]
     assert differs == [2 <= index <= 6 for index in range(11)]
-    assert compose(strong, [autoguidance(weak, 1.0)]) is strong, "a scale of 1 asks no weaker one"
+    assert compose(strong, [autoguidance(weak, 1.0, schedule)]) is strong, "a scale of 1 asks no weaker one"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_autoguidance_leaves_out_what_only_makes_a_scene_stronger(cpu: Hardware, kind: str) -> None:
+    generator = gaussian_generator(kind)
+    strong, weak = unguided(generator, cpu), unguided(gaussian_generator(kind, std=0.9), cpu)
+    step = Step(torch.arange(3), 5, 11, torch.tensor(600), torch.randn(3, *SHAPE), torch.full((3, 1, 1), 2.0))
+
+    def predicted(predict: Predict) -> torch.Tensor:
+        z, output = predict(step)
+        return generator.parameterisation.z0(z, output, step.t).flatten(1)
+
+    def guided(parallel: float) -> torch.Tensor:
+        auto = autoguidance(weak, 3.0, generator.parameterisation, parallel=parallel)
+        return predicted(compose(strong, [auto]))
+
+    plain, whole, without = predicted(strong), guided(1.0), guided(0.0)
+    along = plain / plain.norm(dim=1, keepdim=True)
+    assert ((whole - plain) * along).sum(1).abs().min() > 1e-2
+    torch.testing.assert_close(((without - plain) * along).sum(1), torch.zeros(3), atol=1e-4, rtol=0)
+    across = (whole - plain) - ((whole - plain) * along).sum(1, keepdim=True) * along
+    torch.testing.assert_close(without - plain, across, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(guided(0.5), (whole + without) / 2, atol=1e-4, rtol=1e-4)
+
+
+def test_a_weaker_self_is_told_of_some_images_and_nothing_of_others(cpu: Hardware) -> None:
+    weaker, asked = gaussian_generator(), []
+
+    def numbers(metadata: torch.Tensor) -> None:
+        asked.append(metadata)
+
+    weaker.metadata_encoder = numbers
+    told, text = torch.tensor([True, False, True, False]), torch.full((3, 1, 1), 2.0)
+    predict = weaker_self(SimpleNamespace(weaker=weaker), cpu, told, EMPTY)  # type: ignore[arg-type]
+    step = Step(torch.tensor([3, 0, 2]), 5, 11, torch.tensor(600), torch.randn(3, *SHAPE), text, torch.ones(3, 2))
+    _, output = predict(step)
+    for text_of, rows in ((0.0, [0]), (2.0, [1, 2])):
+        _, alone = unguided(weaker, cpu)(replace(step, text=torch.full((3, 1, 1), text_of), metadata=None))
+        torch.testing.assert_close(output[rows], alone[rows])
+    assert asked[0].isnan().all(1).tolist() == [True, False, False]
+    assert (asked[0][1:] == 1).all()
 
 
 def with_weaker() -> Generator:
@@ -105,10 +153,15 @@ def test_a_generator_with_a_weaker_self_is_guided_by_it_in_any_batch(cpu: Hardwa
         guidances = guided_as(asked, generator, wanted, text[-1:], chunked(2 * size), cpu, shown=shown)
         return sample(generator, wanted, asked, hardware=cpu, guidances=guidances, batch_size=size)
 
-    some = SamplingSettings(steps=4, autoguidance=3.0, autoguidance_share=1.0)
+    some = SamplingSettings(steps=4, autoguidance=3.0, autoguidance_told=1.0)
     torch.testing.assert_close(drawn(some), drawn(some, 2), atol=1e-4, rtol=1e-4)
-    by_hand = autoguidance(weaker_self(generator, cpu), 3.0, between=(0.25, 1.0))
-    expected = sample(generator, wanted, some, hardware=cpu, guidances=[by_hand])
+
+    def by_hand(told: bool) -> torch.Tensor:
+        weaker = weaker_self(generator, cpu, torch.full((6,), told), text[-1:])
+        auto = autoguidance(weaker, 3.0, generator.parameterisation, parallel=0.0, between=(0.25, 1.0))
+        return sample(generator, wanted, some, hardware=cpu, guidances=[auto])
+
+    expected, untold = by_hand(told=True), by_hand(told=False)
     torch.testing.assert_close(drawn(some), expected, msg="no classifier-free guidance beside it, unless asked for")
     asked = some.model_copy(update={"cfg_scale": 2.0})
     assert not torch.allclose(drawn(asked), expected, atol=1e-3)
@@ -117,12 +170,12 @@ def test_a_generator_with_a_weaker_self_is_guided_by_it_in_any_batch(cpu: Hardwa
     without = drawn(plain)
     generator.weaker = weaker
     assert torch.equal(drawn(off), without), "without it, guided as usual"
-    half = some.model_copy(update={"autoguidance_share": 0.5})
+    half = some.model_copy(update={"autoguidance_told": 0.5})
     torch.testing.assert_close(drawn(half), drawn(half, 2), atol=1e-4, rtol=1e-4)
-    firm = [torch.allclose(a, b, atol=1e-4) for a, b in zip(drawn(half), expected, strict=True)]
-    varied = [torch.allclose(a, b, atol=1e-4) for a, b in zip(drawn(half), without, strict=True)]
-    assert [a != b for a, b in zip(firm, varied, strict=True)] == [True] * 6, "each is drawn in one way or the other"
-    assert 0 < sum(firm) < 6
+    hears = [torch.allclose(a, b, atol=1e-4) for a, b in zip(drawn(half), expected, strict=True)]
+    not_told = [torch.allclose(a, b, atol=1e-4) for a, b in zip(drawn(half), untold, strict=True)]
+    assert [a != b for a, b in zip(hears, not_told, strict=True)] == [True] * 6, "each is drawn in one way or the other"
+    assert 0 < sum(hears) < 6
     mapped = torch.arange(6) > 3
     torch.testing.assert_close(drawn(some, shown=mapped)[:4], expected[:4], msg="what follows a map changes no other")
     torch.testing.assert_close(drawn(some, shown=mapped)[4:], without[4:], msg="no map counts more than it was to")
