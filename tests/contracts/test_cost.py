@@ -15,6 +15,14 @@ from tests.conftest import tiny_settings
 FIGURES = json.loads((Path(__file__).parents[2] / "bench" / "figures.json").read_text())
 
 
+def test_autoguidance_asks_twice_in_three_quarters_of_the_steps() -> None:
+    sampling = td.load_settings().sampling
+    assert evaluations(sampling, autoguided=True) == 5 * (20 + 15)
+    assert evaluations(sampling.model_copy(update={"autoguidance": 1.0}), autoguided=True) == evaluations(sampling)
+    with_prompt = sampling.model_copy(update={"cfg_scale": 2.0})
+    assert evaluations(with_prompt, autoguided=True) == 5 * (20 + 15 + 11)
+
+
 @pytest.mark.parametrize("preset", FIGURES)
 def test_a_set_costs_no_more_than_it_did(
     preset: str, finished: td.Distilled, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -59,6 +59,40 @@ def test_a_photograph_becomes_a_map_by_a_filter(workshop: Workshop) -> None:
 
 
 @pytest.mark.parametrize(
+    ("weaker", "more", "scales"),
+    [
+        (True, {}, (3.0, None)),
+        (True, {"guidance": 3.0}, (3.0, None)),
+        (True, {"guidance": 5.0}, (5.0, None)),
+        (True, {"guidance": 1.0}, (1.0, 1.0)),
+        (True, {"guidance": 5.0, "map_name": "edges", "map_image": np.ones((8, 8), np.uint8)}, (1.0, 5.0)),
+        (False, {}, (3.0, None)),
+        (False, {"guidance": 5.0}, (1.0, 5.0)),
+    ],
+)
+def test_the_slider_sets_the_guidance_that_acts(
+    workshop: Workshop,
+    monkeypatch: pytest.MonkeyPatch,
+    weaker: bool,
+    more: dict[str, Any],
+    scales: tuple[float, float | None],
+) -> None:
+    asked = []
+
+    def generate(*_: Any, settings: td.Settings, **__: Any) -> None:
+        asked.append((settings.sampling.autoguidance, settings.sampling.cfg_scale))
+        raise InterruptedError("seen enough")
+
+    monkeypatch.setattr("terradistill.studio.workshop.generate", generate)
+    monkeypatch.setattr(workshop.generator, "weaker", object() if weaker else None)
+    monkeypatch.setattr(workshop, "settings", td.Settings())
+    assert workshop.guidance == (3.0 if weaker else 2.0)
+    with pytest.raises(InterruptedError):
+        workshop.make(replace(ASKED, **more))
+    assert asked == [scales]
+
+
+@pytest.mark.parametrize(
     ("more", "says"),
     [
         ({"prompt": "  "}, "Say what to draw"),
@@ -66,7 +100,7 @@ def test_a_photograph_becomes_a_map_by_a_filter(workshop: Workshop) -> None:
         ({"prompt": "a \ud800 river"}, "half a character"),
         ({"n": 17}, "expected 1 to 16"),
         ({"steps": 0}, "expected 1 to 50"),
-        ({"cfg_scale": float("nan")}, "expected 0 to 10"),
+        ({"guidance": float("nan")}, "expected 0 to 10"),
         ({"seed": -1}, "whole number"),
         ({"metadata": {"gsd_m": 1.0}}, "has not learned metadata"),
         ({"map_name": "road", "map_image": np.ones((8, 8), np.uint8)}, "has not learned the map 'road'"),

@@ -42,7 +42,7 @@ def _train(part: str, made: str, data: list[str], out: Path, settings: "Settings
     console.print_made({made: folder})
 
 
-def _train_command(part: str) -> None:
+def _train_command(part: str, says: str) -> None:
     def command(
         data: Pooled,
         out: Out,
@@ -65,8 +65,41 @@ def _train_command(part: str) -> None:
         )  # fmt: skip
         _train(part, part, data, out, settings, captions)
 
-    more = "of --generator on, by eye as well as by pixel" if part == "decoder" else "and what it needs before"
-    app.command(part, help=f"Train the {part} on the train split of DATA, {more}.")(command)
+    app.command(part, help=says)(command)
+
+
+for _part, _says in (
+    ("autoencoder", "Train the autoencoder on the train split of DATA."),
+    ("generator", "Train the generator on the train split of DATA, and what it needs before."),
+    (
+        "classifier",
+        "Train the latent classifier that helps to choose what is kept, and what it needs before; for a classifier of "
+        "scenes see classify train.",
+    ),
+):
+    _train_command(_part, _says)
+
+
+@app.command("decoder")
+def train_decoder(
+    data: Pooled,
+    out: Out,
+    generator: Beside = None,
+    preset: Preset = None,
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+    limit: Limit = None,
+    train_fraction: Fraction = None,
+    split_file: SplitFile = None,
+    captions: Captions = None,
+) -> None:
+    """Train the decoder of a generator on, by eye as well as by pixel; its latents stay."""
+    settings = settings_from(
+        preset, config, set_, generator=generator, seed=seed,
+        data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
+    )  # fmt: skip
+    _train("decoder", "generator with its decoder", data, out, settings, captions)
 
 
 @app.command("adapter")
@@ -121,7 +154,3 @@ def train_enhancer(
         data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
     )  # fmt: skip
     _train("enhancer", "generator with its enhancer", data, out, settings, captions)
-
-
-for _part in ("autoencoder", "generator", "classifier", "decoder"):
-    _train_command(_part)

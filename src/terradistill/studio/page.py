@@ -97,7 +97,7 @@ def build_page(workshop: Workshop) -> Any:
                         1, MOST_STEPS, min(settings.steps, MOST_STEPS), step=1, label="Steps", elem_id="steps"
                     )
                 with gr.Row():
-                    scale = gr.Slider(0, 10, settings.cfg(), step=0.1, label="Guidance")
+                    scale = gr.Slider(0, 10, workshop.guidance, step=0.1, label="Guidance")
                     seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, elem_id="seed")
             with gr.Column(scale=3, min_width=380):
                 gallery = gr.Gallery(
@@ -207,6 +207,6 @@ def _asked(given: Sequence[Any]) -> Asked:
         content_strength=float(content_strength),
         n=int(n),
         steps=int(steps),
-        cfg_scale=float(scale),
+        guidance=float(scale),
         seed=int(seed),
     )

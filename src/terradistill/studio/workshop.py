@@ -46,7 +46,7 @@ class Asked:
         content_strength: of the picture.
         n: images.
         steps: of the sampler.
-        cfg_scale: of classifier-free guidance.
+        guidance: scale of autoguidance, or of classifier-free guidance where that acts; None: as the settings say.
         seed: another seed, other images.
     """
 
@@ -60,7 +60,7 @@ class Asked:
     content_strength: float = 1.0
     n: int = 4
     steps: int = 20
-    cfg_scale: float = 2.0
+    guidance: float | None = None
     seed: int = 0
 
 
@@ -90,6 +90,15 @@ class Workshop:
             self.hardware.device, low_memory=self.settings.sampling.low_memory
         )
         self._busy, self._count = Lock(), 0
+
+    @property
+    def guidance(self) -> float:
+        """The scale that the settings say, of the guidance by which it draws from words."""
+        usual = self.settings.sampling
+        return usual.autoguidance if self._autoguided() else usual.cfg()
+
+    def _autoguided(self) -> bool:
+        return self.generator.weaker is not None and self.settings.sampling.autoguidance != 1
 
     def make(self, asked: Asked, progress: Progress | None = None) -> Made:
         """Draw what was asked for.
@@ -124,10 +133,13 @@ class Workshop:
     def _drawn(self, asked: Asked, room: Path, progress: Progress | None) -> SceneFolder:
         """The scene folder, with the files of its conditions, by which `metadata.jsonl` calls them."""
         order, target = self._order(asked, room), room / "scenes"
-        usual = self.settings.sampling
-        # As it was found, the slider leaves autoguidance to itself.
-        scale = usual.cfg_scale if asked.cfg_scale == usual.cfg() else asked.cfg_scale
-        sampling = usual.model_copy(update={"steps": asked.steps, "cfg_scale": scale})
+        shown = [*order.maps.values(), *([order.content] if order.content is not None else [])]
+        sampling = self.settings.sampling.model_copy(update={"steps": asked.steps})
+        if asked.guidance is not None and asked.guidance != self.guidance:
+            scales = {"cfg_scale": asked.guidance}
+            if self._autoguided() and not shown and asked.guidance > 1:
+                scales = {"autoguidance": asked.guidance}
+            sampling = sampling.model_copy(update={"autoguidance": 1.0} | scales)
         scenes = generate(
             [order],
             target,
@@ -137,7 +149,6 @@ class Workshop:
             settings=self.settings.model_copy(update={"sampling": sampling}),
             step_progress=progress,
         )
-        shown = [*order.maps.values(), *([order.content] if order.content is not None else [])]
         for each in shown:
             shutil.copy(each.path, target / each.path.name)
         beside = {str(each.path): each.path.name for each in shown}
@@ -178,7 +189,7 @@ def _require_modest(asked: Asked) -> None:
     for name, value, most in (("images", asked.n, MOST_IMAGES), ("steps", asked.steps, MOST_STEPS)):
         if not 1 <= value <= most:
             raise ConfigError(f"{value} {name}: expected 1 to {most}.")
-    strengths = {"guidance": (asked.cfg_scale,), "strength": (asked.map_strength, asked.content_strength)}
+    strengths = {"guidance": (asked.guidance or 0.0,), "strength": (asked.map_strength, asked.content_strength)}
     for name, strength in ((name, value) for name, values in strengths.items() for value in values):
         if not 0 <= strength <= 10:
             raise ConfigError(f"A {name} of {strength:g}: expected 0 to 10.")
