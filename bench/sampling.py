@@ -143,14 +143,7 @@ def procedures(released: SamplingSettings, ours: SamplingSettings, half: torch.d
         "in the precision of ours": (),
         "in full batches": ("batch_size",),
         "with our solver and steps": ("scheduler", "spacing", "steps"),
-        "guided as ours, where ours is": (
-            "cfg_scale",
-            "cfg_between",
-            "autoguidance",
-            "autoguidance_told",
-            "autoguidance_parallel",
-            "autoguidance_between",
-        ),
+        "guided as ours, where ours is": tuple(field for field in every if field.startswith(("cfg_", "autoguidance"))),
         "with our prototypes' pull and selection": tuple(field for field in every if field != "prune"),
         "halved on the way": every,
     }
