@@ -93,7 +93,7 @@ def main() -> None:
                     shutil.rmtree(run / "cache", ignore_errors=True)
                     found.setdefault(arm, []).append(scores_of(run))
                     classifier = SceneClassifier.load(run)
-                    about[arm] = classifier.about | {"speed": speed(classifier)}
+                    about[arm] = {**classifier.about, "speed": speed(classifier)}
             base = np.array([row["oa"] for row in found.get("ce", [])])
             for arm, rows in found.items():
                 oa = 100 * np.array([row["oa"] for row in rows])

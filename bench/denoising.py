@@ -36,7 +36,8 @@ def wiener(learned: Tensor, noisy: Tensor, variance: float) -> Tensor:
     power = torch.einsum("nahw,nbhw->hwab", f, f.conj()) / len(f)
     gain = power @ torch.linalg.inv(power + variance * torch.eye(power.shape[-1]))
     g = torch.fft.fft2(noisy - mean, norm="ortho")
-    return torch.fft.ifft2(torch.einsum("hwab,nbhw->nahw", gain, g), norm="ortho").real + mean
+    clean: Tensor = torch.fft.ifft2(torch.einsum("hwab,nbhw->nahw", gain, g), norm="ortho").real + mean
+    return clean
 
 
 @torch.no_grad()

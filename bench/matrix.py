@@ -5,7 +5,8 @@
 Drawn scenes come from class prompts alone. The 2 x 2 matrix of train and test sets, with as many images of either kind;
 then real scenes with drawn ones beside them, by their ratio. All trainings take the same number of optimiser steps
 under the same augmentation, so that "real" alone is the arm of an equal budget. Real test scenes are those that the
-generator has not learned from; the real train scenes are among those that it has. Chance is printed beside.
+generator has not learned from; the real train scenes are among those that it has. Each seed has train sets of its own.
+Chance is printed beside.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from terradistill.models.places import learned_from
 
 
 def joined(a: Labelled, b: Labelled) -> Labelled:
+    """Both sets as one."""
     return Labelled(np.concatenate([a.images, b.images]), np.concatenate([a.labels, b.labels]))
 
 
@@ -57,22 +59,26 @@ def main() -> None:
 
         real_all = Labelled(load_pixels(seen, side, folder / "seen.npy"), seen.labels)
         n = min(asked.per_class, int(np.bincount(real_all.labels).min()))
-        real, pool = draw(real_all, n), drawn("pool", max(n, round(n * max(asked.ratios))), 0)
+        pool, sets = drawn("pool", round(n * max(1, *asked.ratios)), 0), settings.evaluation.n_seeds
+        real = draw(real_all, n, sets)
         tests = {
             "real": Labelled(load_pixels(unseen, side, folder / "unseen.npy"), unseen.labels),
             "drawn": drawn("exam", n, 1),
         }
 
-        def oa(train: Labelled, test: Labelled) -> str:
+        def oa(train: list[Labelled], test: Labelled) -> str:
             return told(score(train, test, unseen, asked.network, settings))
 
         classes = len(unseen.classes)
-        print(f"{asked.data}: {classes} classes, chance {100 / classes:.1f} %, {n} images a class, {asked.network}")
+        print(
+            f"{asked.data}: {classes} classes, chance {100 / classes:.1f} %, {n} images a class, {asked.network}, "
+            f"{asked.steps} steps each, {sets} seeds"
+        )
         print("| learned from | tested on real | tested on drawn |\n|---|---|---|")
-        for name, train in (("real", real), ("drawn", draw(pool, n))):
+        for name, train in (("real", real), ("drawn", draw(pool, n, sets))):
             print(f"| {name} | {oa(train, tests['real'])} | {oa(train, tests['drawn'])} |", flush=True)
         for ratio in asked.ratios:
-            both = joined(real, draw(pool, round(n * ratio)))
+            both = [joined(*pair) for pair in zip(real, draw(pool, round(n * ratio), sets), strict=True)]
             print(f"| real and {ratio:g} × drawn | {oa(both, tests['real'])} | |", flush=True)
 
 

@@ -69,7 +69,7 @@ def main() -> None:
         for number in range(sets):
             first = number * asked.ipc
             some = np.stack([np.flatnonzero(drawn.labels == label)[first : first + asked.ipc] for label in classes])
-            arms = {"drawn": np.asarray(pixels[some.ravel()]), "through": [], "refined": []}
+            through, refined = [], []
             for label in classes:
                 with hardware.autocast():
                     z = generator.encode(to_float(pixels[some[label]]).to(hardware.device))[0]
@@ -79,12 +79,22 @@ def main() -> None:
                     derive(settings.seed, "refine", seen.classes[label], number),
                     hardware,
                 )
-                how = {"rounds": wanted.refine_rounds, "steps": wanted.refine_steps, "rate": wanted.refine_rate}
-                moved = refine(z, generator, gap, hardware=hardware, **how)
-                for arm, latents in (("through", z), ("refined", moved)):
-                    arms[arm].append(decoded(generator, latents, hardware))
-            for arm, images in arms.items():
-                arms[arm] = np.concatenate(list(images)) if isinstance(images, list) else images
+                moved = refine(
+                    z,
+                    generator,
+                    gap,
+                    rounds=wanted.refine_rounds,
+                    steps=wanted.refine_steps,
+                    rate=wanted.refine_rate,
+                    hardware=hardware,
+                )
+                through.append(decoded(generator, z, hardware))
+                refined.append(decoded(generator, moved, hardware))
+            arms = {
+                "drawn": np.asarray(pixels[some.ravel()]),
+                "through": np.concatenate(through),
+                "refined": np.concatenate(refined),
+            }
             if asked.sheet and not number:
                 sheet(arms["drawn"], arms["refined"], asked.ipc, asked.sheet, list(seen.classes))
             for network in asked.networks:

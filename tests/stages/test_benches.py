@@ -1,0 +1,76 @@
+"""The benches that judge drawn scenes run from end to end, with a tiny generator."""
+
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import terradistill as td
+from terradistill.generation.orders import orders_like
+from tests.conftest import tiny_settings
+
+BENCH = Path(__file__).parents[2] / "bench"
+FEW = ["--set", "evaluation.n_seeds=2", "--set", "sampling.steps=2"]
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run one with a command line, and give what it prints."""
+
+    def run(name: str, *arguments: str) -> str:
+        monkeypatch.syspath_prepend(BENCH)
+        monkeypatch.setattr(sys, "argv", [name, *arguments, *FEW])
+        runpy.run_path(str(BENCH / f"{name}.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_the_matrix_has_every_cell_and_one_budget(
+    finished: td.Distilled, drawn: Path, bench: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(BENCH)
+    import worth
+
+    judged: list[tuple[list[Any], dict[str, Any]]] = []
+    score = worth.score
+
+    def spied(train: list[Any], *rest: Any) -> Any:
+        judged.append((train, score(train, *rest)))
+        return judged[-1][1]
+
+    monkeypatch.setattr(worth, "score", spied)
+    asked = ["--per-class", "2", "--ratios", "0.5", "2", "--steps", "3", "--network", "convnet3"]
+    head, *table = bench("matrix", str(finished.run), str(drawn), *asked).strip().splitlines()
+    assert "3 classes, chance 33.3 %, 2 images a class" in head
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table if "±" in line]
+    assert [row[0] for row in cells] == ["real", "drawn", "real and 0.5 × drawn", "real and 2 × drawn"]
+    assert all("±" in cell for row in cells[:2] for cell in row[1:])
+    assert all("±" in row[1] for row in cells[2:])
+    assert {row["steps"] for _, row in judged} == {3}
+    sizes = [len(train[0].labels) for train, _ in judged]
+    assert sizes == [6, 6, 6, 6, 9, 18]
+    for train, _ in judged:
+        first, second = train
+        assert not np.array_equal(first.images, second.images), "each seed has a set of its own"
+
+
+def test_worth_is_told_beside_as_many_real_ones(
+    finished: td.Distilled, drawn: Path, bench: Callable[..., str], tmp_path: Path
+) -> None:
+    generator = td.Generator.load(finished.run)
+    orders = orders_like(td.open_scenes(drawn), "a satellite image of {class}", generator)
+    td.generate(orders, tmp_path / "drawn", generator, n=8, settings=tiny_settings())
+    plot, brief = tmp_path / "a.svg", ["--set", "evaluation.min_steps=3", "--set", "evaluation.max_steps=3"]
+    asked = [str(tmp_path / "drawn"), str(drawn), "--per-class", "2", "8", "--plot", str(plot)]
+    said = bench("worth", *asked, *brief)
+    head, two, eight = said.strip().splitlines()
+    assert "OA on 18 unseen scenes" in head
+    assert "2 a class: real" in two
+    assert "ratio" in two
+    assert "real (6)" in eight, "all that it has learned from, where there are fewer"
+    assert plot.read_text().lstrip().startswith("<")
