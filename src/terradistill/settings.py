@@ -368,6 +368,9 @@ class EvaluationSettings(Section):
     max_steps: int = Field(1000, ge=1)
     optimizer: Literal["sgd", "adamw"] = Field("adamw", description="ours; DPD: sgd, which needs its 1,000 epochs")
     learning_rate: float = Field(1e-3, gt=0)
+    rate: Literal["cosine", "steps"] = Field(
+        "cosine", description="of learning; cosine: to zero, after a warm-up [ours]; steps: x 0.1 at 2/3 and 5/6 (DPD)"
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
     weight_decay: float = Field(1e-2, ge=0)
     gradient_clip: float = Field(1.0, gt=0)

@@ -1,8 +1,11 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from terradistill.evaluation.recipe import augment, repeatable, to_input, training_steps
+from terradistill.evaluation.recipe import augment, fit, learning_share, repeatable, to_input, training_steps
+from terradistill.hardware import find_hardware
 from terradistill.seeding import generator
 from terradistill.settings import EvaluationSettings
 
@@ -16,6 +19,29 @@ def settings(**changes: object) -> EvaluationSettings:
 @pytest.mark.parametrize(("n", "steps"), [(10, 50), (1000, 157), (100_000, 400)])
 def test_steps_are_the_epochs_within_the_bounds(n: int, steps: int) -> None:
     assert training_steps(n, settings(epochs=10, batch_size=64, min_steps=50, max_steps=400)) == steps
+
+
+def test_the_rate_of_learning_falls_as_it_is_said() -> None:
+    steps = [learning_share(step, 1200, "steps") for step in (0, 799, 800, 999, 1000, 1199)]
+    assert steps == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    cosine = [learning_share(step, 1200, "cosine") for step in (0, 59, 600, 900, 1200)]
+    assert cosine == pytest.approx([1 / 60, 0.994, 0.5, 0.146, 0], abs=1e-3)
+
+
+def test_a_network_learns_by_the_rate_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    step = torch.optim.SGD.step
+
+    def spied(self: torch.optim.SGD, *given: Any) -> None:
+        seen.append(self.param_groups[0]["lr"])
+        step(self, *given)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", spied)
+    settings = EvaluationSettings(optimizer="sgd", rate="steps", learning_rate=0.01, min_steps=12, max_steps=12)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 2))
+    images, labels = np.zeros((4, 16, 16, 3), np.uint8), np.array([0, 1, 0, 1])
+    fit(network, images, labels, 16, settings, seed=0, hardware=find_hardware("fp32"))
+    assert seen == pytest.approx([0.01] * 8 + [0.001] * 2 + [0.0001] * 2)
 
 
 def test_input_has_the_scale_and_side_asked_for() -> None:
