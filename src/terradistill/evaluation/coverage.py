@@ -25,7 +25,10 @@ def frechet(a: Tensor, b: Tensor) -> float:
 
 
 def intra_class_coverage(a: Tensor, a_labels: Tensor, b: Tensor, b_labels: Tensor) -> float:
-    """Mean over real scenes of the highest cosine similarity to an image of the same class (DPD): at most 1."""
+    """Mean over real scenes of the highest cosine similarity to an image of the same class: at most 1.
+
+    DPD's measure, in whatever features are given; DPD's own are those of a ResNet-18 from ImageNet.
+    """
     likeness = F.normalize(b, dim=1) @ F.normalize(a, dim=1).T
     same = b_labels[:, None] == a_labels[None]
     best = likeness.masked_fill(~same, -torch.inf).max(1).values

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from terradistill.errors import DataError
 from terradistill.models.parts import load_part, save_part
 
-WAVES = 256  # width of the sinusoidal embedding of one field, as that of the timestep
+WAVES = 256  # width of the sinusoidal embedding of one field, whatever that of the timestep is [ours]
 
 
 class MetadataEncoder(nn.Module):
