@@ -1,7 +1,7 @@
-"""A sheet of a scene folder, a row a class, small enough for a page.
+"""A sheet of a scene folder, a row a class, small enough for a page; or a column a class, without its name.
 
     terradistill generate --like DATA --n 30 --out drawn
-    python bench/sheets.py drawn SHEET.jpg [--n 30] [--side 64] [--classes airplane freeway]
+    python bench/sheets.py drawn SHEET.jpg [--n 30] [--side 64] [--classes airplane freeway] [--columns]
 
 The first of each class by name: nobody has chosen. How near they come to real ones is what
 `terradistill audit drawn --against DATA` says.
@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=64, help="pixels of a scene")
     parser.add_argument("--n", type=int, default=30, help="scenes of each class")
     parser.add_argument("--classes", nargs="+", help="these alone")
+    parser.add_argument("--columns", action="store_true", help="a column a class, without names")
     asked = parser.parse_args()
 
     scenes = open_scenes(asked.scenes)
@@ -32,11 +33,16 @@ def main() -> None:
         raise SystemExit(f"{asked.scenes} has no class {odd[0]}: it has {', '.join(scenes.classes)}.")
     classes = [name for name in scenes.classes if name in (asked.classes or scenes.classes)]  # as subsets are ordered
     rows = [np.flatnonzero(scenes.labels == scenes.classes.index(name))[: asked.n] for name in classes]
+    if asked.columns:
+        rows = [row[: min(map(len, rows))] for row in rows]
     scenes = scenes.subset(np.concatenate(rows).tolist())
     with TemporaryDirectory() as made:
         pixels = np.array(load_pixels(scenes, asked.side, Path(made) / "pixels.npy"))
-    names = [scenes.readable(name) for name in classes]
-    contact_sheet(pixels, asked.n, labels=names).save(asked.sheet, quality=88)
+    if asked.columns:
+        pixels = pixels.reshape(len(classes), -1, *pixels.shape[1:]).swapaxes(0, 1).reshape(pixels.shape)
+    across = len(classes) if asked.columns else asked.n
+    names = None if asked.columns else [scenes.readable(name) for name in classes]
+    contact_sheet(pixels, across, labels=names).save(asked.sheet, quality=88)
 
 
 if __name__ == "__main__":
