@@ -10,6 +10,8 @@ from PIL import Image
 
 import terradistill as td
 from terradistill.data.images import decode
+from terradistill.data.maps import read_map
+from terradistill.generation.draw import _maps
 from terradistill.generation.orders import Order, Shown
 from tests.conftest import terradistill, tiny_settings
 
@@ -113,6 +115,21 @@ def test_the_command_draws_after_a_map_and_keeps_every_condition(
     assert river["content"] is None
     with Image.open(next((tmp_path / "made").rglob("*_0000.png"))) as image:
         assert image.size == (36, 36)
+
+
+def test_maps_lie_where_their_names_say(files: Path) -> None:
+    edges, regions = Shown(files / "mask.png", 0.5), Shown(files / "picture.png")
+    given = {"segmentation": regions, "edges": edges}
+    maps, strengths = _maps([Order("", maps=given), Order("", maps=dict(reversed(given.items())))], 40)
+    mask = np.zeros((40, 40), np.uint8)
+    mask[10:30, 18:22] = 255
+    colours = read_map(files / "picture.png", "segmentation", 40).transpose(2, 0, 1)
+    for planes in maps.numpy():
+        assert (planes[3:6] == mask).all(), "lines, edges, ..."
+        assert np.array_equal(planes[15:18], colours), "..., segmentation"
+        assert not planes[:3].any()
+        assert not planes[6:15].any()
+    assert strengths.tolist() == [[0, 0.5, 0, 0, 0, 1]] * 2
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import terradistill as td
@@ -168,3 +169,21 @@ def test_metadata_out_of_range_is_refused(told: Path, tmp_path: Path) -> None:
     with pytest.raises(td.TerraDistillError, match="metadata field gsd_m is 50"):
         td.generate([Order("a river", metadata={"gsd_m": 50})], tmp_path / "a", td.Generator.load(told))
     assert parse_metadata(" gsd_m=10, month = 7 ") == {"gsd_m": 10.0, "month": 7.0}
+
+
+def test_orders_may_say_nothing_at_all(told: Path, tmp_path: Path) -> None:
+    generator, tiny = td.Generator.load(told), tiny_settings()
+    assert generator.metadata_encoder is not None
+    torch.manual_seed(0)
+    for parameter in generator.metadata_encoder.parameters():  # a few steps have taught it next to nothing
+        torch.nn.init.normal_(parameter, std=1.0)
+
+    def made(name: str, *orders: Order) -> list[np.ndarray]:
+        scenes = td.generate(orders, tmp_path / name, generator, n=1, seed=4, settings=tiny)
+        return [decode(scenes.read(i)).astype(int) for i in range(len(scenes))]
+
+    empty, july = made("one told", Order(""), Order("", metadata={"month": 7}))
+    first, second = made("none told", Order(""), Order(""))  # of the same seeds
+    assert all(image.std() > 1 for image in (empty, july, first, second))
+    assert abs(empty - first).max() <= 1
+    assert abs(july - second).max() > 5

@@ -239,20 +239,9 @@ def train_diffusion(
     for step in range(start, settings.steps):
         rng = seeded(seed, "diffusion", step)
         index = learned[batch_indices(len(learned), settings.batch_size, step, seed)]
-        # Both at once, as in the free half of guidance; and metadata alone, since most prompts come without.
-        free, plain = torch.rand(2, len(index), generator=rng) < settings.caption_dropout
-        tokens = table.draw(index, free, rng)
-        numbers = None if metadata is None else metadata[index].masked_fill((free | plain)[:, None], torch.nan)
-        views = latents.draw_views(len(index), rng)
-        told = Told(tokens, numbers)
-        z0 = latents.draw(index, rng, views)
-        if conditions is not None:
-            told = replace(told, condition=conditions.draw(index, views, rng))
-        if content is not None:
-            # The scene itself in another view: what it looks like, not where things are.
-            turned = views + torch.randint(1, max(2, latents.n_views), views.shape, generator=rng)
-            shown = torch.rand(len(index), generator=rng) >= settings.caption_dropout
-            told = replace(told, content=latents.draw(index, rng, turned % latents.n_views), picture=shown)
+        z0, told = draw_told(
+            latents, table, metadata, conditions, content is not None, index, settings.caption_dropout, rng
+        )
         noising = Noising.draw(schedule, z0, rng)
 
         optimizer.zero_grad(set_to_none=True)
@@ -333,6 +322,39 @@ def train_diffusion(
         fold_lora(generator.unet)
     generator.unet.set_attn_processor(attention)
     model.to(device).eval().requires_grad_(False)
+
+
+def draw_told(
+    latents: LatentCache,
+    table: CaptionTable,
+    metadata: Tensor | None,
+    conditions: Conditions | None,
+    content: bool,
+    index: NDArray[np.int64],
+    dropout: float,
+    rng: torch.Generator,
+) -> tuple[Tensor, Told]:
+    """Scenes for a step of training: their latents (B, C, h, w), and what the denoiser is told of them.
+
+    Captions and content images (where `content` says that there are any) are each dropped with p = `dropout`. So is the
+    whole of a scene's metadata, as in DiffusionSat's paper (p = 0.1); that it is dropped beside the caption too is
+    [ours]: both at once, as in the free half of guidance, and metadata alone, since most prompts come without. So it is
+    unknown with 1 - (1 - p)^2. What `conditions` leave out is their own affair.
+    """
+    free, plain = torch.rand(2, len(index), generator=rng) < dropout
+    tokens = table.draw(index, free, rng)
+    numbers = None if metadata is None else metadata[index].masked_fill((free | plain)[:, None], torch.nan)
+    views = latents.draw_views(len(index), rng)
+    told = Told(tokens, numbers)
+    z0 = latents.draw(index, rng, views)
+    if conditions is not None:
+        told = replace(told, condition=conditions.draw(index, views, rng))
+    if content:
+        # The scene itself in another view: what it looks like, not where things are.
+        turned = views + torch.randint(1, max(2, latents.n_views), views.shape, generator=rng)
+        shown = torch.rand(len(index), generator=rng) >= dropout
+        told = replace(told, content=latents.draw(index, rng, turned % latents.n_views), picture=shown)
+    return z0, told
 
 
 def parted(n: int, parts: int) -> list[slice]:

@@ -12,7 +12,7 @@ from terradistill.errors import GeneratorError
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.control_nets import ControlNets
 from terradistill.models.generator import Generator, build_generator, denoise
-from terradistill.models.map_adapter import MapAdapter
+from terradistill.models.map_adapter import MapAdapter, _Modulation
 from terradistill.settings import MAPS
 from tests.unit.conftest import awake
 
@@ -96,6 +96,38 @@ def test_an_empty_map_is_not_the_same_as_none(generator: Generator) -> None:
     maps[:, 3 * MAPS.index("road") : 3 * MAPS.index("road") + 3] = 0
     empty, none = predict(generator, maps, strengths)
     assert not torch.allclose(empty, none)
+
+
+def test_what_a_map_shows_matters(generator: Generator) -> None:
+    awake(generator.map_adapter)
+    maps, strengths = some_maps(1).repeat(2, 1, 1, 1), torch.zeros(2, 6)
+    edges, strengths[:, MAPS.index("edges")] = 3 * MAPS.index("edges"), 1
+    maps[1, edges : edges + 3] = maps[1, edges : edges + 3].flip(2)
+    one, other = predict(generator, maps, strengths)
+    assert not torch.allclose(one, other, atol=1e-4)
+
+
+def test_of_two_maps_one_may_count_less(generator: Generator) -> None:
+    awake(generator.map_adapter)
+    strengths = torch.zeros(2, 6)
+    strengths[:, MAPS.index("edges")] = 1
+    strengths[:, MAPS.index("segmentation")] = torch.tensor([1, 0.3])
+    alike, less = predict(generator, some_maps(1).repeat(2, 1, 1, 1), strengths)
+    assert not torch.allclose(alike, less, atol=1e-4)
+
+
+def test_features_denormalise_by_hand() -> None:
+    torch.manual_seed(0)
+    layer = _Modulation(16, 3).double()
+    x, f = 2 + 3 * torch.randn(2, 16, 5, 5, dtype=torch.float64), torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    kernel, bias = torch.randn(32, 3, 3, 3, dtype=torch.float64), torch.randn(32, dtype=torch.float64)
+    layer.load_state_dict({"shift.weight": kernel, "shift.bias": bias})
+    groups = x.view(2, 2, 8 * 5 * 5)  # of eight channels
+    mean, variance = groups.mean(2, keepdim=True), groups.var(2, correction=0, keepdim=True)
+    normal = ((groups - mean) / (variance + 1e-5).sqrt()).view_as(x)
+    both = torch.nn.functional.conv2d(f, kernel, bias, padding=1)
+    gamma, beta = both[:, :16], both[:, 16:]
+    torch.testing.assert_close(layer(x, f), normal * (1 + gamma) + beta)
 
 
 @pytest.mark.parametrize("side", [34, 36, 42])

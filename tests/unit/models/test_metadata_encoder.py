@@ -32,6 +32,13 @@ def test_values_round_trip_and_the_unknown_stays_unknown() -> None:
         assert again == pytest.approx(row, abs=1e-3)
 
 
+@pytest.mark.parametrize(("gsd_max_m", "gsd"), [(10.0, 0.03), (1.0, 0.3)], ids=["paper", "release"])
+def test_each_field_is_normalised_as_in_diffusionsat(gsd_max_m: float, gsd: float) -> None:
+    lon, lat, cloud, year, month, day = 186.1 / 360, 43.5 / 180, 0.25, 37 / 120, 7 / 12, 14 / 31
+    expected = torch.tensor([[1000 * value for value in (lon, lat, gsd, cloud, year, month, day)]])
+    torch.testing.assert_close(MetadataEncoder(16, gsd_max_m).table([KNOWN]), expected)
+
+
 @pytest.mark.parametrize(("field", "value"), [("lat", 91.0), ("month", math.nan), ("gsd_m", 30.0), ("year", 1900.0)])
 def test_a_value_out_of_range_is_refused_by_name(field: str, value: float) -> None:
     with pytest.raises(DataError, match=f"metadata field {field} is"):

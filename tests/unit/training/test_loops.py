@@ -36,6 +36,7 @@ from terradistill.training.diffusion import (
     Noising,
     Told,
     denoising_loss,
+    draw_told,
     held_out_split,
     repeats,
     train_diffusion,
@@ -284,28 +285,21 @@ def test_a_generator_learns_what_the_metadata_says(
     scenes: Scenes, latents: tuple[Any, LatentCache], tiny: Settings, cpu: Hardware
 ) -> None:
     _, cache = latents
-    settings = tiny.diffusion.model_copy(update={"metadata": True, "steps": 120, "learning_rate": 3e-3})
+    settings = tiny.diffusion.model_copy(update={"metadata": True, "steps": 80, "learning_rate": 3e-3})
     generator = build_generator(settings, build_vae(tiny.autoencoder, 32, 0).eval(), 32, ["a field"], 0)
     assert generator.metadata_encoder is not None
-    right = generator.metadata_encoder.table([{"gsd_m": 1.0 + 8 * int(label)} for label in scenes[1]])
-    train_diffusion(generator, cache, [["a field"]] * 24, settings, metadata=right, seed=0, hardware=cpu)
+    table = generator.metadata_encoder.table([{"gsd_m": 1.0 + 8 * int(label)} for label in scenes[1]])
+    known, captions = LatentCache(cache.data[:16]), [["a field"]] * 16
+    train_diffusion(generator, known, captions, settings, metadata=table[:16], seed=0, hardware=cpu)
 
-    tokens = generator.tokens(["a field"] * 24)
+    z0, right, tokens = cache.means(slice(16, 24)), table[16:], generator.tokens(["a field"] * 8)
+    schedule = generator.parameterisation
+    noising = Noising.draw(schedule, z0, torch.Generator().manual_seed(0))
     losses = [
-        float(
-            denoising_loss(
-                generator,
-                generator.parameterisation,
-                cache.means(),
-                Told(tokens, table),
-                Noising.draw(generator.parameterisation, cache.means(), torch.Generator().manual_seed(0)),
-                cpu,
-                None,
-            )
-        )
-        for table in (right, right.flip(0), torch.full_like(right, torch.nan))
+        float(denoising_loss(generator, schedule, z0, Told(tokens, told), noising, cpu, None))
+        for told in (right, right.flip(0), torch.full_like(right, torch.nan))
     ]
-    assert losses[0] < losses[2] < losses[1]
+    assert losses[0] < losses[2] < losses[1], "of scenes that it has not seen"
 
 
 def test_small_classes_are_seen_more_often_when_asked() -> None:
@@ -382,6 +376,28 @@ def test_captions_are_drawn_from_their_scene_and_emptied_where_asked(latents: tu
     torch.testing.assert_close(rates, torch.tensor([0.2, 0.4, 0.2, 0.2]), atol=0.02, rtol=0)
     assert torch.equal(matches[:, 0], empty)
     assert not matches[0::2, 2:].any()
+
+
+@pytest.mark.parametrize("p", [0.1, 0.4])
+def test_captions_metadata_and_pictures_are_dropped_as_often_as_stated(p: float) -> None:
+    n, cache = 10_000, LatentCache(torch.zeros(1, 2, 2, 1, 1, 1))
+    table = CaptionTable(torch.tensor([[0], [7]]), torch.tensor([0]), torch.tensor([1]), torch.tensor([1]))
+    index, rng = np.zeros(n, np.int64), torch.Generator().manual_seed(0)
+    _, told = draw_told(cache, table, torch.ones(1, 7), None, True, index, p, rng)
+    assert told.metadata is not None
+    assert told.picture is not None
+    text, unknown, picture = told.tokens[:, 0] == 0, told.metadata.isnan(), ~told.picture
+    numbers = unknown[:, 0]
+    assert torch.equal(unknown, numbers[:, None].expand(-1, 7)), "all fields or none"
+    assert numbers[text].all(), "without a caption no metadata"
+    for dropped, rate in (
+        (text, p),
+        (numbers, 1 - (1 - p) ** 2),
+        (picture, p),
+        (numbers & ~text, p * (1 - p)),
+        (text & picture, p**2),
+    ):
+        assert abs(float(dropped.double().mean()) - rate) < 4 * (rate * (1 - rate) / n) ** 0.5
 
 
 def test_held_out_scenes_are_not_learned_from() -> None:
