@@ -2,7 +2,9 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import terradistill as td
 from terradistill.classification.explain import _gives_planes, heatmaps
 from terradistill.classification.learn import scores_of, train_classifier
 from terradistill.data.check import check_scenes
+from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.generation.orders import Order
 from terradistill.hardware import Hardware
@@ -67,6 +70,43 @@ def test_what_is_kept_gives_the_logits_of_what_was_trained(
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(2)) * 2 - 1
     with torch.inference_mode():
         assert torch.equal(SceneClassifier.load(out).network(images), trained[0].eval()(images)), "bit for bit"
+
+
+def test_test_scenes_are_read_once_the_epoch_is_chosen_and_not_before(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from terradistill.classification import learn
+    from terradistill.config import load_settings
+
+    opened: list[str] = []
+    exam: set[str] = set()
+    read, plain_open, plain_train = SceneFolder.read, learn.open_work, learn._train
+    fit = learn.train_scene_classifier
+
+    def spy(self: SceneFolder, index: int) -> bytes:
+        opened.append(self.scenes[index].name)
+        return read(self, index)
+
+    def opening(*given: Any, **named: Any) -> Any:
+        work = plain_open(*given, **named)  # which looks into all files, to split the scenes
+        exam.update(scene.name for scene in work.test.scenes)
+        monkeypatch.setattr(SceneFolder, "read", spy)
+        return work
+
+    def learning(*given: Any) -> None:
+        plain_train(*given)
+        assert opened
+        assert exam
+        assert not exam & set(opened)
+
+    monkeypatch.setattr(learn, "open_work", opening)
+    monkeypatch.setattr(learn, "_train", learning)
+    monkeypatch.setattr(learn, "train_scene_classifier", lambda *given, **named: replace(fit(*given, **named), epoch=7))
+    few = ("classify.method=ce", "classify.network=convnet3", "data.limit=12")
+    settings = load_settings(["tiny"], overrides=[*SHORT, *few], ipc=2)
+    out = train_classifier(drawn, tmp_path / "run", settings)
+    assert exam <= set(opened)
+    assert SceneClassifier.load(out).about["epoch"] == 7, "the one that training has chosen"
 
 
 def test_a_pretrained_scale_of_pixels_is_kept(tmp_path: Path) -> None:

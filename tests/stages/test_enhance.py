@@ -29,6 +29,7 @@ def trained(task: str, finished: td.Distilled, drawn: Path, out: Path) -> Path:
     settings = tiny_settings(
         generator=str(finished.run), enhancer__task=task, enhancer__scale=TASKS[task], enhancer__steps=6,
         enhancer__batch_size=8, enhancer__learning_rate=1e-3, enhancer__warmup_steps=1, data__limit=8,
+        enhancer__blur=0.5, enhancer__noise=0.02,
     )  # fmt: skip
     return td.train(drawn, out, settings, until="enhancer")
 
@@ -58,6 +59,15 @@ def test_the_generator_itself_stays_as_it_is(task: str, runs: dict[str, Path], f
     assert adapter is not None
     assert adapter.about["task"] == task
     assert any(layer.weight.any() for layer in adapter.skips), "something was learned"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_enhancer_says_that_its_frames_were_simulated_and_how(task: str, runs: dict[str, Path]) -> None:
+    adapter = td.Generator.load(runs[task]).frame_adapter
+    assert adapter is not None
+    assert adapter.about["simulated"] == {
+        "blur": 0.5, "gain": 0.03, "offset": 0.02, "noise": 0.02, "shift": 1.0, "clouds": 0.3, "days": 180.0,
+    }  # fmt: skip
 
 
 def test_the_command_super_resolves_any_size_and_goes_on(
@@ -138,6 +148,23 @@ def test_fusing_takes_any_number_of_images_in_any_order(runs: dict[str, Path]) -
     # One image is plain super-resolution by the same adapter, whatever the fusion's weight.
     alone = [fused(enhancer, images[:1], days[:1], "", 0, tiny_settings(enhance__fusion=share)) for share in (0, 1)]
     assert np.array_equal(*alone)
+
+
+def test_fusing_costs_a_call_a_step_and_image_and_two_with_a_prompt(runs: dict[str, Path]) -> None:
+    enhancer = open_enhancer(tiny_settings(generator=str(runs["fuse"])), "fuse")
+    images, days, calls = np.stack([scene(16, 16, seed) for seed in range(3)]), [-30, 4, 90], list[int]()
+    plain = enhancer.generator.unet.forward
+
+    def counted(z: torch.Tensor, *more: object, **named: object) -> object:
+        calls.append(len(z))
+        return plain(z, *more, **named)
+
+    enhancer.generator.unet.forward = counted
+    wanted = tiny_settings(sampling__steps=5, sampling__cfg_between=(0, 1))
+    for prompt, each in (("", 1), ("a dark field", 2)):
+        calls.clear()
+        fused(enhancer, images, days, prompt, 0, wanted)
+        assert sum(calls) == 5 * 3 * each
 
 
 def test_the_command_fuses_a_folder_a_place(
@@ -390,6 +417,7 @@ def test_bands_of_a_multispectral_scene_are_learned_from_and_super_resolved(
     assert adapter is not None
     assert adapter.bands == ("B2", "B3", "B4", "B5", "B1")
     assert adapter.about["bands"]["mean"][0] == pytest.approx(2000, rel=0.1)
+    assert "simulated" not in adapter.about, "these were taken as they are"
     enhance = ["enhance", "super-resolve", str(tmp_path / "s2.npz"), "--generator", str(tmp_path / "run"), "--preset"]
     code, error = terradistill(*enhance, "tiny", "--out", str(tmp_path / "out"), capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, error

@@ -121,19 +121,29 @@ def test_the_total_is_that_of_the_paper_computed_by_hand() -> None:
 
 
 @pytest.mark.parametrize("term", ["soft", "noise"])
-def test_a_teacher_gets_no_gradient_from_its_student(term: str) -> None:
-    """The last pair's teacher is the head's own logits: nothing of these terms reaches them."""
+@pytest.mark.parametrize("pair", range(3))
+def test_a_teacher_gets_no_gradient_from_its_student(pair: int, term: str) -> None:
+    """A stage between is a student as well: deaf as that, all that could reach it would come of its teaching."""
     model, (pooled, logits, labels) = distiller("dsd"), inputs()
-    found = model(pooled, logits, labels, rng())
-    found[term].backward()
-    assert logits.grad is None or not logits.grad.any()
-    assert pooled[-1].grad is None or not pooled[-1].grad.any()
-    assert all(x.grad is not None and x.grad.any() for x in pooled[:-1])
+    if pair + 1 < len(model.pairs):
+        torch.nn.init.zeros_(model.pairs[pair + 1].condition.weight)  # type: ignore[union-attr, arg-type]
+    model(pooled, logits, labels, rng())[term].backward()
+    student, teacher = pooled[pair], [*pooled[:-1], logits][pair + 1]
+    assert student.grad is not None
+    assert student.grad.any(), "the pair is at work"
+    assert teacher.grad is None or not teacher.grad.any()
+    assert pooled[-1].grad is None
 
 
-def test_logit_distillation_gives_none_to_its_teacher_either() -> None:
+def test_in_logit_distillation_gradients_go_to_students_alone() -> None:
+    """Of ½ · softCE, ½ · (softmax ℓ_k − softmax ℓ_{k+1}) / B: a stage gets nothing for what it teaches."""
     model, (pooled, logits, labels) = distiller("logit-sd"), inputs()
     model(pooled, logits, labels, rng())["soft"].backward()
+    with torch.no_grad():
+        said = [*(head(x) for head, x in zip(model.heads, pooled, strict=False)), logits]
+    for k, head in enumerate(model.heads):
+        pull = (said[k].softmax(1) - said[k + 1].softmax(1)).mean(0) / 2
+        torch.testing.assert_close(head.bias.grad, pull)
     assert logits.grad is None
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from terradistill.hardware import Hardware
 from terradistill.sampling.fusion import _centres, constant, fuse, rising
-from terradistill.sampling.guidance import chunked
+from terradistill.sampling.guidance import chunked, classifier_free
 from terradistill.sampling.masking import keep_known
 from terradistill.sampling.sampler import Guidance, Predict, Request, Step, sample
 from terradistill.sampling.tiling import corners, feather, in_tiles, tiled
@@ -141,6 +141,21 @@ def test_a_subset_costs_less_and_the_others_follow(cpu: Hardware) -> None:
     calls.clear()
     draw(cpu, 8, counting(calls), fuse(groups, schedule, constant(0.5)), steps=7)
     assert sum(calls) == 7 * 8, "steps × trajectories"
+
+
+def test_guided_by_the_prompt_every_trajectory_costs_two(cpu: Hardware) -> None:
+    generator, n, steps = gaussian_generator(), 6, 7
+    together = fuse(torch.tensor([0, 0, 0, 1, 1, 1]), generator.parameterisation, constant(0.5))
+    for scale, each in ((3.0, 2), (1.0, 1)):
+        generator.unet.batch_sizes.clear()
+        sample(
+            generator,
+            request(n, (1.0, -1.0)),
+            SamplingSettings(steps=steps, scheduler="ddim"),
+            hardware=cpu,
+            guidances=[classifier_free(scale, torch.zeros(1, 1, 1)), together],
+        )
+        assert sum(generator.unet.batch_sizes) == steps * n * each
 
 
 @pytest.mark.parametrize(("length", "side", "overlap"), [(150, 16, 4), (17, 16, 4), (16, 16, 4), (9, 16, 4)])

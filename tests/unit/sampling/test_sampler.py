@@ -1,5 +1,6 @@
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -14,7 +15,7 @@ from terradistill.models.generator import build_generator
 from terradistill.sampling.guidance import classifier_free
 from terradistill.sampling.sampler import Predict, Prune, Request, Step, looks, sample, sample_some
 from terradistill.sampling.schedulers import karras_times, make_scheduler, set_steps
-from terradistill.seeding import derive
+from terradistill.seeding import derive, noise
 from terradistill.settings import GIVEN_TIMES, SamplingSettings, Scheduler, Spacing
 from tests.unit.conftest import awake
 
@@ -38,6 +39,39 @@ def test_gaussian_data_are_sampled_to_their_mean_and_variance(
     )
     assert drawn.mean().item() == pytest.approx(2.0, abs=0.03)
     assert drawn.std().item() == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("spacing", get_args(Spacing))
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_ddim_is_its_closed_form_computed_by_hand(kind: str, spacing: Spacing, cpu: Hardware) -> None:
+    """√ᾱ'·ẑ0 + √(1−ᾱ')·ε̂, in float64, for a denoiser that is made up; after the last step ᾱ' = 1."""
+    generator, asked, times = gaussian_generator(kind), request(2), list[int]()
+    z = noise(asked.seeds, SHAPE).double()
+
+    def made_up(z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return (0.7 * z + t / 500).tanh() - 0.3 * z.roll(1, 3).sin()
+
+    def unet(z: torch.Tensor, t: torch.Tensor, *_: object, **named: object) -> SimpleNamespace:
+        assert named == {"class_labels": None}
+        times.append(int(t))
+        return SimpleNamespace(sample=made_up(z, t))
+
+    unet.config = generator.unet.config  # type: ignore[attr-defined]
+    generator.unet = unet
+    drawn = sample(generator, asked, SamplingSettings(steps=3, scheduler="ddim", spacing=spacing), hardware=cpu)
+    assert len(times) == 3
+    alphas = generator.parameterisation.alphas_cumprod.double()
+    for t, following in zip(times, [*times[1:], None], strict=True):
+        signal, sigma, output = alphas[t].sqrt(), (1 - alphas[t]).sqrt(), made_up(z, torch.tensor(t))
+        if kind == "epsilon":
+            z0, e = (z - sigma * output) / signal, output
+        elif kind == "sample":
+            z0, e = output, (z - signal * output) / sigma
+        else:
+            z0, e = signal * z - sigma * output, sigma * z + signal * output
+        share = torch.ones(()).double() if following is None else alphas[following]
+        z = share.sqrt() * z0 + (1 - share).sqrt() * e
+    torch.testing.assert_close(drawn.double(), z, rtol=1e-5, atol=1e-5)
 
 
 def test_few_steps_spaced_by_noise_keep_what_varies_little(cpu: Hardware) -> None:

@@ -1,0 +1,102 @@
+"""Which epoch is kept, and that all methods learn for as long from the same scenes."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from terradistill.classification import training
+from terradistill.classification.training import Trained, train_scene_classifier
+from terradistill.hardware import Hardware
+from terradistill.models.self_distillation import METHODS
+from terradistill.sections import ClassifySettings
+
+CLASSES, STEPS = 3, 2
+LABELS = np.arange(20) % CLASSES
+JUDGED = np.arange(10) % CLASSES
+
+
+class Staged(nn.Module):
+    """Four stages and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = pairwise((3, 4, 6, 8, 10))
+        self.stages = nn.Sequential(*(nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.ReLU()) for a, b in widths))
+        self.head = nn.Linear(10, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.as_tensor(self.head(self.stages(x).mean((2, 3))))
+
+
+def train(network: nn.Module, work: Path, **more: object) -> Trained:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
+    settings = ClassifySettings.model_validate(
+        {"batch_size": 8, "least_steps": STEPS, "resolution": 16, "learning_rate": 0.01, **more}
+    )
+    work.mkdir()
+    return train_scene_classifier(
+        network, pixels[:20], LABELS, np.arange(20), (pixels[20:], JUDGED), CLASSES, settings,
+        seed=0, hardware=Hardware(torch.device("cpu")), work=work,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shares", "patience", "best"),
+    [
+        ((0.3, 0.6, 0.5), 9, 2),
+        ((0.3, 0.6, 0.6, 0.5), 9, 3),  # of those alike the later, which has learned more
+        ((0.6, 0.5, 0.4, 0.9), 2, 1),  # the last of them is not waited for
+    ],
+)
+def test_the_best_epoch_by_validation_is_kept(
+    shares: Sequence[float], patience: int, best: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[dict[str, Tensor]] = []
+
+    def so_many_right(network: nn.Module, *_: object, **__: object) -> Tensor:
+        right = np.arange(10) < 10 * shares[min(len(judged), len(shares) - 1)]
+        judged.append({key: value.clone() for key, value in network.state_dict().items()})
+        return nn.functional.one_hot(torch.from_numpy(np.where(right, JUDGED, (JUDGED + 1) % CLASSES)), CLASSES).float()
+
+    monkeypatch.setattr(training, "logits", so_many_right)
+    network = Staged()
+    trained = train(network, tmp_path / "work", method="ce", epochs=len(shares), patience=patience)
+    assert (trained.epoch, trained.accuracy) == (best, shares[best - 1])
+    *epochs, calibrated = judged
+    assert len(epochs) == min(len(shares), best + patience)
+    for kept in (network.state_dict(), calibrated):
+        same = [all(torch.equal(kept[key], weights[key]) for key in kept) for weights in epochs]
+        assert same == [epoch == best for epoch in range(1, len(epochs) + 1)]
+
+
+def test_all_methods_take_the_same_steps_on_the_same_scenes(tmp_path: Path) -> None:
+    seen: list[Tensor] = []
+    taken: dict[str, list[Tensor]] = {}
+
+    def look(network: nn.Module, inputs: Any) -> None:
+        if network.training:
+            seen.append(inputs[0])
+
+    for method in METHODS:
+        network, taken[method] = Staged(), []
+        network.register_forward_pre_hook(look)
+        first, steps = network.head.weight, taken[method]
+
+        def count(optimizer: Any, *_: object, first: Any = first, steps: list[Tensor] = steps) -> None:
+            if any(weight is first for group in optimizer.param_groups for weight in group["params"]):
+                steps.append(seen[-1])
+
+        handle = register_optimizer_step_post_hook(count)
+        train(network, tmp_path / method, method=method, epochs=3)
+        handle.remove()
+    assert len(seen) == sum(map(len, taken.values()))
+    for steps in taken.values():
+        assert len(steps) == 3 * STEPS
+        assert all(torch.equal(*both) for both in zip(steps, taken["ce"], strict=True))
