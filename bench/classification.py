@@ -84,8 +84,9 @@ def main() -> None:
             for arm, overrides in arms.items():
                 for seed in range(asked.seeds):
                     run = asked.out / name / network / f"{arm}-{seed}"
+                    # One budget for all: none stops early, unless that is asked for.
                     settings = load_settings(
-                        None, None, [*asked.set, *overrides, f"classify.network={network}"], seed=seed,
+                        None, None, ["classify.patience=1000000", *asked.set, *overrides, f"classify.network={network}"], seed=seed,
                         data__limit=asked.limit,
                     )  # fmt: skip
                     with Rich() as reporter:

@@ -94,6 +94,8 @@ class Table:
 def taught(enhancer: Enhancer) -> EnhancerSettings:
     """The simulation that an enhancer learned with."""
     about = enhancer.adapter.about
+    if "simulated" not in about:
+        raise SystemExit("This enhancer has learned from bands as they are, which no simulation makes: see `enhance`.")
     return EnhancerSettings(task=about["task"], scale=enhancer.adapter.scale, **about["simulated"])
 
 

@@ -147,7 +147,7 @@ def train_scene_classifier(
             said = logits(network, validation[0], side, hardware=hardware)
             ema.swap()
             right = float((said.argmax(1).numpy() == validation[1]).mean())
-            watch.log(step + 1, accuracy=right, **{name: float(value) for name, value in losses.items()})
+            watch.log(step + 1, accuracy=right, **{name: float(value.detach()) for name, value in losses.items()})
             if right >= best.accuracy:  # few scenes validate alike for long: the later has learned more
                 best.keep(network, ema, epoch, right)
             model.train()
