@@ -85,10 +85,10 @@ def main() -> None:
                 for seed in range(asked.seeds):
                     run = asked.out / name / network / f"{arm}-{seed}"
                     # One budget for all: none stops early, unless that is asked for.
+                    first = ["classify.patience=1000000", f"classify.network={network}"]
                     settings = load_settings(
-                        None, None, ["classify.patience=1000000", *asked.set, *overrides, f"classify.network={network}"], seed=seed,
-                        data__limit=asked.limit,
-                    )  # fmt: skip
+                        None, None, [*first, *asked.set, *overrides], seed=seed, data__limit=asked.limit
+                    )
                     with Rich() as reporter:
                         train_classifier(data, run, settings, against=against, reporter=reporter)
                     shutil.rmtree(run / "cache", ignore_errors=True)
