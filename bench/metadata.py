@@ -23,8 +23,9 @@ from terradistill.hardware import find_hardware
 from terradistill.models.generator import Generator
 from terradistill.models.places import learned_from
 from terradistill.settings import Settings
-from terradistill.training.diffusion import Noising, Told, denoising_loss
+from terradistill.training.diffusion import Noising, denoising_loss
 from terradistill.training.latents import encode_scenes
+from terradistill.training.told import Told
 
 BATCH = 64
 

@@ -32,7 +32,7 @@ from terradistill.seeding import derive
 from terradistill.settings import DiffusionSettings
 from terradistill.training.autoencoder import reconstruction_psnr, train_autoencoder
 from terradistill.training.classifier import train_latent_classifier
-from terradistill.training.diffusion import Conditions, Consistency, parted, repeats, train_diffusion
+from terradistill.training.diffusion import Consistency, parted, repeats, train_diffusion
 from terradistill.training.frames import (
     SEASONAL,
     TOLD,
@@ -46,6 +46,7 @@ from terradistill.training.frames import (
 )
 from terradistill.training.latents import LatentCache, encode_scenes
 from terradistill.training.maps import MapTable
+from terradistill.training.told import Conditions
 
 SIMULATED = ("blur", "gain", "offset", "noise", "shift", "clouds", "days")  # what a model remembers of its frames
 ALL = ("unet", "text_encoder", "metadata_encoder")

@@ -9,9 +9,10 @@ from terradistill.hardware import Hardware
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.frame_adapter import FrameAdapter
 from terradistill.models.generator import build_generator
-from terradistill.training.diffusion import Noising, Told, denoising_loss, train_diffusion
+from terradistill.training.diffusion import Noising, denoising_loss, train_diffusion
 from terradistill.training.frames import TOLD, FrameTable, OtherDay
 from terradistill.training.latents import LatentCache, encode_scenes
+from terradistill.training.told import Told
 
 SIDE, LEARNED, UNSEEN, SEED = 8, 60, 200, 0
 

@@ -31,18 +31,16 @@ from terradistill.training.autoencoder import (
 )
 from terradistill.training.classifier import predict, train_latent_classifier
 from terradistill.training.diffusion import (
-    CaptionTable,
     Consistency,
     Noising,
-    Told,
     denoising_loss,
-    draw_told,
     held_out_split,
     repeats,
     train_diffusion,
 )
 from terradistill.training.latents import LatentCache, encode_scenes
 from terradistill.training.progress import Unwatched
+from terradistill.training.told import CaptionTable, Told, draw_told
 from tests.unit.conftest import awake
 
 from .conftest import Log
