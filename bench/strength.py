@@ -76,7 +76,7 @@ def main() -> None:
     near = {
         method: [
             distance(run, asked.ipc, settings_of(method).sampling.candidates)
-            for run in sorted(asked.out.glob(f"*/sets/{method}-ipc{asked.ipc}-*"))
+            for run in sorted(asked.out.glob(f"*/sets/{method}-*-ipc{asked.ipc}-*"))
         ]
         for method in methods
     }

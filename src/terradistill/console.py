@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from terradistill.report.words import accuracy, audited, duration
+from terradistill.report.words import accuracy, audited, board_name, duration, points
 from terradistill.team import Team
 
 if TYPE_CHECKING:
@@ -126,15 +126,16 @@ def print_scores(rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         return
     several = len({row["dataset"] for row in rows}) > 1
-    heads = [*["dataset"] * several, "method", "images a class", "network", "OA %", "AA %", "κ"]
+    heads = [*["dataset"] * several, "network", "method", "images a class", "OA %", "IOR", "HLR", "AA %", "κ"]
     table = Table(*heads, box=None, padding=(0, 2))
     for row in rows:
         table.add_row(
             *[escape(row["dataset"])] * several,
+            escape(board_name(row)),
             escape(row["method"]),
             str(row["ipc"] or "all"),
-            escape(row["network"]),
             accuracy(row),
+            *(points(row[key]) if row.get(key) is not None else "" for key in ("ior", "hlr")),
             f"{100 * row['aa_mean']:.1f}",
             f"{row['kappa_mean']:.3f}",
         )

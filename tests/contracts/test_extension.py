@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import terradistill as td
@@ -16,7 +17,7 @@ from terradistill.models.downstream import BUILDERS
 from terradistill.models.parameterisation import Parameterisation
 from terradistill.sampling.guidance import PROTOTYPE_GUIDANCES
 from terradistill.sampling.sampler import Guidance, Predict, Step
-from tests.conftest import tiny_settings
+from tests.conftest import TINY, terradistill, tiny_settings
 
 
 def first_subset(_f: NDArray[np.float32], labels: NDArray[np.int64], ipc: int, _seed: int) -> NDArray[np.int64]:
@@ -29,25 +30,40 @@ def linear(n_classes: int, resolution: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * resolution**2, n_classes))
 
 
+def nudge(prototypes: Tensor, _schedule: Parameterisation, scale: float, until: float) -> Guidance:
+    """A share of the way to the prototype in each step, whatever the noise."""
+
+    def guide(predict: Predict) -> Predict:
+        def guided(step: Step) -> tuple[Tensor, Tensor]:
+            z, output = predict(step)
+            if step.share > until:
+                return z, output
+            own = prototypes[step.rows].to(z)
+            return z + scale * (own - z), output
+
+        return guided if scale else predict
+
+    return guide
+
+
+def to_prototypes(run: Path) -> float:
+    """How far kept images are from their prototypes."""
+    kept = load_file(run / "latents" / "distilled.safetensors")
+    prototypes = load_file(run / "latents" / "prototypes.safetensors")["latents"]
+    own = prototypes[kept["candidate"] // tiny_settings().sampling.candidates]
+    return float((kept["latents"] - own).square().mean())
+
+
 def test_one_entry_each_is_all_that_is_needed(
-    finished: td.Distilled, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: td.Distilled,
+    drawn: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    steps: list[int] = []
-
-    def watched(prototypes: Tensor, _schedule: Parameterisation, scale: float, _until: float) -> Guidance:
-        def guide(predict: Predict) -> Predict:
-            def guided(step: Step) -> tuple[Tensor, Tensor]:
-                assert len(prototypes[step.rows]) == len(step.z)
-                steps.append(step.index)
-                return predict(step)
-
-            return guided if scale else predict
-
-        return guide
-
     monkeypatch.setitem(CORESETS, "first", Coreset(first_subset, "the first real", taught=False))
     monkeypatch.setitem(BUILDERS, "linear", linear)
-    monkeypatch.setitem(PROTOTYPE_GUIDANCES, "watched", watched)
+    monkeypatch.setitem(PROTOTYPE_GUIDANCES, "nudge", nudge)
     folder = tmp_path / "downloaded"
     shutil.copytree(drawn, folder)
     (folder / "dataset.json").unlink()
@@ -56,14 +72,32 @@ def test_one_entry_each_is_all_that_is_needed(
     monkeypatch.setitem(CATALOGUE, "mine", KnownDataset(info, names))
 
     settings = tiny_settings(
-        generator=str(finished.run), finetune__steps=0, sampling__prototype_guidance="watched",
+        generator=str(finished.run), finetune__steps=0,
+        sampling__prototype_guidance="nudge", sampling__prototype_scale=1.0, sampling__prototype_until=1.0,
         evaluation__methods=["distilled", "first"], evaluation__networks=["linear"],
     )  # fmt: skip
     made = td.distill(folder, tmp_path / "run", settings)
-    assert set(steps) == set(range(settings.sampling.steps))
+    plain = settings.model_copy(update={"sampling": settings.sampling.model_copy(update={"prototype_scale": 0.0})})
+    alone = td.distill(folder, tmp_path / "alone", plain, evaluate=False)
+    assert to_prototypes(made.run) < 0.5 * to_prototypes(alone.run), "led to their prototypes"
     assert [(row["method"], row["network"]) for row in made.scores] == [("distilled", "linear"), ("first", "linear")]
     assert "the first real" in made.report.read_text("utf-8")
     assert "CC-BY-4.0" in (made.run / "distilled" / "README.md").read_text()
+
+    board = (
+        "bench",
+        "scoreboard",
+        "--data",
+        str(folder),
+        "--out",
+        str(tmp_path / "board"),
+        "--methods",
+        "first,random",
+    )
+    few = ("--seeds", "1", "--ipc", "1", "--preset", "tiny", *TINY[4:], "--set", "evaluation.networks=linear")
+    code, error = terradistill(*board, *few, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, error
+    assert "first: the first real" in (tmp_path / "board" / "scoreboard.md").read_text()
 
 
 @pytest.mark.parametrize(

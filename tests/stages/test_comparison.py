@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 import terradistill as td
+from terradistill.cli.bench import _variants
 from terradistill.data.drawn import draw_scenes
+from terradistill.distillation import comparison
 from tests.conftest import TINY, terradistill
 
 METHODS = "default,text,random,random+soft,medoid,herding,k-center,feature-medoid,rded,full"
@@ -45,10 +47,11 @@ def test_every_method_has_its_row_and_none_is_made_twice(
     assert told["blended"] != told["default"]
     assert told["random"] is None
 
-    before = (table / "scores.json").stat().st_mtime_ns
+    made = table / rows[0]["dataset"] / "scores.json"
+    before = made.stat().st_mtime_ns
     code, _ = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0
-    assert (table / "scores.json").stat().st_mtime_ns == before
+    assert made.stat().st_mtime_ns == before
 
     # One more number of images: the rows that are there stay, those that are missing come.
     more = _arguments(drawn, table, "--methods", "text,random", "--ipc", "1,2,3", "--trainings", "2")
@@ -59,35 +62,67 @@ def test_every_method_has_its_row_and_none_is_made_twice(
     assert {(row["method"], row["ipc"]) for row in longer[len(rows) :]} == {("text", 3), ("random", 3)}
 
     # A set of the table can be audited by itself.
-    made = next(table.glob("*/sets/default-ipc2-0/distilled"))
+    made = next(table.glob("*/sets/default-*-ipc2-0/distilled"))
     assert td.audit(made, drawn, table.parent / "audit")["scenes"] == 6
 
     lines = list(csv.DictReader((table / "scoreboard.csv").open()))
     assert len(lines) == len(longer)
+    assert set(lines[0]) == {key for row in longer for key in row}
+    assert [json.loads(line["oa"]) for line in lines] == [row["oa"] for row in longer]
     page = (table / "scoreboard.md").read_text()
     assert "terradistill bench scoreboard" in page
-    assert page.count("| herded real |") == 2
+    assert page.count("| herding |") == 2
+    assert "herding: herded real" in page
+    assert f"; {longer[0]['n_test']} test scenes" in page
     soft, hard = (next(row for row in rows if row["method"] == name) for name in ("random+soft", "random"))
     assert (soft["labels"], hard["labels"]) == ("soft", "hard")
-    assert soft["bytes"] == hard["bytes"] + 2 * 3 * hard["n_train"], "two bytes a class and image"
+    more = soft["bytes"] - hard["bytes"]
+    assert 3 * len("0.0") < more / hard["n_train"] < 3 * len("0.1234, "), "three numbers an image, as JSON"
 
     # Four in the place of one, where there are as many.
-    in_quarters = _arguments(drawn, table, "--methods", "random,random+2x2,text+2x2", "--trainings", "2", "--ipc")
+    in_quarters = _arguments(drawn, table, "--methods", "random,random+2x2,k-center+2x2", "--trainings", "2", "--ipc")
     code, error = terradistill(*in_quarters, "2", capsys=capsys, monkeypatch=monkeypatch)
     assert code == 2
     assert "has 6 train scenes; +2x2 at 2 images a class takes 8" in " ".join(error.split())
     code, error = terradistill(*in_quarters, "1", capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, error
     of = {row["method"]: row for row in json.loads((table / "scores.json").read_text()) if row["ipc"] == 1}
-    assert of["random+2x2"]["n_train"] == of["text+2x2"]["n_train"] == 4 * of["random"]["n_train"]
+    assert of["random+2x2"]["n_train"] == of["k-center+2x2"]["n_train"] == 4 * of["random"]["n_train"]
     assert of["random+2x2"]["bytes"] < 2 * of["random"]["bytes"]
+    gained = of["k-center+2x2"]["oa_mean"] - of["random+2x2"]["oa_mean"]
+    assert of["k-center+2x2"]["ior"] == pytest.approx(gained), "held against as many random scenes"
+    assert "| k-center+2x2 |" in (table / "scoreboard.md").read_text()
 
-    # Under another recipe nothing of before may stand beside.
+    # A method that has become another: its rows go, and no others; what random is does not depend on how one draws.
+    changed = _arguments(drawn, table, "--methods", "random", "--ipc", "1", "--trainings", "2", "--variant")
+    changed += [own.replace("0.3", "0.5"), "--set", "sampling.candidates=1"]
+    kept = json.loads((table / "scores.json").read_text())
+    code, error = terradistill(*changed, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, error
+    now = json.loads((table / "scores.json").read_text())
+    assert len(now) == len(kept)
+    assert [row for row in now if row["method"] != "blended"] == [row for row in kept if row["method"] != "blended"]
+    new = next(row for row in now if (row["method"], row["ipc"]) == ("blended", 1))
+    assert new["settings"] != told["blended"]
+
+    # Under another recipe nothing may come beside what is there, and nothing of it is lost.
+    kept = (table / "scores.json").read_bytes()
     other = _arguments(drawn, table, "--methods", "random", "--ipc", "2", "--trainings", "1")
     code, error = terradistill(*other, capsys=capsys, monkeypatch=monkeypatch)
-    assert code == 0, error
-    assert [row["method"] for row in json.loads((table / "scores.json").read_text())] == ["random"]
+    assert (code, "trainings (2 → 1)" in " ".join(error.split())) == (2, True), error
+    assert (table / "scores.json").read_bytes() == kept
     assert (table / "scoreboard.html").read_text().count("<svg") == 2
+
+
+def test_a_generator_that_knows_the_exam_is_refused(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = _arguments(drawn, tmp_path / "t", "--methods", "random", "--ipc", "1")
+    assert terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)[0] == 0
+    split = json.loads(next((tmp_path / "t").glob("*/exam/split.json")).read_text())
+    monkeypatch.setattr(comparison, "seen_by", lambda _: {split["test"][0]["sha256"]})
+    code, error = terradistill(*command, "--methods", "text", capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, "learns from another split than" in " ".join(error.split())) == (2, True), error
 
 
 def test_a_wrong_list_of_numbers_is_one_sentence(
@@ -99,7 +134,13 @@ def test_a_wrong_list_of_numbers_is_one_sentence(
     assert "'1,many'" in error
 
 
-WRONG = {"blended": "not of the form", "a b:seed=1": "not of the form", "text:seed=1": "already", "x:seed": "--set"}
+def test_a_variant_may_be_of_a_preset_and_have_lists() -> None:
+    found = _variants(["ten:dpd,sampling.candidates=10,sampling.cfg_between=[0,0.8]", "more:ipc=3"])
+    assert found["ten"] == (["dpd"], ["sampling.candidates=10", "sampling.cfg_between=[0,0.8]"])
+    assert found["more"] == ([], ["ipc=3"])
+
+
+WRONG = {"blended": "not of the form", "a b:seed=1": "not of the form", "text:seed=1": "already", "x:seed": "'seed'"}
 
 
 @pytest.mark.parametrize("variant", WRONG)

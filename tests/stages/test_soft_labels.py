@@ -25,6 +25,7 @@ def test_a_teacher_s_labels_are_a_column_that_opens_and_is_learned_from(
     assert soft["oa"] != hard["oa"] or soft["confusion"] != hard["confusion"]
 
     scenes = made.run / "distilled"
+    assert "of soft labels beside them" in (made.run / "report.html").read_text()
     data = load_dataset("imagefolder", data_dir=str(scenes), split="train", cache_dir=str(tmp_path / "cache"))
     labels = np.array(data["soft_labels"])
     assert labels.shape == (6, 3)

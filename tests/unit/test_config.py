@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from terradistill import config
 from terradistill.config import flatten, load_settings, presets, to_toml
 from terradistill.errors import ConfigError
 from terradistill.settings import Settings
@@ -14,12 +15,17 @@ def test_published_systems_space_their_steps_evenly_and_guide_them_all(name: str
     assert (sampling.spacing, sampling.cfg_between, sampling.steps) == ("even", (0.0, 1.0), 50)
 
 
+# What the published systems say, and which of our own additions they must not have.
 DPD = """
 [diffusion]
 min_snr_gamma = 5
 weight_decay = 1e-2
 views = 1
+class_share = 1
+consistency_weight = 0
 [finetune]
+passes = "none"
+ema_decay = 0
 learning_rate = 5e-4
 warmup_steps = 200
 rate = "constant"
@@ -32,6 +38,7 @@ learning_rate = 1e-3
 minimum_learning_rate = 1e-6
 weight_decay = 1e-3
 epochs = 200
+max_steps = 1000000
 warmup_epochs = 5
 batch_size = 128
 dropout = 0.1
@@ -39,12 +46,21 @@ validation_fraction = 0.1
 [prototypes]
 rule = "margin"
 space = "latent"
+outliers = true
+smallest = 1
+prompt = "class"
 pool = 8
 restarts = 10
 alpha = 1
 [sampling]
+scheduler = "ddim"
+spacing = "even"
 steps = 50
 cfg_scale = 7.5
+cfg_between = [0, 1]
+autoguidance = 1
+avoid_copies = false
+refine_rounds = 0
 start = "noise"
 prototype_guidance = "push"
 prototype_scale = 1
@@ -53,13 +69,92 @@ candidates = 5
 selection = "margin"
 prune = []
 """
+DPD_V1 = """
+[diffusion]
+min_snr_gamma = 5
+consistency_weight = 0.1
+consistency_until = 0.5
+consistency_power = 1
+[finetune]
+lora_rank = 4
+lora_layers = "attention"
+text_encoder = false
+learning_rate = 5e-4
+rate = "constant"
+ema_decay = 0
+passes = "none"
+[prototypes]
+rule = "margin"
+space = "latent"
+outliers = true
+smallest = 1
+prompt = "phrases"
+[sampling]
+scheduler = "ddim"
+spacing = "even"
+steps = 50
+cfg_scale = 7.5
+cfg_between = [0, 1]
+autoguidance = 1
+start = "prototype"
+strength = 0.75
+prototype_scale = 0
+candidates = 1
+avoid_copies = false
+refine_rounds = 0
+"""
+D4M = """
+[prototypes]
+rule = "centroid"
+space = "latent"
+outliers = true
+smallest = 1
+prompt = "class"
+[sampling]
+scheduler = "ddim"
+spacing = "even"
+steps = 50
+cfg_scale = 8
+cfg_between = [0, 1]
+autoguidance = 1
+start = "prototype"
+strength = 0.7
+prototype_scale = 0
+candidates = 1
+avoid_copies = false
+refine_rounds = 0
+"""
+TEXT = """
+[prototypes]
+prompt = "class"
+[sampling]
+cfg_between = [0, 1]
+autoguidance = 1
+start = "noise"
+prototype_scale = 0
+candidates = 1
+avoid_copies = false
+refine_rounds = 0
+"""
 
 
-def test_dpd_has_the_constants_of_the_revised_release() -> None:
-    settings = load_settings(["dpd"])
-    for section, constants in tomllib.loads(DPD).items():
+@pytest.mark.parametrize(("preset", "said"), [("dpd", DPD), ("dpd-v1", DPD_V1), ("d4m", D4M), ("text", TEXT)])
+def test_a_published_system_has_its_constants_and_nothing_of_ours(preset: str, said: str) -> None:
+    settings = load_settings([preset])
+    for section, constants in tomllib.loads(said).items():
         told = getattr(settings, section).model_dump(mode="json")
-        assert {name: told[name] for name in constants} == constants
+        wanted = {name: None if value == "none" else value for name, value in constants.items()}
+        assert {name: told[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize("preset", ["dpd", "dpd-v1", "d4m", "text"])
+def test_a_published_system_does_not_lean_on_our_defaults(preset: str) -> None:
+    """What shapes an image is said in the preset itself, so that a new default of ours changes nothing there."""
+    shaping = {"cfg_scale", "cfg_between", "autoguidance", "start", "prototype_scale", "candidates", "selection"}
+    said = tomllib.loads((Path(config.__file__).parent / "presets" / f"{preset}.toml").read_text())["sampling"]
+    assert shaping | {"avoid_copies", "refine_rounds"} <= said.keys()
+    if preset != "text":
+        assert {"scheduler", "steps", "spacing"} <= said.keys()
 
 
 @pytest.mark.parametrize("name", presets())

@@ -36,11 +36,13 @@ def bench_scoreboard(
     ipc: Annotated[str, typer.Option("--ipc", help="Images per class, such as 1,5,10,20.")] = "10",
     methods: Annotated[
         str, typer.Option("--methods", help="Presets, `default`, and kinds of real images.")
-    ] = "default,dpd,text,random,medoid,herding,full",
+    ] = "default,dpd,text,random,feature-medoid,herding,full",
     variant: Annotated[
         list[str] | None,
         typer.Option(
-            "--variant", metavar="NAME:A.B=C[,...]", help="A method of your own: default with other settings; repeat."
+            "--variant",
+            metavar="NAME:[PRESET,]A.B=C[,...]",
+            help="A method of your own: default, or a preset, with other settings; repeat.",
         ),
     ] = None,
     sets: Annotated[int, typer.Option("--seeds", min=1, help="Sets drawn of each method.")] = 3,
@@ -48,43 +50,42 @@ def bench_scoreboard(
     preset: Preset = None,
     config: Config = None,
     set_: Set = None,
+    seed: Seed = None,
     limit: Limit = None,
     train_fraction: Fraction = None,
+    split_file: SplitFile = None,
     captions: Captions = None,
 ) -> None:
     """Score methods on datasets: one table, made by one recipe."""
     from terradistill import console
     from terradistill.config import presets
-    from terradistill.distillation.comparison import PACKED, compare, plain, real_methods
-    from terradistill.evaluation.harness import SOFT
+    from terradistill.distillation.comparison import compare, real_methods
+    from terradistill.evaluation.harness import Method
 
     variants = _variants(variant or [])
 
     def settings_of(method: str) -> "Settings":
-        of_method = [] if method in variants else [method]
+        own, changes = variants.get(method, ([method], []))
         return settings_from(
-            [*(preset or []), *of_method],
-            config,
-            [*(set_ or []), *variants.get(method, [])],
-            data__limit=limit,
-            data__train_fraction=train_fraction,
-        )
+            [*(preset or []), *own], config, [*(set_ or []), *changes], seed=seed,
+            data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,
+        )  # fmt: skip
 
     known = (*presets(), *real_methods(), *variants)
     shadowed = sorted(set(variants) & {*presets(), *real_methods()})
     if shadowed:
         raise ConfigError(f"There is a method {shadowed[0]!r} already: give the variant another name.")
-    odd = [name for name in _words(methods) if plain(name) not in known]
+    odd = [name for name in _words(methods) if Method.read(name).name not in known]
     if odd:
         raise ConfigError(
-            f"There is no method {odd[0]!r}: choose among {', '.join(known)}, with {PACKED} or {SOFT} after it or not."
+            f"There is no method {odd[0]!r}: choose among {', '.join(known)}, with +2x2 or +soft after it or not."
         )
     with console.Rich() as reporter:
         rows = compare(
             data,
             out,
             settings_of,
-            methods=[*_words(methods), *variants],
+            methods=list(dict.fromkeys([*_words(methods), *variants])),
             ipcs=_numbers(ipc),
             n_sets=sets,
             trainings=trainings,
@@ -139,17 +140,18 @@ def bench_fidelity(
     console.print_made({"fidelity": out / "fidelity.json"})
 
 
-def _variants(texts: list[str]) -> dict[str, list[str]]:
-    """Overrides by the name of a variant, written as ``unguided:sampling.prototype_scale=0,sampling.cfg_scale=1``."""
-    found: dict[str, list[str]] = {}
+def _variants(texts: list[str]) -> dict[str, tuple[list[str], list[str]]]:
+    """Presets and overrides by the name of a variant: ``ten:dpd,sampling.candidates=10,sampling.prune=[0.5,0.6]``."""
+    found: dict[str, tuple[list[str], list[str]]] = {}
     for text in texts:
-        name, colon, overrides = text.partition(":")
-        if not colon or not re.fullmatch(r"[\w.-]+", name) or name in found or not _words(overrides):
+        name, colon, said = text.partition(":")
+        parts = [part.strip() for part in re.split(r",(?![^\[]*\])", said) if part.strip()]  # not inside of brackets
+        if not colon or not re.fullmatch(r"[\w.-]+", name) or name in found or not parts:
             raise ConfigError(
-                f"The variant {text!r} is not of the form NAME:section.key=value,…: letters, digits, . _ and - in the "
-                "name, each name once."
+                f"The variant {text!r} is not of the form NAME:PRESET,section.key=value,…: letters, digits, . _ and - "
+                "in the name, each name once; the preset may be left out."
             )
-        found[name] = _words(overrides)
+        found[name] = [part for part in parts if "=" not in part], [part for part in parts if "=" in part]
     return found
 
 

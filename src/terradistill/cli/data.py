@@ -140,6 +140,27 @@ def data_cut(
     console.print_made({"scenes": out})
 
 
+@app.command("pack")
+def data_pack(
+    data: Data,
+    out: NewFolder,
+    by: Annotated[int, typer.Option("--by", min=2, max=9, help="Scenes along a side of an image.")] = 2,
+) -> None:
+    """Put BY x BY scenes of DATA, such as a distilled set, into each image; what is made is DATA too."""
+    from terradistill import console
+    from terradistill.data.formation import pack_scenes
+    from terradistill.data.sources import open_scenes
+    from terradistill.distillation.scoreboard import learned_by
+    from terradistill.models.places import write_learned_from
+
+    with console.Rich() as reporter:
+        reporter.start("Packing scenes")
+        count = pack_scenes(open_scenes(data), out, by, reporter.progress)
+    write_learned_from(out, learned_by(Path(data)))
+    print(f"{count} images of {by * by} scenes")
+    console.print_made({"scenes": out})
+
+
 @app.command("shards")
 def data_shards(
     data: Data,

@@ -34,6 +34,7 @@ class DatasetInfo:
         hub_id: Hugging Face dataset id, if there is one.
         url: home page.
         synthetic: the scenes were drawn, by a generator or by hand.
+        formation: k where each image file holds k x k scenes; see `terradistill.data.formation`.
     """
 
     name: str
@@ -45,6 +46,7 @@ class DatasetInfo:
     hub_id: str | None = None
     url: str = ""
     synthetic: bool = False
+    formation: int = 1
 
 
 @dataclass(frozen=True, slots=True)  # there may be many

@@ -11,6 +11,7 @@ from typing import Any
 from terradistill.data.annotations import annotate, is_finite, parse_notes
 from terradistill.data.archive import ZipSource
 from terradistill.data.catalogue import CATALOGUE, identify
+from terradistill.data.formation import MOST, open_packed
 from terradistill.data.hub import is_hub_id, is_saved_dataset, open_hub, open_saved
 from terradistill.data.images import is_scene_file
 from terradistill.data.scenes import DatasetInfo, Scene, SceneFolder
@@ -169,7 +170,8 @@ def _from_files(path: Path, names: Sequence[str], read: Callable[[str], bytes]) 
         lambda name: read(prefix + name),
         n_ignored,
     )
-    return _annotated(folder, path, prefix, annotation_files, read)
+    folder = _annotated(folder, path, prefix, annotation_files, read)
+    return folder if folder.info.formation == 1 else open_packed(folder, folder.info.formation)
 
 
 def _layout(images: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], bool]:
@@ -215,6 +217,12 @@ def _info(path: Path, classes: tuple[str, ...], card: bytes | None) -> DatasetIn
         if not isinstance(given["synthetic"], bool):
             raise DataError(f"{where}: 'synthetic' is {given['synthetic']!r}; expected true or false.")
         changes["synthetic"] = given["synthetic"]
+    if given.get("formation") is not None:
+        if type(given["formation"]) is not int or not 1 <= given["formation"] <= MOST:
+            raise DataError(
+                f"{where}: 'formation' is {given['formation']!r}; expected 1 to {MOST} scenes along a side."
+            )
+        changes["formation"] = given["formation"]
     if given.get("gsd_m") is not None:
         if not is_finite(given["gsd_m"]) or not given["gsd_m"] > 0:
             raise DataError(f"{where}: 'gsd_m' is {given['gsd_m']!r}; expected metres a pixel, above 0.")

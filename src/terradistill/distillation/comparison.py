@@ -2,8 +2,11 @@
 
 OUT/<dataset>/exam/            split, test scenes, coresets, the network that sees features
 OUT/<dataset>/generators/<k>/  one run for all methods whose training settings agree
-OUT/<dataset>/sets/<method>-ipc<n>-<i>/distilled/
-OUT/scores.json                the rows; scoreboard.md, scoreboard.csv, scoreboard.html show them
+OUT/<dataset>/sets/<method>-<settings>-ipc<n>-<i>/distilled/
+OUT/<dataset>/scores.json      its rows
+OUT/scores.json                the rows of all; scoreboard.md, scoreboard.csv, scoreboard.html show them
+
+Several processes may be at one table, each at datasets of its own.
 """
 
 import json
@@ -23,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from terradistill.data.annotations import written
+from terradistill.data.formation import packed, unpacked
 from terradistill.data.images import resize
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes, with_captions
@@ -31,10 +35,10 @@ from terradistill.distillation.coresets import CORESETS, random_subset
 from terradistill.distillation.rded import stitched_crops
 from terradistill.distillation.scoreboard import coreset, labelled, pick
 from terradistill.distillation.teacher import SIDE as TAUGHT_AT
-from terradistill.distillation.teacher import soft_labels, teach, teacher_network
-from terradistill.distillation.work import Work, open_work
+from terradistill.distillation.teacher import as_column, soft_labels, teach, teacher_network
+from terradistill.distillation.work import Work, generator_hash, open_work, seen_by
 from terradistill.errors import ConfigError, DataError, RunError
-from terradistill.evaluation.harness import SOFT, Labelled, Row, score_method, with_references
+from terradistill.evaluation.harness import REFERENCES, Labelled, Method, Row, score_method, with_references
 from terradistill.files import write_text
 from terradistill.models.downstream import named_network
 from terradistill.models.places import learned_from, write_learned_from
@@ -43,7 +47,6 @@ from terradistill.run import FREE, Reporter, Run, Silent
 from terradistill.seeding import derive
 from terradistill.settings import EvaluationSettings, Settings
 
-PACKED = "+2x2"  # after a method's name: four of its scenes, halved, in the place of each image ("multi-formation")
 SettingsOf = Callable[[str], Settings]
 Opened = AbstractContextManager[Work]
 
@@ -51,11 +54,6 @@ Opened = AbstractContextManager[Work]
 def real_methods() -> tuple[str, ...]:
     """Names of the methods that choose among real images."""
     return ("random", *CORESETS, "rded", "full")
-
-
-def plain(method: str) -> str:
-    """A method's name without what may follow it."""
-    return method.removesuffix(SOFT).removesuffix(PACKED)
 
 
 def compare(
@@ -73,15 +71,17 @@ def compare(
 ) -> list[Row]:
     """Score methods on datasets; what is done already is passed over, so the same command goes on after a kill.
 
-    The table is written anew after each row: `scores.json`, `scoreboard.md`, `.csv` and `.html` in `out`.
+    The table is written anew after each row: `scores.json`, `scoreboard.md`, `.csv` and `.html` in `out`. Other calls
+    may add networks, sizes, methods and numbers of images to it; nothing else of the recipe may change.
 
     Args:
         data: several DATA, as everywhere.
         out: folder of the table and of all that it was made from.
         settings_of: the settings of a synthetic method, by name; "default" is asked for too. `evaluation` and
             `data` are those of "default" for all methods.
-        methods: names that `settings_of` knows, and any of `real_methods`; with `PACKED` after them, four times as many
-            scenes at half their size; with `SOFT` at the end, with a teacher's labels.
+        methods: names that `settings_of` knows, and any of `real_methods`; with ``+2x2`` (``+3x3``, …) after them, four
+            (nine) times as many scenes at a half (a third) of their size; with ``+soft`` at the end, with a teacher's
+            labels.
         ipcs: numbers of images a class.
         n_sets: sets drawn of each method with seeds of their own. Methods without chance have one, on which networks
             are trained as often as on all sets of the others.
@@ -92,76 +92,129 @@ def compare(
         reporter: told of progress.
 
     Returns:
-        The rows of the table: those of this call, and of earlier ones under the same recipe. Rows of another recipe
-        are dropped.
+        The rows of the table: those of this call, and of earlier ones.
 
     Raises:
         ConfigError: two datasets have one name, or all scenes are to be packed.
-        RunError: a dataset was split in another way before.
+        RunError: `out` holds rows of another recipe, or a dataset was split in another way before.
     """
-    reporter, kept = reporter or Silent(), out / "scores.json"
+    reporter = reporter or Silent()
     common = settings_of("default")
     # Networks and sizes may be added to a table, as boards of their own; all else makes rows that cannot be compared.
     boards = {"networks", "methods", "n_seeds", "pretrained", "resolution"}
     recipe = common.evaluation.model_dump(mode="json", exclude=boards)
     recipe |= {"sets": n_sets, "trainings": trainings, "seed": common.seed}
-    before: list[Row] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
-    rows = [row for row in before if row["recipe"] == recipe]
+    _require_recipe(out, recipe)
+    asked = [Method.read(method) for method in methods]
     folders = [open_scenes(source) for source in data]
     with_theirs = folders if captions is None else with_captions(folders, captions)
     names = [folder.info.name for folder in folders]
-    if "full" in {plain(method) for method in methods if PACKED in method}:
-        raise ConfigError(f"full{PACKED} is no method: all scenes leave no room for more of them.")
+    if any(method.name == "full" and method.formation > 1 for method in asked):
+        raise ConfigError("full is not packed: all scenes leave no room for more of them.")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(
             f"Two of {', '.join(data)} are called {twice[0]!r}: give them different names in their dataset.json."
         )
+    synthetic = sorted({method.name for method in asked} - set(real_methods()))
+    given = [settings_of(method).generator for method in synthetic]
+    seen = frozenset[str]().union(*(learned_from(each) for each in given if each is not None))
+    digests = {method: _digest(settings_of(method)) for method in synthetic}
     for source, name, folder, captioned in zip(data, names, folders, with_theirs, strict=True):
         room = out / (re.sub(r"[^\w.-]+", "-", name).strip(".-") or "data")
-        its = _captions_of(captioned, folder, room)
-        opened = partial(_opened, source, captions=its, reporter=reporter)
-        synthetic = sorted({plain(method) for method in methods} - set(real_methods()))
-        given = [settings_of(method).generator for method in synthetic]
-        seen = frozenset[str]().union(*(learned_from(each) for each in given if each is not None))
-        least = common.model_copy(update={"ipc": 1})
+        opened = partial(_opened, source, captions=_captions_of(captioned, folder, room), reporter=reporter)
+        least = _only(common, *EXAM)
         with opened(room / "exam", least, seen=seen, spare=max(ipcs) - 1) as exam:
-            if any(PACKED in method for method in methods):
-                _require_packable(exam, max(ipcs))
-            for method in methods:
-                name_of = plain(method)
-                for ipc in ipcs if name_of != "full" else [None]:
+            _require_packable(exam, max(ipcs), max(method.formation for method in asked))
+            rows = _rows(room / "scores.json")
+            for method, of in zip(methods, asked, strict=True):
+                for ipc in ipcs if of.name != "full" else [None]:
                     key: dict[str, Any] = {"dataset": name, "method": method, "ipc": ipc}
-                    key["settings"] = None if name_of in real_methods() else _digest(settings_of(name_of))
+                    key["settings"] = digests.get(of.name)
                     key["resolution"] = common.evaluation.resolution or exam.resolution
                     done = {(row["network"], row["pretrained"]) for row in rows if key.items() <= row.items()}
-                    asked = common.evaluation
-                    left = [each for each in asked.networks if _named(each, asked) not in done]
+                    networks = common.evaluation.networks
+                    left = [each for each in networks if _named(each, common.evaluation) not in done]
                     if not left:
                         continue
                     # Rows of a method that was something else before are not of this table any more.
                     rows = [row for row in rows if not _outdated(row, key)]
-                    n = (ipc or 0) * (4 if PACKED in method else 1)
-                    if name_of in real_methods():
-                        sets = _real_sets(exam, name_of, n, n_sets)
+                    n, n_real = (ipc or 0) * of.formation**2, len(exam.train)
+                    if of.name in digests:
+                        wanted = settings_of(of.name).model_copy(update={"data": exam.settings.data, "ipc": n})
+                        place = room / "sets" / f"{of.name}-{digests[of.name]}-ipc{n}"
+                        sets, n_real = _drawn_sets(exam, partial(opened, seen=seen), room, place, wanted, n_sets)
                     else:
-                        wanted = settings_of(name_of).model_copy(update={"data": exam.settings.data, "ipc": n})
-                        sets = _drawn_sets(exam, partial(opened, seen=seen), room, name_of, wanted, n_sets)
-                    stored = [_packed(each) if PACKED in method else each.images for each in sets]
-                    n_bytes = sum(map(_png_bytes, stored[0]))
-                    if PACKED in method:
-                        sets = [_unpacked(images, each.labels) for images, each in zip(stored, sets, strict=True)]
-                    if method.endswith(SOFT):
-                        sets = [replace(each, soft=soft_labels(exam, each.images)) for each in sets]
-                        n_bytes += sum(each.soft.nbytes for each in sets[:1] if each.soft is not None)
+                        sets = _real_sets(exam, of.name, n, n_sets)
+                    told: dict[str, Any] = {"recipe": recipe, "command": command, "settings": key["settings"]}
+                    told["n_real"] = n_real
+                    sets, told["bytes"] = _stored(exam, sets, of)
                     for network in left:
                         row = _score(exam, sets, key | {"network": network}, common, n_sets * trainings)
-                        told = {"bytes": n_bytes, "recipe": recipe, "command": command, "settings": key["settings"]}
                         rows = with_references([*rows, row | told])
-                        write_text(kept, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
-                        write_table(rows, out)
-    write_table(rows, out)  # rows of an earlier call may be all there are
+                        write_text(room / "scores.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+                        _gather(out)
+    rows = _gather(out)  # rows of an earlier call may be all there are
+    for line in _lacking(rows):
+        reporter.say(line)
     return rows
+
+
+def _rows(kept: Path) -> list[Row]:
+    rows: list[Row] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
+    return rows
+
+
+def _gather(out: Path) -> list[Row]:
+    """The table of all datasets, written anew: who writes it last has read what the others have written."""
+    rows = [row for kept in sorted(out.glob("*/scores.json")) for row in _rows(kept)]
+    write_text(out / "scores.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    write_table(rows, out)
+    return rows
+
+
+def _require_recipe(out: Path, recipe: dict[str, Any]) -> None:
+    for row in (row for kept in sorted(out.glob("*/scores.json")) for row in _rows(kept)):
+        # What a row does not know of the recipe was not there yet, and is as it was then: the default.
+        before = EvaluationSettings().model_dump(mode="json") | row["recipe"]
+        differ = [f"{name} ({before.get(name)} → {value})" for name, value in recipe.items() if before[name] != value]
+        if differ:
+            raise RunError(
+                f"{out} holds rows of another recipe: {', '.join(differ)}. Rows of two recipes cannot be compared: use "
+                "another --out, or the same recipe."
+            )
+
+
+def _lacking(rows: Sequence[Row]) -> list[str]:
+    """What is not said of rows because a reference is not in the table."""
+    drawn = [row for row in rows if Method.read(row["method"]).name not in REFERENCES]
+    lines = []
+    if any("ior" not in row for row in drawn):
+        lines.append("some rows have no IOR: random, likewise packed and labelled, is not among --methods")
+    if any("hlr" not in row and row.get("labels") == "hard" for row in drawn):
+        lines.append("some rows have no HLR: full is not among --methods")
+    return lines
+
+
+def _stored(exam: Work, sets: Sequence[Labelled], method: Method) -> tuple[list[Labelled], int]:
+    """Sets as a network sees them, and the bytes of what is stored of the first one."""
+    sets, k = list(sets), method.formation
+    if k > 1:
+        sets = [pick(each, np.argsort(each.labels, kind="stable")) for each in sets]
+        images = [packed(each.images, k) for each in sets]
+    else:
+        images = [each.images for each in sets]
+    n_bytes = sum(map(_png_bytes, images[0]))
+    if k > 1:
+        side = sets[0].images.shape[1]
+        cells = [np.stack([resize(cell, side) for cell in unpacked(each, k)]) for each in images]
+        sets = [replace(each, images=seen) for each, seen in zip(sets, cells, strict=True)]
+    if method.soft:
+        sets = [replace(each, soft=soft_labels(exam, each.images)) for each in sets]
+        n_bytes += sum(
+            len(json.dumps(line)) for each in sets[:1] if each.soft is not None for line in as_column(each.soft)
+        )
+    return sets, n_bytes
 
 
 def _captions_of(captioned: SceneFolder, folder: SceneFolder, room: Path) -> Path | None:
@@ -188,7 +241,7 @@ BESIDE = {
 
 def _digest(settings: Settings) -> str:
     """What a synthetic method is, beside data, exam and number of images."""
-    told = settings.model_dump(mode="json", exclude=BESIDE)
+    told = settings.model_dump(mode="json", exclude=BESIDE) | {"generator": generator_hash(settings.generator)}
     for section, key in (name.split(".") for name in FREE if name.startswith("sampling.")):
         del told[section][key]
     return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
@@ -226,33 +279,44 @@ def _score(exam: Work, sets: Sequence[Labelled], key: dict[str, Any], common: Se
         hardware=exam.hardware,
         progress=exam.run.reporter.progress,
     )
-    if (name := plain(key["method"])) in CORESETS:
+    if (name := Method.read(key["method"]).name) in CORESETS:
         row["title"] = CORESETS[name].title
     exam.run.reporter.end(title, row["seconds"], f"{100 * row['oa_mean']:.1f} %")
     return row
 
 
-def _drawn_sets(
-    exam: Work, opened: Callable[..., Opened], room: Path, method: str, settings: Settings, n_sets: int
-) -> list[Labelled]:
-    """Sets of a synthetic method, by one generator."""
-    # What is learned depends on these sections alone: methods that agree in them share a generator.
-    what = {"generator", "precision", "data", "autoencoder", "diffusion", "finetune", "classifier", "seed"}
+# What the exam, its coresets among it, depends on.
+EXAM = ("generator", "precision", "data", "autoencoder", "diffusion", "evaluation", "seed")
+# What is learned depends on these sections alone: methods that agree in them share a generator.
+LEARNED = ("generator", "precision", "data", "autoencoder", "diffusion", "finetune", "classifier", "seed")
+
+
+def _only(settings: Settings, *sections: str) -> Settings:
+    """These sections of the settings; the others as they are by default."""
     drawing = {"low_memory": settings.sampling.low_memory}  # which encodes too
-    base = Settings(ipc=1, sampling=drawing, **{name: getattr(settings, name) for name in what})
-    learned = json.dumps(base.model_dump(mode="json", include=what), sort_keys=True)
+    return Settings(ipc=1, sampling=drawing, **{name: getattr(settings, name) for name in sections})
+
+
+def _drawn_sets(
+    exam: Work, opened: Callable[..., Opened], room: Path, place: Path, settings: Settings, n_sets: int
+) -> tuple[list[Labelled], int]:
+    """Sets of a synthetic method, by one generator, and from how many of the scenes that has learned."""
+    base = _only(settings, *LEARNED)
+    learned = json.dumps(base.model_dump(mode="json", include=set(LEARNED)), sort_keys=True)
     root = room / "generators" / sha256(learned.encode()).hexdigest()[:8]
     sets = []
     with opened(root, base) as work:
-        if {scene.sha256 for scene in work.train.scenes} != {scene.sha256 for scene in exam.train.scenes}:
+        known = work.learned | seen_by(settings.generator)
+        same = {scene.sha256 for scene in work.train.scenes} == {scene.sha256 for scene in exam.train.scenes}
+        if not same or any(not scene.hashes.isdisjoint(known) for scene in exam.test.scenes):
             raise RunError(f"{root} learns from another split than {exam.run.root} tests on: use another --out.")
         for stage in (learning.autoencoder, learning.encode, learning.classifier, learning.diffusion):
             stage(work)
         for i in range(n_sets):
-            folder = room / "sets" / f"{method}-ipc{settings.ipc}-{i}"
+            folder = place.with_name(f"{place.name}-{i}")
             drawn = _draw(work, folder, settings.model_copy(update={"seed": settings.seed + i}))
             sets.append(_labelled(exam, drawn, folder / "cache", "distilled"))
-    return sets
+        return sets, len(work.known_at(0)[0])
 
 
 def _draw(work: Work, root: Path, settings: Settings) -> SceneFolder:
@@ -304,32 +368,13 @@ def _rded_sets(exam: Work, train: Labelled, ipc: int, n_sets: int) -> list[Label
     ]
 
 
-def _require_packable(exam: Work, ipc: int) -> None:
-    least, side = min(exam.train.counts.values()), exam.settings.evaluation.resolution or exam.resolution
-    if least < 4 * ipc:
+def _require_packable(exam: Work, ipc: int, k: int) -> None:
+    least = min(exam.train.counts.values())
+    if k > 1 and least < k**2 * ipc:
         raise DataError(
-            f"A class of {exam.train.info.name} has {least} train scenes; {PACKED} at {ipc} images a class takes "
-            f"{4 * ipc}: lower --ipc, or leave those methods out."
+            f"A class of {exam.train.info.name} has {least} train scenes; +{k}x{k} at {ipc} images a class takes "
+            f"{k**2 * ipc}: lower --ipc, or leave those methods out."
         )
-    if side % 2:
-        raise ConfigError(f"evaluation.resolution is {side}: with {PACKED} it should be even.")
-
-
-def _packed(each: Labelled) -> NDArray[np.uint8]:
-    """Four scenes of a class, halved, in the place of one: uint8 (n // 4, H, W, 3), class by class."""
-    scenes = np.asarray(each.images[np.argsort(each.labels, kind="stable")])
-    n, height, width, _ = scenes.shape
-    pooled = scenes.reshape(n, height // 2, 2, width // 2, 2, 3).mean((2, 4)).round().astype(np.uint8)
-    quarters = pooled.reshape(n // 4, 2, 2, height // 2, width // 2, 3).transpose(0, 1, 3, 2, 4, 5)
-    return np.ascontiguousarray(quarters).reshape(n // 4, height, width, 3)
-
-
-def _unpacked(packed: NDArray[np.uint8], labels: NDArray[np.int64]) -> Labelled:
-    """The scenes of `_packed`, enlarged to the size that they had."""
-    n, height, width, _ = packed.shape
-    quarters = packed.reshape(n, 2, height // 2, 2, width // 2, 3).transpose(0, 1, 3, 2, 4, 5)
-    scenes = quarters.reshape(4 * n, height // 2, width // 2, 3)
-    return Labelled(np.stack([resize(scene, height) for scene in scenes]), np.sort(labels))
 
 
 def _png_bytes(image: NDArray[np.uint8]) -> int:

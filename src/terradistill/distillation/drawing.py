@@ -19,7 +19,7 @@ from terradistill.distillation.clusters import pooled_features
 from terradistill.distillation.learning import judge, known_numbers
 from terradistill.distillation.originality import Originality
 from terradistill.distillation.prototypes import Prototypes, choose_prototypes, prototype_latents
-from terradistill.distillation.teacher import soft_labels, teach
+from terradistill.distillation.teacher import as_column, soft_labels, teach
 from terradistill.distillation.work import Work
 from terradistill.models.generator import Generator
 from terradistill.models.latent_classifier import LatentClassifier
@@ -339,7 +339,7 @@ def export(work: Work) -> None:
         moved = run / "latents" / "refined.safetensors"
         latents = load_file(moved)["latents"] if settings.sampling.refine_rounds else chosen["latents"]
         images = decoded(generator, latents, work.hardware)
-        soft = soft_labels(work, images).astype(float).round(4).tolist() if settings.export.soft_labels else None
+        soft = as_column(soft_labels(work, images)) if settings.export.soft_labels else None
         labels = np.repeat(np.arange(len(work.train.classes)), settings.ipc)
         prompts = prototype_prompts(work)
         info, known = work.train.info, work.metadata()

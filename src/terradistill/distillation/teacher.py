@@ -107,6 +107,12 @@ def taught_features(work: Work) -> NDArray[np.float32]:
     return unit
 
 
+def as_column(soft: NDArray[np.float16]) -> list[list[float]]:
+    """Soft labels as `metadata.jsonl` holds them: four digits each."""
+    rows: list[list[float]] = soft.astype(float).round(4).tolist()
+    return rows
+
+
 def soft_labels(work: Work, images: NDArray[np.uint8]) -> NDArray[np.float16]:
     """What the teacher thinks of images (n, H, W, 3): float16 (n, n_classes).
 

@@ -9,6 +9,7 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from terradistill.config import flatten
@@ -23,10 +24,11 @@ from terradistill.data.splits import divide, limit_scenes, load_split, save_spli
 from terradistill.distillation.coresets import CORESETS
 from terradistill.distillation.given import given_teacher
 from terradistill.errors import ConfigError, DataError, GeneratorError, RunError, TerraDistillError
+from terradistill.evaluation.recipe import repeatable
 from terradistill.files import write_text
 from terradistill.hardware import Hardware, describe, find_hardware
 from terradistill.models.autoencoder import require_fitting_crop
-from terradistill.models.downstream import require_network
+from terradistill.models.downstream import build_network, named_network, require_network
 from terradistill.models.generator import Generator, require_fitting_levels
 from terradistill.models.metadata_encoder import MetadataEncoder
 from terradistill.models.places import learned_from, locate_generator, sources_of
@@ -205,7 +207,7 @@ def _scenes(
             )
         train, test = load_split(run / "split.json", scenes)
         train = _with_kept_notes(run, train)
-        if run.manifest.get("generator") != _weights(run.settings.generator):
+        if run.manifest.get("generator") != generator_hash(run.settings.generator):
             raise RunError(
                 f"{run.settings.generator} is not the generator that {run.root} was begun with: restore it, or use "
                 "another --out."
@@ -227,7 +229,7 @@ def _scenes(
         run.describe(
             **provenance(),
             device=describe(hardware),
-            generator=_weights(run.settings.generator),
+            generator=generator_hash(run.settings.generator),
             generator_sources={} if run.settings.generator is None else sources_of(run.settings.generator),
             data={
                 **asdict(info),
@@ -291,7 +293,7 @@ def _with_kept_notes(run: Run, train: SceneFolder) -> SceneFolder:
     return replace(train, info=replace(train.info, **info))
 
 
-def _weights(generator: str | None) -> str | None:
+def generator_hash(generator: str | None) -> str | None:
     """A hash of the denoiser of a generator folder, and of a weaker one; of a hub id, the id."""
     if generator is None or not (folder := Path(locate_generator(generator)) / "unet").is_dir():
         return generator
@@ -312,6 +314,9 @@ def require_feasible(settings: Settings, train: SceneFolder) -> None:
     require_known("evaluation.methods", settings.evaluation.methods, ("distilled", "random", *CORESETS, "full"))
     for network in settings.evaluation.networks:
         require_network(network, pretrained=settings.evaluation.pretrained)
+        if named_network(network, pretrained=settings.evaluation.pretrained)[1]:  # its weights are fetched now
+            with repeatable(0, torch.device("cpu")):
+                build_network(network, 2, 64, pretrained=settings.evaluation.pretrained)
     if settings.generator is not None:
         _require_readable(settings, train, prompts)
     else:

@@ -5,6 +5,7 @@ same bounds of steps, augmentation and training seeds; the last step is what cou
 Accuracies and their differences are fractions.
 """
 
+import re
 import statistics
 import time
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,28 @@ from terradistill.settings import EvaluationSettings
 Row = dict[str, Any]
 SOFT = "+soft"  # after a method's name: its images with a teacher's labels
 REFERENCES = ("random", "full")  # real images: what the other methods are compared with
+_METHOD = re.compile(r"(?P<name>.*?)(\+(?P<formation>[2-9])x(?P=formation))?(?P<soft>\+soft)?")
+
+
+@dataclass(frozen=True)
+class Method:
+    """What the name of a method says, such as ``herding+2x2+soft``.
+
+    Attributes:
+        name: how images are made or chosen.
+        formation: k: k x k scenes at 1/k of their size stand in the place of each image ("multi-formation").
+        soft: the images have a teacher's labels.
+    """
+
+    name: str
+    formation: int
+    soft: bool
+
+    @classmethod
+    def read(cls, method: str) -> "Method":
+        found = _METHOD.fullmatch(method)
+        assert found is not None  # anything is a name
+        return cls(found["name"], int(found["formation"] or 1), found["soft"] is not None)
 
 
 @dataclass(frozen=True)
@@ -247,20 +270,18 @@ def ior(rows: Iterable[Row]) -> list[Row]:
 
     Returns:
         The rows; each one that is not a reference gains ``ior`` where a ``random`` row of its comparison, its number of
-        images per class and its kind of labels exists.
+        images per class, its formation and its kind of labels exists.
     """
     rows = list(rows)
-    random = {(row["ipc"], _labels(row), *_comparison(row)): row["oa_mean"] for row in rows if _plain(row) == "random"}
+
+    def alike(row: Row) -> tuple[Any, ...]:
+        return row["ipc"], Method.read(row["method"]).formation, _labels(row), *_comparison(row)
+
+    random = {alike(row): row["oa_mean"] for row in rows if Method.read(row["method"]).name == "random"}
     return [
-        {**row, "ior": row["oa_mean"] - random[key]}
-        if not _is_reference(row) and (key := (row["ipc"], _labels(row), *_comparison(row))) in random
-        else row
+        {**row, "ior": row["oa_mean"] - random[alike(row)]} if not _is_reference(row) and alike(row) in random else row
         for row in rows
     ]
-
-
-def _plain(row: Row) -> str:
-    return str(row["method"]).removesuffix(SOFT)
 
 
 def _labels(row: Row) -> str:
@@ -268,7 +289,7 @@ def _labels(row: Row) -> str:
 
 
 def _is_reference(row: Row) -> bool:
-    return _plain(row) in REFERENCES
+    return Method.read(row["method"]).name in REFERENCES
 
 
 def with_references(rows: Iterable[Row]) -> list[Row]:

@@ -3,7 +3,8 @@
 Every network maps float32 images of shape (n, 3, side, side) in [-1, 1] to logits of shape (n, n_classes).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -132,12 +133,25 @@ BUILDERS: dict[str, Callable[[int, int], nn.Module]] = {
 PRETRAINED = ("efficientnet-lite0",)  # of these, one has published weights in a package registry
 
 
+@contextmanager
+def _fetched(what: str) -> Iterator[None]:
+    """Weights that cannot be fetched, said in one sentence."""
+    try:
+        yield
+    except OSError as error:  # of the network, of the hub's client and of the disk alike
+        raise EvaluationError(
+            f"The published weights of {what} cannot be fetched ({(str(error).splitlines() or [''])[0]}): connect this "
+            "machine to the internet once, or leave them out (--set evaluation.pretrained=false)."
+        ) from error
+
+
 def _timm(name: str, n_classes: int, pretrained: bool) -> Network:
     import timm
 
     if pretrained and not timm.is_model_pretrained(name):
         raise EvaluationError(f"timm has no pretrained weights for '{name}': leave evaluation.pretrained off.")
-    body = timm.create_model(name, pretrained=pretrained, num_classes=n_classes)
+    with _fetched(f"timm's '{name}'"):
+        body = timm.create_model(name, pretrained=pretrained, num_classes=n_classes)
     if not pretrained:
         return Network(body)
     return Network(body, (body.pretrained_cfg["mean"], body.pretrained_cfg["std"]))
@@ -146,7 +160,8 @@ def _timm(name: str, n_classes: int, pretrained: bool) -> Network:
 def _torchvision(name: str, n_classes: int, pretrained: bool) -> Network:
     from torchvision import models
 
-    body = models.get_model(name, weights="DEFAULT" if pretrained else None)
+    with _fetched(f"torchvision's '{name}'"):
+        body = models.get_model(name, weights="DEFAULT" if pretrained else None)
     linear = [key for key, module in body.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise EvaluationError(

@@ -93,7 +93,7 @@ def write_report(run_dir: Path, *, prototypes: NDArray[np.uint8] | None = None) 
         settings=settings,
         flat_settings={key: json.dumps(value, ensure_ascii=False) for key, value in flatten(settings).items()},
         verdict=words.verdict(scores),
-        figures=_key_figures(manifest, settings, files),
+        figures=_key_figures(manifest, settings, files, _soft_bytes(run_dir / "distilled" / "metadata.jsonl")),
         data_link=_link(manifest["data"].get("url")),
         galleries=_galleries(run_dir, files, prototypes),
         display_side=DISPLAY_SIDE,
@@ -118,7 +118,16 @@ def write_report(run_dir: Path, *, prototypes: NDArray[np.uint8] | None = None) 
     return path
 
 
-def _key_figures(manifest: Row, settings: Row, files: Mapping[str, list[Path]]) -> list[tuple[str, str]]:
+def _soft_bytes(metadata: Path) -> int:
+    """Size of the soft labels that stand beside the images."""
+    lines = metadata.read_text(encoding="utf-8").splitlines() if metadata.exists() else []
+    soft = [json.loads(line).get("soft_labels") for line in lines if "soft_labels" in line]
+    return sum(len(json.dumps(labels)) for labels in soft if labels)
+
+
+def _key_figures(
+    manifest: Row, settings: Row, files: Mapping[str, list[Path]], soft_bytes: int
+) -> list[tuple[str, str]]:
     """(number, what it is) pairs for the head of the page; those that are unknown are left out."""
     data, stages = manifest["data"], manifest.get("stages") or []
     n_images = sum(map(len, files.values()))
@@ -135,6 +144,8 @@ def _key_figures(manifest: Row, settings: Row, files: Mapping[str, list[Path]]) 
         )
     elif n_bytes:
         figures.append((words.size(n_bytes), "the distilled images on disk"))
+    if soft_bytes:
+        figures.append((words.size(soft_bytes), "of soft labels beside them"))
     figures += [(f"{len(files)}", "classes"), (f"{settings['ipc']}", "images a class")]
     if stages:
         figures.append(

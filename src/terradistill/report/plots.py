@@ -27,6 +27,7 @@ from matplotlib.ticker import (
 )
 from numpy.typing import ArrayLike, NDArray
 
+from terradistill.evaluation.harness import Method
 from terradistill.report.words import METHOD_NAMES, accuracy, duration, method_name, shorten, spoken
 
 P = ParamSpec("P")
@@ -100,11 +101,12 @@ def _svg(draw: Callable[P, tuple[Figure, str]]) -> Callable[P, str]:
 
 
 @_svg
-def accuracy_plot(rows: Sequence[Row]) -> tuple[Figure, str]:
+def accuracy_plot(rows: Sequence[Row], called: Callable[[Row], str] = method_name) -> tuple[Figure, str]:
     """Overall accuracy of each method: mean, standard deviation, single runs, chance and the full-data ceiling.
 
     Args:
         rows: score rows of one network; accuracies in [0, 1].
+        called: what a row is called.
 
     Returns:
         SVG.
@@ -132,7 +134,7 @@ def accuracy_plot(rows: Sequence[Row]) -> tuple[Figure, str]:
                 color=COLOURS["muted"],
                 fontsize=11,
             )
-    axes.set_yticks(range(len(rows)), [method_name(row) for row in rows])
+    axes.set_yticks(range(len(rows)), [called(row) for row in rows])
     axes.tick_params(axis="both", length=0, pad=6)
     axes.tick_params(axis="y", labelcolor=COLOURS["ink"], labelsize=12)
     axes.set_ylim(len(rows) - 0.55, -0.75)
@@ -142,7 +144,7 @@ def accuracy_plot(rows: Sequence[Row]) -> tuple[Figure, str]:
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("overall accuracy on the real test images")
-    return figure, "Overall accuracy: " + "; ".join(f"{method_name(row)} {accuracy(row)} %" for row in rows)
+    return figure, "Overall accuracy: " + "; ".join(f"{called(row)} {accuracy(row)} %" for row in rows)
 
 
 @_svg
@@ -282,14 +284,14 @@ def budget_plot(rows: Sequence[Row], budget: str) -> tuple[Figure, str]:
     Returns:
         SVG.
     """
-    figure = Figure(figsize=(430 / 72, 320 / 72), layout="constrained")
+    figure = Figure(figsize=(560 / 72, 340 / 72), layout="constrained")
     axes = figure.add_subplot()
     lines: dict[str, list[Row]] = {}
     for row in rows:
-        if row["method"] == "full":
-            axes.axhline(row["oa_mean"], color=COLOURS["muted"], linewidth=1, label=method_name(row))
+        if Method.read(row["method"]).name == "full" and not row.get("ipc"):
+            axes.axhline(row["oa_mean"], color=COLOURS["muted"], linewidth=1, label=row["method"])
         elif row.get(budget):
-            lines.setdefault(method_name(row), []).append(row)
+            lines.setdefault(row["method"], []).append(row)
     for i, (name, line) in enumerate(lines.items()):
         line.sort(key=lambda row: float(row[budget]))
         colour = COLOURS.get(line[0]["method"], LINES[i % len(LINES)])
@@ -300,15 +302,19 @@ def budget_plot(rows: Sequence[Row], budget: str) -> tuple[Figure, str]:
         axes.errorbar(
             costs, means, spread, color=colour, marker=marker, linestyle=dash, markersize=5, linewidth=1.4, label=name
         )
-    axes.set_xscale("log")
-    # Powers of ten are written in TeX, which an SVG whose text stays text shows as it is.
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    spent = [row[budget] for line in lines.values() for row in line]
+    if spent and max(spent) > 2 * min(spent):
+        axes.set_xscale("log")
+        # Powers of ten are written in TeX, which an SVG whose text stays text shows as it is.
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}") if budget == "ipc" else EngFormatter("B"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    axes.set_xlabel("images a class" if budget == "ipc" else "size of the image files")
+    axes.set_xlabel("images a class" if budget == "ipc" else "PNG files as the network sees them, and soft labels")
     axes.set_ylabel("overall accuracy")
-    axes.legend(frameon=False, fontsize=9)
+    figure.legend(loc="outside right upper", fontsize=9)
     return figure, f"Overall accuracy against {budget} of {', '.join(lines)}"
 
 

@@ -2,29 +2,28 @@
 
 import csv
 import html
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from terradistill.evaluation.harness import SOFT, Method
 from terradistill.files import replacing, write_text
 from terradistill.report import plots, words
 from terradistill.report.words import Row
 
-COLUMNS = (
-    *("dataset", "network", "pretrained", "resolution", "method", "ipc", "labels", "n_train", "bytes", "n_seeds"),
-    *(
-        "n_sets",
-        "oa_mean",
-        "oa_std",
-        "oa_std_sets",
-        "oa_std_trainings",
-        "aa_mean",
-        "kappa_mean",
-        "hlr",
-        "ior",
-        "seconds",
-    ),
+FIRST = (
+    *("dataset", "network", "pretrained", "resolution", "method", "ipc", "labels", "n_train", "n_real", "bytes"),
+    *("n_seeds", "n_sets", "oa_mean", "oa_std", "oa_std_sets", "oa_std_trainings", "aa_mean", "kappa_mean"),
+    *("hlr", "ior", "seconds"),
+)  # columns of the spreadsheet that come before all others
+HEADS = ("a class", "images", "MB", "made of", "OA %", "± sets", "± trainings", "runs", "AA %", "κ", "IOR", "HLR")
+NOTES = (
+    "± is the standard deviation over all runs, sets x trainings; methods without chance have one set, so theirs is of "
+    "trainings alone. ± sets is what remains between sets beyond the trainings' (0: nothing can be told apart).",
+    "IOR: percentage points above as many random real images; HLR: below all real images; each of the same recipe.",
+    "made of: the real scenes that images were chosen from, or that their generator has learned from.",
+    "MB: PNG files at the size that the network sees, and soft labels as `metadata.jsonl` holds them.",
 )
-HEADS = ("images", "a class", "MB", "OA %", "± sets", "± trainings", "runs", "AA %", "κ", "IOR", "HLR")
 
 
 def write_table(rows: Sequence[Row], out: Path) -> None:
@@ -34,34 +33,54 @@ def write_table(rows: Sequence[Row], out: Path) -> None:
         rows: as in `scores.json`; rows of one dataset, network and resolution stand together.
         out: the folder.
     """
-    command = "\n".join(dict.fromkeys(str(row["command"]) for row in rows if row.get("command")))
-    boards = words.boards(rows)
-    parts = [f"# Scoreboard\n\n```\n{command}\n```\n"]
-    for _, board in boards:
-        parts.append(f"\n## {_title(board)}\n\n{_markdown(board)}")
+    notes = [*NOTES, *_named(rows)]
+    commands = list(dict.fromkeys(str(row["command"]) for row in rows if row.get("command")))
+    boards = [(board, _title(board), _beside(board), _cells(board)) for _, board in words.boards(rows)]
+    parts = ["# Scoreboard\n\n```\n", "\n".join(commands), "\n```\n\n", *(f"- {note}\n" for note in notes)]
+    for _, title, beside, cells in boards:
+        lines = [["method", *HEADS], ["---"] * (len(HEADS) + 1), *cells]
+        parts += [f"\n## {title}\n\n{beside}\n\n", *("| " + " | ".join(line) + " |\n" for line in lines)]
     write_text(out / "scoreboard.md", "".join(parts))
+    columns = [*FIRST, *sorted({key for row in rows for key in row} - set(FIRST))]
     with replacing(out / "scoreboard.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+        writer = csv.DictWriter(file, columns)
         writer.writeheader()
-        writer.writerows(rows)
-    pictures = [
-        f"<h2>{html.escape(_title(board))}</h2>{plots.budget_plot(board, 'ipc')}{plots.budget_plot(board, 'bytes')}"
-        for _, board in boards
-    ]
-    write_text(out / "scoreboard.html", _PAGE.format(body="".join(pictures), command=html.escape(command)))
+        writer.writerows({key: _flat(value) for key, value in row.items()} for row in rows)
+    body = [f"<ul>{''.join(f'<li>{html.escape(note)}</li>' for note in notes)}</ul>"]
+    for board, title, beside, cells in boards:
+        body += [f"<h2>{html.escape(title)}</h2><p>{html.escape(beside)}</p>", _html(cells), _plots(board)]
+    page = _PAGE.format(body="".join(body), commands=html.escape("\n".join(commands)))
+    write_text(out / "scoreboard.html", page)
+
+
+def _named(rows: Sequence[Row]) -> list[str]:
+    """What the names of methods stand for, where a name alone does not say it."""
+    names = {str(row["method"]): words.method_name(row) for row in rows if Method.read(row["method"]).formation == 1}
+    said = [f"{method}: {name}" for method, name in names.items() if method != name and not method.endswith(SOFT)]
+    return ["; ".join(said) + "."] if said else []
 
 
 def _title(board: Sequence[Row]) -> str:
     return f"{board[0]['dataset']}, {words.boards(board)[0][0]}"
 
 
-def _markdown(board: Sequence[Row]) -> str:
-    lines = ["| | " + " | ".join(HEADS) + " |", "|---" * (len(HEADS) + 1) + "|"]
-    for row in sorted(board, key=lambda row: (row["ipc"] or 10**9, -row["oa_mean"])):
-        cells = (
-            f"{row['n_train']:,}",
+def _beside(board: Sequence[Row]) -> str:
+    row = board[0]
+    return (
+        f"{row['n_classes']} classes, chance {100 * row['chance']:.1f} %; {row['n_test']:,} test scenes that nothing "
+        f"has learned from: so few are uncertain by {100 * (0.25 / row['n_test']) ** 0.5:.1f} points at an OA of 50 %, "
+        "for all methods alike."
+    )
+
+
+def _cells(board: Sequence[Row]) -> list[list[str]]:
+    return [
+        [
+            str(row["method"]),
             f"{row['ipc'] or 'all'}",
+            f"{row['n_train']:,}",
             f"{row['bytes'] / 1e6:.2f}" if row.get("bytes") else "",
+            f"{row['n_real']:,}" if row.get("n_real") else "",
             words.accuracy(row),
             _points(row.get("oa_std_sets")),
             _points(row.get("oa_std_trainings")),
@@ -70,21 +89,46 @@ def _markdown(board: Sequence[Row]) -> str:
             f"{row['kappa_mean']:.3f}",
             words.points(row["ior"]) if row.get("ior") is not None else "",
             words.points(row["hlr"]) if row.get("hlr") is not None else "",
-        )
-        lines.append(f"| {words.method_name(row)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        ]
+        for row in sorted(board, key=lambda row: (row["ipc"] or 10**9, -row["oa_mean"]))
+    ]
+
+
+def _html(cells: Sequence[Sequence[str]]) -> str:
+    def line(values: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(value)}</{tag}>" for value in values) + "</tr>"
+
+    body = "".join(line(values, "td") for values in cells)
+    return f"<table><thead>{line(['method', *HEADS], 'th')}</thead><tbody>{body}</tbody></table>"
+
+
+def _plots(board: Sequence[Row]) -> str:
+    """Against both budgets; where there is one number of images only, the methods one below the other."""
+    if len({row["ipc"] for row in board if row["ipc"]}) > 1:
+        first = plots.budget_plot(board, "ipc")
+    else:
+        first = plots.accuracy_plot(sorted(board, key=lambda row: -row["oa_mean"]), lambda row: str(row["method"]))
+    return first + plots.budget_plot(board, "bytes")
 
 
 def _points(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f}"
 
 
+def _flat(value: object) -> object:
+    """What one cell of a spreadsheet holds."""
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Scoreboard</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<style>body {{ font: 16px/1.6 system-ui, sans-serif; max-width: 60rem; margin: 3rem auto; padding: 0 1rem;
+<style>body {{ font: 16px/1.6 system-ui, sans-serif; max-width: 76rem; margin: 3rem auto; padding: 0 1rem;
 color: #1c2529; background: #fbfaf7; }} h1, h2 {{ font-weight: 500; }} svg {{ max-width: 100%;
-height: auto; margin-right: 1rem; }}
-pre {{ white-space: pre-wrap; }}</style></head>
-<body><h1>Scoreboard</h1><pre>{command}</pre>{body}</body></html>
+height: auto; margin-right: 1rem; }} pre {{ white-space: pre-wrap; }}
+table {{ border-collapse: collapse; font-size: 14px; display: block; overflow-x: auto; margin-bottom: 1rem; }}
+th, td {{ text-align: right; padding: 0.2rem 0.7rem; border-bottom: 1px solid #dbe1e2; white-space: nowrap; }}
+th:first-child, td:first-child {{ text-align: left; }} th {{ font-weight: 500; color: #5f6d73; }}
+</style></head>
+<body><h1>Scoreboard</h1><pre>{commands}</pre>{body}</body></html>
 """

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from terradistill.evaluation.harness import Method
+
 Row = Mapping[str, Any]
 
 METHOD_NAMES = {
@@ -91,22 +93,25 @@ def boards(scores: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in scores:
         groups.setdefault(_board(row), []).append(row)
-    return [(_board_name(rows[0]), rows) for rows in groups.values()]
+    return [(board_name(rows[0]), rows) for rows in groups.values()]
 
 
 def _board(row: Row) -> tuple[Any, ...]:
     return row.get("dataset"), row["network"], bool(row.get("pretrained")), row.get("resolution")
 
 
-def _board_name(row: Row) -> str:
+def board_name(row: Row) -> str:
+    """``convnet3, pretrained, 64 px``."""
     side = f", {row['resolution']} px" if row.get("resolution") else ""
     return f"{row['network']}{', pretrained' if row.get('pretrained') else ''}{side}"
 
 
 def method_name(row: Row) -> str:
     """``random real``, or ``distilled, soft labels`` where the labels are not the plain ones."""
-    plain = str(row["method"]).removesuffix("+soft")
-    name = row.get("title") or METHOD_NAMES.get(plain, plain)
+    method = Method.read(str(row["method"]))
+    name = str(row.get("title") or METHOD_NAMES.get(method.name, method.name))
+    if (k := method.formation) > 1:
+        name += f", {k} × {k} in one"
     return name if row.get("labels") in (None, "hard") else f"{name}, {row['labels']} labels"
 
 

@@ -167,6 +167,43 @@ def test_references_give_recovery_and_improvement() -> None:
     assert "hlr" not in rows[0]
 
 
+@pytest.mark.parametrize(
+    "other", [{"dataset": "e"}, {"network": "m"}, {"pretrained": True}, {"resolution": 32}], ids=str
+)
+def test_references_are_of_the_same_board(other: dict[str, Any]) -> None:
+    """A row is held against random and all real images of its own dataset, network, start and size alone."""
+    here = {"dataset": "d", "network": "n", "pretrained": False, "resolution": 64, "labels": "hard", "ipc": 10}
+    rows = [
+        {**here, "method": "random", "oa_mean": 0.5},
+        {**here, "method": "full", "oa_mean": 0.9, "ipc": None},
+        {**here, **other, "method": "random", "oa_mean": 0.1},
+        {**here, **other, "method": "full", "oa_mean": 0.2, "ipc": None},
+        {**here, "method": "ours", "oa_mean": 0.6},
+        {**here, **other, "method": "ours", "oa_mean": 0.15},
+    ]
+    for order in (rows, rows[::-1]):
+        mine, theirs = (row for row in with_references(order) if row["method"] == "ours")
+        if order is not rows:
+            mine, theirs = theirs, mine
+        assert (mine["ior"], mine["hlr"]) == (pytest.approx(0.1), pytest.approx(0.3))
+        assert (theirs["ior"], theirs["hlr"]) == (pytest.approx(0.05), pytest.approx(0.05))
+
+
+def test_packed_scenes_are_held_against_as_many_random_ones() -> None:
+    here = {"dataset": "d", "network": "n", "pretrained": False, "resolution": 64, "labels": "hard", "ipc": 10}
+    of = {"random": 0.5, "random+2x2": 0.6, "ours": 0.55, "ours+2x2": 0.58, "ours+3x3": 0.7}
+    rows = {row["method"]: row for row in with_references({**here, "method": m, "oa_mean": oa} for m, oa in of.items())}
+    assert rows["ours"]["ior"] == pytest.approx(0.05)
+    assert rows["ours+2x2"]["ior"] == pytest.approx(-0.02)
+    assert "ior" not in rows["ours+3x3"].keys() | rows["random+2x2"].keys()
+
+
+def test_a_methods_name_says_what_it_is() -> None:
+    assert harness.Method.read("k-center") == harness.Method("k-center", 1, False)
+    assert harness.Method.read("dpd+3x3+soft") == harness.Method("dpd", 3, True)
+    assert harness.Method.read("a+2x3+soft") == harness.Method("a+2x3", 1, True)
+
+
 def test_the_spreads_of_sets_and_of_trainings_are_told_apart() -> None:
     rng = np.random.default_rng(0)
     sets = rng.normal(0, 0.03, 400)
@@ -174,6 +211,12 @@ def test_the_spreads_of_sets_and_of_trainings_are_told_apart() -> None:
     found = harness._spreads(oa, [i for i in range(400) for _ in range(3)])
     assert found["oa_std_trainings"] == pytest.approx(0.01, rel=0.1)
     assert found["oa_std_sets"] == pytest.approx(0.03, rel=0.1)
+    # Sets that differ by nothing but the luck of the trainings.
+    oa = [0.5 + e for e in rng.normal(0, 0.03, 1200)]
+    found = harness._spreads(oa, [i for i in range(400) for _ in range(3)])
+    assert found["oa_std_trainings"] == pytest.approx(0.03, rel=0.1)
+    assert found["oa_std_sets"] is not None
+    assert found["oa_std_sets"] < 0.006
     assert harness._spreads([0.1, 0.2], [0, 1]) == {"oa_std_trainings": None, "oa_std_sets": None}
     assert harness._spreads([0.1, 0.2], [0, 0])["oa_std_sets"] is None
 

@@ -119,6 +119,17 @@ def test_timm_networks_get_their_own_statistics(monkeypatch: pytest.MonkeyPatch)
         build_network("timm:bare", 5, 32, pretrained=True)
 
 
+def test_weights_that_cannot_be_fetched_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def create_model(*_: Any, **__: Any) -> nn.Module:
+        raise OSError("no route to the hub\nand more")
+
+    fake = ModuleType("timm")
+    fake.__dict__.update(create_model=create_model, is_model=lambda _: True, is_model_pretrained=lambda _: True)
+    monkeypatch.setitem(sys.modules, "timm", fake)
+    with pytest.raises(EvaluationError, match=r"timm's 'small' cannot be fetched \(no route to the hub\): connect"):
+        build_network("timm:small", 5, 32, pretrained=True)
+
+
 def test_torchvision_networks_get_a_new_head(monkeypatch: pytest.MonkeyPatch) -> None:
     class Aux(nn.Module):
         """Like Inception-v3: a named tuple while training."""
