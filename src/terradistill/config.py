@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from terradistill.errors import ConfigError
 from terradistill.settings import Settings
@@ -87,6 +87,25 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
+
+
+def described(settings: Settings) -> list[tuple[str, Any, Any, str]]:
+    """Every setting by its dotted name: its value, its default, and what it is."""
+    default, said = flatten(Settings().model_dump(mode="json")), _descriptions(Settings)
+    return [
+        (name, value, default[name], said[name]) for name, value in flatten(settings.model_dump(mode="json")).items()
+    ]
+
+
+def _descriptions(section: type[BaseModel], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, field in section.model_fields.items():
+        inside = field.annotation
+        if isinstance(inside, type) and issubclass(inside, BaseModel):
+            found |= _descriptions(inside, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = field.description or ""
+    return found
 
 
 def to_toml(settings: Settings) -> str:

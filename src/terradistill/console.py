@@ -1,5 +1,6 @@
 """What the command line prints: progress with time left, tables, and where things are."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,6 +156,15 @@ def print_findings(findings: Sequence[tuple[str, str]]) -> None:
     table = Table("", "", box=None, padding=(0, 2), show_header=False)
     for name, finding in findings:
         table.add_row(f"[bold]{escape(name)}", escape(finding))
+    console.print(table)
+
+
+def print_settings(rows: Sequence[tuple[str, Any, Any, str]]) -> None:
+    """Values that are not the defaults stand out."""
+    table = Table("setting", "value", "what it is", box=None, padding=(0, 2), row_styles=["", "dim"])
+    for name, value, default, said in rows:
+        text = escape(json.dumps(value, ensure_ascii=False) if value is not None else "none")
+        table.add_row(name, text if value == default else f"[bold]{text}[/]", escape(said))
     console.print(table)
 
 

@@ -27,12 +27,14 @@ class Section(BaseModel):
 class BesideSettings(Section):
     """How something is trained beside a generator that stays as it is."""
 
-    steps: int = Field(3000, ge=1)
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(2e-4, gt=0)
+    steps: int = Field(3000, ge=1, description="optimiser steps")
+    batch_size: int = Field(32, ge=1, description="scenes a step")
+    learning_rate: float = Field(2e-4, gt=0, description="of AdamW, at its highest")
     rate: Literal["cosine", "constant"] = Field("cosine", description="of learning, after the warm-up")
-    warmup_steps: int = Field(100, ge=0)
-    ema_decay: float = Field(0.995, ge=0, lt=1)
+    warmup_steps: int = Field(100, ge=0, description="steps in which the rate of learning rises")
+    ema_decay: float = Field(
+        0.995, ge=0, lt=1, description="of the running average of the weights, which is what is kept"
+    )
     caption_dropout: float = Field(0.5, ge=0, lt=1, description="share of captions emptied; CRS-Diff: 0.5")
 
     def of(self, diffusion: "DiffusionSettings") -> "DiffusionSettings":
@@ -149,20 +151,22 @@ class ClassifySettings(Section):
     optimizer: Literal["adamw", "sgd"] = Field(
         "adamw", description="ours; DSDNet: RMSprop, which it tunes for 405 epochs"
     )
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0, description="at its highest")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
-    weight_decay: float = Field(5e-2, ge=0)
-    warmup_epochs: float = Field(1.0, ge=0)
-    epochs: int = Field(30, ge=1)
+    weight_decay: float = Field(5e-2, ge=0, description="of the optimiser")
+    warmup_epochs: float = Field(1.0, ge=0, description="epochs in which the rate of learning rises")
+    epochs: int = Field(30, ge=1, description="at most")
     patience: int = Field(10, ge=1, description="epochs without a better validation before it stops")
-    batch_size: int = Field(64, ge=2)
+    batch_size: int = Field(64, ge=2, description="scenes a step")
     least_steps: int = Field(16, ge=1, description="of an epoch: a small set is seen several times in one")
     smoothing: float = Field(0.0, ge=0, lt=1, description="of the hard labels")
-    ema_decay: float = Field(0.998, ge=0, lt=1)
+    ema_decay: float = Field(
+        0.998, ge=0, lt=1, description="of the running average of the weights, which is what is kept"
+    )
     validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="of the train scenes: selects the epoch")
     crop_area: tuple[float, float] = Field((0.67, 1.0), description="random resized crop: share of the area")
-    crop_aspect: tuple[float, float] = (0.75, 1.33)
-    flips: bool = True
+    crop_aspect: tuple[float, float] = Field((0.75, 1.33), description="width by height of the crops")
+    flips: bool = Field(True, description="left to right and top to bottom, each for half of the scenes")
     turns: bool = Field(True, description="quarter turns: scenes have no up")
     light: float = Field(0.1, ge=0, lt=1, description="largest change of brightness and contrast, as a share")
     randaugment: int = Field(
@@ -186,7 +190,7 @@ class EngineSettings(Section):
     prompt: str = Field("a satellite image of road", description="of drawn scenes: that of the class which tiles are")
     strength: float = Field(1.0, ge=0, le=10, description="of the masks")
     widths: tuple[Width, ...] = Field((32, 64, 128, 128), min_length=2, description="of the segmentation network")
-    steps: int = Field(1200, ge=1)
-    batch_size: int = Field(16, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    n_seeds: int = Field(3, ge=1)
+    steps: int = Field(1200, ge=1, description="optimiser steps of a segmentation network")
+    batch_size: int = Field(16, ge=1, description="pairs a step")
+    learning_rate: float = Field(1e-3, gt=0, description="of AdamW, at its highest")
+    n_seeds: int = Field(3, ge=1, description="trainings of each arm")

@@ -72,8 +72,8 @@ class AutoencoderSettings(Section):
     block_channels: tuple[Width, ...] = Field(
         (32, 64, 128), min_length=1, description="channels a level; n levels divide the side by 2**(n-1)"
     )
-    layers_per_block: int = Field(1, ge=1, le=4)
-    latent_channels: int = Field(4, ge=1, le=32)
+    layers_per_block: int = Field(1, ge=1, le=4, description="residual blocks of a level")
+    latent_channels: int = Field(4, ge=1, le=32, description="numbers kept of each patch")
     attention: bool = Field(True, description="self-attention at the bottleneck; without it any size goes as trained")
     crop: int | None = Field(
         None, ge=16, multiple_of=8, description="train on random crops of this side, pixels; none: on whole scenes"
@@ -90,31 +90,35 @@ class AutoencoderSettings(Section):
         ge=0,
         description="`train decoder`: weight of how textures differ, in units of how strongly the other terms pull",
     )
-    steps: int = Field(1200, ge=1)
-    batch_size: int = Field(8, ge=1)
-    learning_rate: float = Field(4e-4, gt=0)
-    warmup_steps: int = Field(100, ge=0)
+    steps: int = Field(1200, ge=1, description="optimiser steps")
+    batch_size: int = Field(8, ge=1, description="crops a step")
+    learning_rate: float = Field(4e-4, gt=0, description="of AdamW, at its highest")
+    warmup_steps: int = Field(100, ge=0, description="steps in which the rate of learning rises")
     kl_weight: float = Field(1e-7, ge=0, description="weight of the KL term beside the squared error of a pixel")
     scale_weight: float = Field(
         0.0, ge=0, description="weight of the error of halved latents, decoded, against the halved scene; paper: 0.25"
     )
-    ema_decay: float = Field(0.995, ge=0, lt=1)
+    ema_decay: float = Field(
+        0.995, ge=0, lt=1, description="of the running average of the weights, which is what is kept"
+    )
 
 
 class DiffusionSettings(Section):
     """The text-conditioned denoiser and its training."""
 
-    block_channels: tuple[Width, ...] = Field((128, 256, 256), min_length=1)
+    block_channels: tuple[Width, ...] = Field((128, 256, 256), min_length=1, description="channels of each level")
     attention_levels: tuple[bool, ...] = Field(
         (False, False, True), min_length=1, description="levels that attend to the text"
     )
-    layers_per_block: int = Field(1, ge=1, le=4)
-    text_width: int = Field(256, ge=8, multiple_of=8)
-    text_layers: int = Field(2, ge=1, le=24)
-    text_heads: int = Field(4, ge=1)
+    layers_per_block: int = Field(1, ge=1, le=4, description="residual blocks of a level")
+    text_width: int = Field(256, ge=8, multiple_of=8, description="of the text encoder")
+    text_layers: int = Field(2, ge=1, le=24, description="of the text encoder")
+    text_heads: int = Field(4, ge=1, description="of the text encoder")
     vocabulary: int = Field(2000, ge=600, description="upper bound of the tokenizer's size")
-    max_tokens: int = Field(32, ge=8, le=77)
-    prediction: Literal["epsilon", "v_prediction", "sample"] = "v_prediction"
+    max_tokens: int = Field(32, ge=8, le=77, description="of a prompt; what is longer is cut off")
+    prediction: Literal["epsilon", "v_prediction", "sample"] = Field(
+        "v_prediction", description="what the denoiser says: the noise, v (Salimans & Ho 2022) or the clean latent"
+    )
     metadata: bool = Field(
         False, description="learn from the numbers known of a scene, such as gsd_m; of use where they differ"
     )
@@ -125,12 +129,12 @@ class DiffusionSettings(Section):
     views: int = Field(
         4, ge=1, le=8, description="flips and quarter turns of each scene that are encoded: scenes have no up"
     )
-    steps: int = Field(6000, ge=1)
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(4e-4, gt=0)
+    steps: int = Field(6000, ge=1, description="optimiser steps")
+    batch_size: int = Field(32, ge=1, description="scenes a step")
+    learning_rate: float = Field(4e-4, gt=0, description="of AdamW, at its highest")
     rate: Literal["cosine", "constant"] = Field("cosine", description="of learning, after the warm-up")
-    weight_decay: float = Field(1e-2, ge=0)
-    warmup_steps: int = Field(200, ge=0)
+    weight_decay: float = Field(1e-2, ge=0, description="of AdamW")
+    warmup_steps: int = Field(200, ge=0, description="steps in which the rate of learning rises")
     noise_shift: float = Field(
         2.0, gt=0, description="of the cosine noise schedule, towards less noise: what differs within scenes is small"
     )
@@ -151,7 +155,9 @@ class DiffusionSettings(Section):
     accumulate: int = Field(
         1, ge=1, description="parts that a step is computed in, for less memory; processes launched together share them"
     )
-    ema_decay: float = Field(0.999, ge=0, lt=1)
+    ema_decay: float = Field(
+        0.999, ge=0, lt=1, description="of the running average of the weights, which is what is kept"
+    )
     held_out: float = Field(0.05, ge=0, lt=0.5, description="share of the train split kept back to watch the loss")
     weaker_at: Share = Field(
         0.0,
@@ -172,10 +178,12 @@ class FinetuneSettings(Section):
     passes: int | None = Field(
         100, ge=1, description="fewer steps where they were more passes over the train scenes than this; none: no bound"
     )
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(2e-4, gt=0)
-    warmup_steps: int = Field(100, ge=0)
-    ema_decay: float = Field(0.995, ge=0, lt=1)
+    batch_size: int = Field(32, ge=1, description="scenes a step")
+    learning_rate: float = Field(2e-4, gt=0, description="of AdamW, at its highest")
+    warmup_steps: int = Field(100, ge=0, description="steps in which the rate of learning rises")
+    ema_decay: float = Field(
+        0.995, ge=0, lt=1, description="of the running average of the weights, which is what is kept"
+    )
     text_encoder: bool = Field(True, description="adapt the text encoder too; DPD leaves it as it is")
     lora_rank: int | None = Field(
         None, ge=1, description="adapt the denoiser by low-rank adapters, folded in at the end; none: all its weights"
@@ -198,15 +206,15 @@ class ClassifierSettings(Section):
     """The latent classifier that picks among candidates (DPD, revised release)."""
 
     width: int = Field(32, ge=8, multiple_of=8, description="of its first stage; DPD: 64")
-    epochs: int = Field(200, ge=1)
+    epochs: int = Field(200, ge=1, description="passes over the train scenes")
     max_steps: int = Field(600, ge=1, description="upper bound of the optimiser steps, whatever the epochs say [ours]")
-    batch_size: int = Field(128, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    minimum_learning_rate: float = Field(1e-6, ge=0)
-    weight_decay: float = Field(1e-3, ge=0)
-    warmup_epochs: int = Field(5, ge=0)
-    dropout: float = Field(0.1, ge=0, lt=1)
-    validation_fraction: float = Field(0.1, gt=0, lt=0.5)
+    batch_size: int = Field(128, ge=1, description="latents a step")
+    learning_rate: float = Field(1e-3, gt=0, description="of AdamW, at its highest")
+    minimum_learning_rate: float = Field(1e-6, ge=0, description="at the end")
+    weight_decay: float = Field(1e-3, ge=0, description="of AdamW")
+    warmup_epochs: int = Field(5, ge=0, description="epochs in which the rate of learning rises")
+    dropout: float = Field(0.1, ge=0, lt=1, description="before the last layer")
+    validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="of the train scenes: selects the epoch")
 
 
 class PrototypeSettings(Section):
@@ -227,15 +235,15 @@ class PrototypeSettings(Section):
         "phrases: the template and what the cluster's captions say beside it",
     )
     pool: int = Field(8, ge=1, description="latents are average-pooled to pool x pool before k-means")
-    restarts: int = Field(10, ge=1)
+    restarts: int = Field(10, ge=1, description="of k-means; the best is kept")
     alpha: float = Field(1.0, ge=0, description="margin rule: weight of the distance to the own centre")
 
 
 class SamplingSettings(Section):
     """How candidates are drawn."""
 
-    scheduler: Scheduler = "dpm++"
-    steps: int = Field(20, ge=1, le=1000)
+    scheduler: Scheduler = Field("dpm++", description="solver: dpm++, sde-dpm++, ddim, …, or a class of diffusers")
+    steps: int = Field(20, ge=1, le=1000, description="from noise to scene")
     spacing: Spacing = Field(
         "karras",
         description="of the steps: karras: by noise (Karras et al. 2022); even: by time, as all solvers do but dpm++, "
@@ -309,7 +317,7 @@ class SamplingSettings(Section):
     refine_rate: float = Field(
         0.01, gt=0, description="how far each of these steps moves pixels, RMS, of -1 to 1 [ours]"
     )
-    batch_size: int = Field(100, ge=1)
+    batch_size: int = Field(100, ge=1, description="images drawn at a time; changes no image")
     low_memory: bool = Field(
         False,
         description="for large generators on small GPUs: attention in slices, decoding image by image, and parts of "
@@ -345,8 +353,10 @@ class SamplingSettings(Section):
 class EvaluationSettings(Section):
     """One recipe for every method."""
 
-    networks: tuple[str, ...] = Field(("convnet3",), min_length=1)
-    pretrained: bool = False
+    networks: tuple[str, ...] = Field(
+        ("convnet3",), min_length=1, description="that judge; NAME+pretrained starts from published weights"
+    )
+    pretrained: bool = Field(False, description="all of them start from published weights")
     teacher: Path | None = Field(
         None,
         description="run of classify train, whose network gives soft labels, and the features of audit and fidelity; "
@@ -358,25 +368,25 @@ class EvaluationSettings(Section):
         description="beside the distilled set: real images; feature-medoid, herding and k-center choose them in "
         "what a network trained on the scenes sees",
     )
-    n_seeds: int = Field(3, ge=1)
+    n_seeds: int = Field(3, ge=1, description="trainings of each network on each method")
     resolution: int | None = Field(
         64, ge=16, description="side the networks see, pixels [ours]; none: that of the scenes worked on"
     )
     batch_size: int = Field(16, ge=1, description="as in DPD: many small steps make more of few images")
     epochs: int = Field(6, ge=1, description="passes over the training images, within the two bounds below")
-    min_steps: int = Field(400, ge=1)
-    max_steps: int = Field(1000, ge=1)
+    min_steps: int = Field(400, ge=1, description="optimiser steps, at least")
+    max_steps: int = Field(1000, ge=1, description="optimiser steps, at most")
     optimizer: Literal["sgd", "adamw"] = Field("adamw", description="ours; DPD: sgd, which needs its 1,000 epochs")
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0, description="at its highest")
     rate: Literal["cosine", "steps"] = Field(
         "cosine", description="of learning; cosine: to zero, after a warm-up [ours]; steps: x 0.1 at 2/3 and 5/6 (DPD)"
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
-    weight_decay: float = Field(1e-2, ge=0)
-    gradient_clip: float = Field(1.0, gt=0)
+    weight_decay: float = Field(1e-2, ge=0, description="of the optimiser")
+    gradient_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     crop_area: tuple[float, float] = Field((0.67, 1.0), description="random resized crop: share of the area")
-    crop_aspect: tuple[float, float] = (0.75, 1.33)
-    flips: bool = True
+    crop_aspect: tuple[float, float] = Field((0.75, 1.33), description="width by height of the crops")
+    flips: bool = Field(True, description="left to right and top to bottom, each for half of the images")
 
     @model_validator(mode="after")
     def _ordered(self) -> "EvaluationSettings":
@@ -389,7 +399,7 @@ class EvaluationSettings(Section):
 class ExportSettings(Section):
     """What leaves the run."""
 
-    parquet: bool = False
+    parquet: bool = Field(False, description="write the set as one parquet file too, for `datasets`")
     soft_labels: bool = Field(
         False, description="say of each image how likely a teacher finds each class: a column of metadata.jsonl"
     )
@@ -401,7 +411,7 @@ class Settings(Section):
     """Everything a run depends on; `resolved.json` in the run folder holds it."""
 
     ipc: int = Field(10, ge=1, description="images per class")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of all that is random")
     generator: str | None = Field(
         "base-128",
         description="name, folder or hub id of a generator to adapt to DATA; none: learn from DATA alone",

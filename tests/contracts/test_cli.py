@@ -11,6 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from terradistill import cli
+from terradistill.config import described
+from terradistill.settings import Settings
 from tests.conftest import terradistill
 from tests.wrong_inputs import WRONG_DATA, good_folder
 
@@ -36,9 +38,14 @@ OPTIONS = {
     ("classify", "export"): "--out --onnx",
     ("data", "cut"): "--side --stride --bands --rgb --out",
     ("data", "shards"): "--out --per-shard",
+    ("data", "pack"): "--out --by",
+    ("settings",): "--preset --config --set",
     ("data", "annotate"): "--maps --out",
     ("audit",): "--against --out --set --split-file --hide-real",
-    ("bench", "scoreboard"): "--data --ipc --methods --variant --seeds --trainings --captions --out",
+    (
+        "bench",
+        "scoreboard",
+    ): "--data --ipc --methods --variant --seeds --trainings --captions --split-file --seed --out",
     ("bench", "fidelity"): "--against --features --clip --out",
     ("data", "caption"): "--model --out",
     ("data", "check"): "--ipc --limit",
@@ -184,6 +191,18 @@ def test_a_plan_writes_nothing(
     assert "Looking for" in shown
     assert "in all" in shown
     assert not (tmp_path / "run").exists()
+
+
+def test_settings_are_listed_with_what_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = CliRunner().invoke(cli.app, ["settings", "sampling.c", "--preset", "dpd"], env={"COLUMNS": "200"}).output
+    assert re.search(r"sampling\.cfg_scale +7\.5 +classifier-free guidance", shown)
+    assert "sampling.steps" not in shown
+    code, error = terradistill("settings", "nonsense", capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, "No setting has 'nonsense' in its name" in error) == (2, True)
+    assert not [name for name, _, _, said in described(Settings()) if not said], "every setting says what it is"
 
 
 @pytest.mark.parametrize("command", OPTIONS, ids=" ".join)

@@ -249,6 +249,24 @@ def studio(
                 sleep(3600)
 
 
+@app.command("settings")
+def show_settings(
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Part of a name, such as sampling or steps.")] = "",
+    preset: Preset = None,
+    config: Config = None,
+    set_: Set = None,
+) -> None:
+    """List the settings with their values, as presets and files make them, and what they are."""
+    settings = settings_from(preset, config, set_)
+    from terradistill import console
+    from terradistill.config import described
+
+    rows = [row for row in described(settings) if name in row[0]]
+    if not rows:
+        raise ConfigError(f"No setting has {name!r} in its name: `terradistill settings` lists all of them.")
+    console.print_settings(rows)
+
+
 @app.command()
 def doctor() -> None:
     """Say what this machine computes with, and what is missing."""

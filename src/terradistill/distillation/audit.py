@@ -65,8 +65,8 @@ def audit(
 
     Returns:
         What `audit.json` holds: a row an image with the scene it would be a copy of, the most similar one in pixels
-        (SSIM) and the nearest in the features of a network trained on the learned scenes; and `nn_ssim` as DPD
-        reports it (mean over images of the mean of the five highest SSIM), beside that of unseen scenes.
+        (SSIM) and the nearest in the features of a network trained on the learned scenes; and `nn_ssim` as DPD reports
+        it (mean over images of the mean of the five highest SSIM) but at 64 pixels, beside that of unseen scenes.
 
     Raises:
         DataError: the folders cannot be read, or a class of `scenes` has no real scene that was learned from.

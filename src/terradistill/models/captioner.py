@@ -24,9 +24,8 @@ class Captioner:
         # One without a chat template cannot be asked anything.
         self.instruction = instruction if getattr(processor, "chat_template", None) else ""
         self.max_tokens = max_tokens
-        tokenizer = getattr(processor, "tokenizer", None)
-        if tokenizer is not None:
-            tokenizer.padding_side = "left"  # what is generated follows the prompt
+        tokenizer = getattr(processor, "tokenizer", processor)
+        tokenizer.padding_side = "left"  # what is generated follows the prompt
 
     @classmethod
     def load(cls, source: str, hardware: Hardware, *, instruction: str = INSTRUCTION) -> "Captioner":
@@ -73,4 +72,20 @@ class Captioner:
         if given is not None and not self.model.config.is_encoder_decoder:
             told = told[:, given.shape[1] :]
         texts = self.processor.batch_decode(told, skip_special_tokens=True)
-        return [" ".join(text.split()) for text in texts]
+        # What came to its end has a token there that is no word: the end itself, or padding after it.
+        ends = set(getattr(self.processor, "tokenizer", self.processor).all_special_ids)
+        return [whole(text, ended=last in ends) for text, last in zip(texts, told[:, -1].tolist(), strict=True)]
+
+
+def whole(text: str, *, ended: bool) -> str:
+    """A caption on one line; one that was cut off ends with its last whole sentence, or else with its last whole word.
+
+    Args:
+        text: what a model said.
+        ended: it came to its end, and not to the bound of its length.
+    """
+    text = " ".join(text.split())
+    if ended:
+        return text
+    sentences, stop, _ = text.rpartition(". ")
+    return sentences + "." if stop else text.rpartition(" ")[0] or text

@@ -85,7 +85,8 @@ def _published(nn_ssim: Mapping[str, float]) -> str:
     if "made" not in nn_ssim:
         return ""
     beside = f"; {nn_ssim['unseen']:.3f} for real scenes that were not learned from" if "unseen" in nn_ssim else ""
-    return f" Mean similarity to the five most similar real scenes (NN-SSIM): {nn_ssim['made']:.3f}{beside}."
+    said = "Mean similarity to the five most similar real scenes (NN-SSIM, at 64 pixels)"
+    return f" {said}: {nn_ssim['made']:.3f}{beside}."
 
 
 def boards(scores: Sequence[Row]) -> list[tuple[str, list[Row]]]:

@@ -11,7 +11,7 @@ from terradistill.data.drawn import draw_scenes
 from terradistill.distillation.captioning import write_captions
 from terradistill.errors import DataError, GeneratorError
 from terradistill.hardware import Hardware
-from terradistill.models.captioner import Captioner
+from terradistill.models.captioner import Captioner, whole
 
 CPU = Hardware(torch.device("cpu"))
 
@@ -51,6 +51,77 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     image_processor = BlipImageProcessor(size={"height": 32, "width": 32})
     BlipProcessor(image_processor, tokenizer).save_pretrained(root / "model")
     return root / "model"
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LLaVA of random weights, which has a chat template and can be asked."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    words = ["<pad>", "<unk>", "<s>", "</s>", "<image>", "USER", "ASSISTANT", *(f"word{i}" for i in range(40))]
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        additional_special_tokens=["<image>"],
+    )
+    processor = LlavaProcessor(
+        CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        tokenizer,
+        patch_size=16,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        image_token="<image>",
+        chat_template="{% for m in messages %}USER {% for c in m['content'] %}"
+        "{{ '<image> ' if c['type'] == 'image' else c['text'] + ' ' }}{% endfor %}{% endfor %}"
+        "{% if add_generation_prompt %}ASSISTANT{% endif %}",
+    )
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(image_size=32, patch_size=16, projection_dim=16, **sizes),
+        text_config=LlamaConfig(
+            vocab_size=len(words), num_key_value_heads=2, pad_token_id=0, bos_token_id=2, eos_token_id=3, **sizes
+        ),
+        image_token_index=4,
+    )
+    root = tmp_path_factory.mktemp("llava")
+    torch.manual_seed(0)
+    LlavaForConditionalGeneration(config).save_pretrained(root)
+    processor.save_pretrained(root)
+    return root
+
+
+def test_what_has_a_chat_template_is_asked(asked: Path) -> None:
+    images = [np.random.default_rng(i).integers(0, 256, (40, 40, 3), dtype=np.uint8) for i in range(3)]
+    captioner = Captioner.load(str(asked), CPU, instruction="word1 word2")
+    together = captioner.describe(images)
+    assert together == [captioner.describe([image])[0] for image in images]
+    assert together[0]
+    assert "USER" not in together[0].split()[:1], "the question is no part of the answer"
+    other = Captioner.load(str(asked), CPU, instruction="word7 word8 word9").describe(images)
+    assert other != together
+    told = captioner.describe([images[0] // 4])
+    assert told != together[:1], "the image is looked at"
+
+
+def test_a_caption_that_was_cut_off_ends_with_a_whole_sentence_or_word() -> None:
+    assert whole("a  forest by a\nlake", ended=True) == "a forest by a lake"
+    assert whole("A forest. A lake lies bes", ended=False) == "A forest."
+    assert whole("a forest by a la", ended=False) == "a forest by a"
+    assert whole("forest", ended=False) == "forest"
 
 
 def test_a_batch_is_described_as_each_alone(folder: Path) -> None:
