@@ -165,6 +165,28 @@ def test_a_near_copy_with_nothing_to_replace_it_is_drawn_again(
     assert len(set(kept["seed"].tolist())) == 6
 
 
+def test_what_is_a_near_copy_however_often_it_is_drawn_stays_and_is_counted(
+    finished: td.Distilled, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from terradistill.distillation import drawing
+    from terradistill.training.latents import LatentCache
+
+    draw, calls = drawing.sample_some, []
+
+    def copying(*given: object, **named: object) -> object:
+        latents, rows = draw(*given, **named)  # type: ignore[arg-type]
+        calls.append(len(latents))
+        latents[0] = LatentCache.load(tmp_path / "run" / "latents" / "train.npy").means()[0]
+        return latents, rows
+
+    monkeypatch.setattr(drawing, "sample_some", copying)
+    settings = tiny_settings(generator=str(finished.run), finetune__steps=0, sampling__candidates=1)
+    run = td.distill(drawn, tmp_path / "run", settings, evaluate=False).run
+    assert len(calls) == 1 + drawing.REDRAWS, "it is not tried for ever"
+    stages = {stage["name"]: stage for stage in json.loads((run / "manifest.json").read_text())["stages"]}
+    assert "1 of them near-copies of train scenes" in stages["candidates"]["note"]
+
+
 def test_giving_up_on_the_less_sure_half_costs_less_and_keeps_what_the_card_says(
     finished: td.Distilled, drawn: Path, tmp_path: Path
 ) -> None:

@@ -1,7 +1,11 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from sklearn.cluster import MiniBatchKMeans
 
+from terradistill.distillation import clusters
 from terradistill.distillation.clusters import class_members, kmeans_class, pooled_features
 from terradistill.errors import DataError
 
@@ -33,6 +37,26 @@ def test_clear_clusters_are_found_and_repeat() -> None:
     again = kmeans_class(features, 3, seed=2**62 + 1, restarts=4)
     assert (again[0] == centres).all()
     assert (again[1] == assignment).all()
+
+
+def test_large_classes_are_clustered_by_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+
+    class Watched(MiniBatchKMeans):  # type: ignore[misc]
+        def fit(self, features: Any, *more: Any) -> Any:
+            used.append(len(features))
+            return super().fit(features, *more)
+
+    monkeypatch.setattr(clusters, "MiniBatchKMeans", Watched)
+    monkeypatch.setattr(clusters, "LARGE", 23)
+    rng = np.random.default_rng(0)
+    places = np.eye(3, 6, dtype=np.float32)
+    features = np.concatenate([place + 0.01 * rng.standard_normal((8, 6), dtype=np.float32) for place in places])
+    kmeans_class(features[:23], 3, seed=0, restarts=4)
+    assert not used
+    _, assignment = kmeans_class(features, 3, seed=0, restarts=4)
+    assert used == [24]
+    assert len({tuple(group) for group in assignment.reshape(3, 8).tolist()}) == 3
 
 
 @pytest.mark.filterwarnings("error")

@@ -1,5 +1,7 @@
 """Low-rank adapters begin as nothing, and what they have learned stays when they are folded in."""
 
+import re
+
 import torch
 
 from terradistill.config import load_settings
@@ -7,6 +9,19 @@ from terradistill.models.autoencoder import build_vae
 from terradistill.models.generator import build_generator, denoise
 from terradistill.models.lora import add_lora, fold_lora
 from tests.unit.conftest import awake
+
+
+def test_attention_alone_is_adapted_as_dpd_does() -> None:
+    tiny = load_settings(["tiny"])
+    unet = build_generator(tiny.diffusion, build_vae(tiny.autoencoder, 32, 0), 32, ["a field"], 0).frozen().unet
+    add_lora(unet, 4, seed=0, layers="attention")
+    trained = {name: weight for name, weight in unet.named_parameters() if weight.requires_grad}
+    places = {re.search(r"(to_q|to_k|to_v|to_out\.0)\.lora_[AB]", name) for name in trained}
+    assert None not in places, "nothing but queries, keys, values and outputs"
+    assert {found[1] for found in places if found} == {"to_q", "to_k", "to_v", "to_out.0"}
+    assert {weight.shape[0] for name, weight in trained.items() if "lora_A" in name} == {4}
+    scales = {module.scaling["default"] for module in unet.modules() if hasattr(module, "scaling")}
+    assert scales == {1.0}, "alpha is the rank"
 
 
 def test_adapters_start_at_zero_learn_alone_and_fold_away() -> None:
