@@ -41,6 +41,9 @@ def test_every_method_has_its_row_and_none_is_made_twice(
     assert (sets["default"], sets["text"], sets["random"], sets["herding"]) == (2, 2, 2, 1)
     drawn_rows = [row for row in rows if row["method"] == "default"]
     assert all(row["oa_std_sets"] is not None and row["ior"] is not None and row["bytes"] > 0 for row in drawn_rows)
+    train = next(row for row in rows if row["method"] == "full")["n_train"]
+    assert all((row["n_real"], row["copies"]) == (train, 0) for row in drawn_rows)
+    assert "copies" not in next(row for row in rows if row["method"] == "random")
     generators = list((table / rows[0]["dataset"] / "generators").iterdir())
     assert len(generators) == 1, "all synthetic methods are drawn by one generator"
     told = {row["method"]: row["settings"] for row in rows}

@@ -32,6 +32,7 @@ from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes, with_captions
 from terradistill.distillation import drawing, learning, refining
 from terradistill.distillation.coresets import CORESETS, random_subset
+from terradistill.distillation.originality import Originality
 from terradistill.distillation.rded import stitched_crops
 from terradistill.distillation.scoreboard import coreset, labelled, pick
 from terradistill.distillation.teacher import SIDE as TAUGHT_AT
@@ -139,19 +140,18 @@ def compare(
                         continue
                     # Rows of a method that was something else before are not of this table any more.
                     rows = [row for row in rows if not _outdated(row, key)]
-                    n, n_real = (ipc or 0) * of.formation**2, len(exam.train)
+                    n, made_of = (ipc or 0) * of.formation**2, {"n_real": len(exam.train)}
                     if of.name in digests:
                         wanted = settings_of(of.name).model_copy(update={"data": exam.settings.data, "ipc": n})
                         place = room / "sets" / f"{of.name}-{digests[of.name]}-ipc{n}"
-                        sets, n_real = _drawn_sets(exam, partial(opened, seen=seen), room, place, wanted, n_sets)
+                        sets, made_of = _drawn_sets(exam, partial(opened, seen=seen), room, place, wanted, n_sets)
                     else:
                         sets = _real_sets(exam, of.name, n, n_sets)
-                    told: dict[str, Any] = {"recipe": recipe, "command": command, "settings": key["settings"]}
-                    told["n_real"] = n_real
-                    sets, told["bytes"] = _stored(exam, sets, of)
+                    sets, n_bytes = _stored(exam, sets, of)
+                    told = {"recipe": recipe, "command": command, "settings": key["settings"], "bytes": n_bytes}
                     for network in left:
                         row = _score(exam, sets, key | {"network": network}, common, n_sets * trainings)
-                        rows = with_references([*rows, row | told])
+                        rows = with_references([*rows, row | told | made_of])
                         write_text(room / "scores.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
                         _gather(out)
     rows = _gather(out)  # rows of an earlier call may be all there are
@@ -299,8 +299,9 @@ def _only(settings: Settings, *sections: str) -> Settings:
 
 def _drawn_sets(
     exam: Work, opened: Callable[..., Opened], room: Path, place: Path, settings: Settings, n_sets: int
-) -> tuple[list[Labelled], int]:
-    """Sets of a synthetic method, by one generator, and from how many of the scenes that has learned."""
+) -> tuple[list[Labelled], dict[str, int]]:
+    """Sets of a synthetic method, by one generator; from how many of the scenes (`n_real`) that has learned, and how
+    many of all drawn images are near-copies of them (`copies`)."""
     base = _only(settings, *LEARNED)
     learned = json.dumps(base.model_dump(mode="json", include=set(LEARNED)), sort_keys=True)
     root = room / "generators" / sha256(learned.encode()).hexdigest()[:8]
@@ -312,11 +313,13 @@ def _drawn_sets(
             raise RunError(f"{root} learns from another split than {exam.run.root} tests on: use another --out.")
         for stage in (learning.autoencoder, learning.encode, learning.classifier, learning.diffusion):
             stage(work)
+        original, copies = Originality(work), 0
         for i in range(n_sets):
             folder = place.with_name(f"{place.name}-{i}")
             drawn = _draw(work, folder, settings.model_copy(update={"seed": settings.seed + i}))
             sets.append(_labelled(exam, drawn, folder / "cache", "distilled"))
-        return sets, len(work.known_at(0)[0])
+            copies += int(original.copies(sets[-1].images, sets[-1].labels).sum())
+        return sets, {"n_real": len(original.labels), "copies": copies}
 
 
 def _draw(work: Work, root: Path, settings: Settings) -> SceneFolder:

@@ -12,16 +12,43 @@ from terradistill.report import plots, words
 from terradistill.report.words import Row
 
 FIRST = (
-    *("dataset", "network", "pretrained", "resolution", "method", "ipc", "labels", "n_train", "n_real", "bytes"),
+    *(
+        "dataset",
+        "network",
+        "pretrained",
+        "resolution",
+        "method",
+        "ipc",
+        "labels",
+        "n_train",
+        "n_real",
+        "copies",
+        "bytes",
+    ),
     *("n_seeds", "n_sets", "oa_mean", "oa_std", "oa_std_sets", "oa_std_trainings", "aa_mean", "kappa_mean"),
     *("hlr", "ior", "seconds"),
 )  # columns of the spreadsheet that come before all others
-HEADS = ("a class", "images", "MB", "made of", "OA %", "± sets", "± trainings", "runs", "AA %", "κ", "IOR", "HLR")
+HEADS = (
+    "a class",
+    "images",
+    "MB",
+    "made of",
+    "copies",
+    "OA %",
+    "± sets",
+    "± trainings",
+    "runs",
+    "AA %",
+    "κ",
+    "IOR",
+    "HLR",
+)
 NOTES = (
     "± is the standard deviation over all runs, sets x trainings; methods without chance have one set, so theirs is of "
     "trainings alone. ± sets is what remains between sets beyond the trainings' (0: nothing can be told apart).",
     "IOR: percentage points above as many random real images; HLR: below all real images; each of the same recipe.",
     "made of: the real scenes that images were chosen from, or that their generator has learned from.",
+    "copies: near-copies of these among the images of all sets; an audit finds what it looks for.",
     "MB: PNG files at the size that the network sees, and soft labels as `metadata.jsonl` holds them.",
 )
 
@@ -81,6 +108,7 @@ def _cells(board: Sequence[Row]) -> list[list[str]]:
             f"{row['n_train']:,}",
             f"{row['bytes'] / 1e6:.2f}" if row.get("bytes") else "",
             f"{row['n_real']:,}" if row.get("n_real") else "",
+            str(row["copies"]) if row.get("copies") is not None else "",
             words.accuracy(row),
             _points(row.get("oa_std_sets")),
             _points(row.get("oa_std_trainings")),
