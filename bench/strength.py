@@ -71,8 +71,12 @@ def main() -> None:
             command=shlex.join(["python", *sys.argv]),
             reporter=reporter,
         )
-    info, network = open_scenes(asked.data).info, rows[0]["network"]
-    oa = {row["method"]: (row["oa_mean"], row["oa_std"]) for row in rows if row["ipc"] == asked.ipc}
+    info, networks = open_scenes(asked.data).info, load_settings(asked.preset, None, asked.set).evaluation.networks
+    oa: dict[str, dict[str, tuple[float, float]]] = {network: {} for network in networks}
+    for row in rows:
+        name = row["network"] + "+pretrained" * (row["pretrained"] and row["network"] not in networks)
+        if row["ipc"] == asked.ipc and name in oa:
+            oa[name][row["method"]] = (row["oa_mean"], row["oa_std"] or 0.0)
     near = {
         method: [
             distance(run, asked.ipc, settings_of(method).sampling.candidates)
@@ -80,19 +84,23 @@ def main() -> None:
         ]
         for method in methods
     }
-    print(f"{info.title}, {asked.ipc} images a class, {network}; random real images {100 * oa['random'][0]:.1f} %")
-    for method, s in methods.items():
-        mean, std = oa[method]
-        print(f"  s = {s:<5g} {100 * mean:.1f} ± {100 * std:.1f} %, distance {np.mean(near[method]):.3f}")
+    print(f"{info.title}, {asked.ipc} images a class")
+    for network, of in oa.items():
+        print(f"  {network}; random real images {100 * of['random'][0]:.1f} %")
+        for method, s in sorted(methods.items(), key=lambda item: item[1]):
+            mean, std = of[method]
+            print(f"    s = {s:<5g} {100 * mean:.1f} ± {100 * std:.1f} %, distance {np.mean(near[method]):.3f}")
 
     figure, left = plt.subplots(figsize=(6, 3.6), layout="constrained")
-    x, right = np.array(list(methods.values())), left.twinx()
-    y, spread = (100 * np.array([oa[method][k] for method in methods]) for k in (0, 1))
-    left.errorbar(x, y, spread, marker="o", color="C0", capsize=3)
-    left.axhline(100 * oa["random"][0], color="C0", linestyle=":", label="random real images")
-    right.plot(x, [np.mean(near[method]) for method in methods], marker="s", color="C1")
+    ordered = sorted(methods, key=lambda method: methods[method])
+    x, right = np.array([methods[method] for method in ordered]), left.twinx()
+    for colour, (network, of) in zip(("C0", "C2", "C3", "C4"), oa.items(), strict=False):
+        y, spread = (100 * np.array([of[method][k] for method in ordered]) for k in (0, 1))
+        left.errorbar(x, y, spread, marker="o", color=colour, capsize=3, label=network)
+        left.axhline(100 * of["random"][0], color=colour, linestyle=":", label="random real images")
+    right.plot(x, [np.mean(near[method]) for method in ordered], marker="s", color="C1")
     left.set(xlabel=f"strength s of {asked.guidance}", title=f"{info.title}, {asked.ipc} images a class")
-    left.set_ylabel(f"OA of {network}, %", color="C0")
+    left.set_ylabel("OA, %")
     right.set_ylabel("distance to the prototype", color="C1")
     right.set_ylim(0)
     left.legend(fontsize="small")

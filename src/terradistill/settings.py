@@ -315,7 +315,7 @@ class SamplingSettings(Section):
         64, ge=32, description="about that of the images that these networks see, pixels; the exam's, by default [ours]"
     )
     refine_rate: float = Field(
-        0.01, gt=0, description="how far each of these steps moves pixels, RMS, of -1 to 1 [ours]"
+        0.03, gt=0, description="how far each of these steps moves an image, RMS, as a share of its contrast [ours]"
     )
     batch_size: int = Field(100, ge=1, description="images drawn at a time; changes no image")
     low_memory: bool = Field(

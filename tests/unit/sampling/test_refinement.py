@@ -33,11 +33,22 @@ def moved(latents: Tensor, gap: Callable[[Tensor, int], Tensor], rounds: int = 2
 
 
 def test_images_move_as_far_as_the_autoencoder_can_say() -> None:
-    latents, chequers = torch.zeros(2, 3, 4, 4), torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(4, 4)
-    lighter = moved(latents, lambda images, _: -images.sum())
-    assert torch.allclose(lighter, torch.full_like(latents, 2 * 3 * 0.05), atol=1e-5), "each step is of the rate"
-    assert moved(latents, lambda images, _: -(images * chequers).sum()).abs().max() < 1e-6, "finer than it knows"
+    chequers = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
+    latents, finer = 0.5 * chequers.repeat(2, 3, 2, 2), chequers.repeat(4, 4)
+    lighter = moved(latents, lambda images, _: -images.sum()) - latents
+    contrast = 0.5 * (64 / 63) ** 0.5
+    assert torch.allclose(lighter, torch.full_like(latents, 2 * 3 * 0.05 * contrast), atol=1e-5), "of the rate"
+    assert torch.allclose(moved(latents, lambda images, _: -(images * finer).sum()), latents, atol=1e-6)
     assert moved(latents, lambda images, _: -images.sum(), rounds=0) is latents
+
+
+def test_an_image_moves_by_as_much_as_it_has_contrast() -> None:
+    strong = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)).clamp(-1, 1) / 2
+    latents = torch.cat([strong, strong / 10, torch.full_like(strong, 0.3)])
+    moves = moved(latents, lambda images, _: (images * images).sum(), rounds=1) - latents
+    far = moves.flatten(1).norm(dim=1).tolist()
+    assert far[1] == pytest.approx(far[0] / 10, rel=0.02)
+    assert far[2] == 0, "calm water stays calm"
 
 
 def test_all_channels_of_a_pixel_move_alike_and_steps_are_counted_through() -> None:
@@ -47,10 +58,11 @@ def test_all_channels_of_a_pixel_move_alike_and_steps_are_counted_through() -> N
         steps.append(step)
         return -images[:, 0].sum()
 
-    found = moved(torch.zeros(1, 3, 4, 4), red)
+    latents = torch.linspace(-0.5, 0.5, 16).view(1, 1, 4, 4).repeat(1, 3, 1, 1)
+    found = moved(latents, red) - latents
     assert steps == list(range(6))
     assert found.min() > 0
-    assert torch.equal(found[:, 0], found[:, 2])
+    assert torch.allclose(found[:, 0], found[:, 2])
 
 
 def test_a_gap_is_none_from_the_class_itself_and_the_same_twice() -> None:
