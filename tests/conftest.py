@@ -12,6 +12,7 @@ from terradistill.data.drawn import draw_scenes
 TINY = [
     "--preset", "tiny", "--ipc", "2", "--set", "checkpoint_seconds=0",
     "--set", "autoencoder.steps=12", "--set", "diffusion.steps=12", "--set", "evaluation.max_steps=10",
+    "--set", "sampling.prototype_scale=0.1",  # by default nothing leads to a prototype
 ]  # fmt: skip
 
 

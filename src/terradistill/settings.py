@@ -221,11 +221,11 @@ class PrototypeSettings(Section):
     """Which real scenes stand for a class."""
 
     rule: Literal["margin", "medoid", "centroid"] = Field(
-        "margin",
+        "medoid",
         description="margin: DPD's; medoid: the scene nearest to its cluster's centre; centroid: the mean latent",
     )
     space: Literal["latent", "classifier"] = Field(
-        "latent", description="what is clustered: pooled latents, or features of the latent classifier [ours]"
+        "classifier", description="what is clustered: pooled latents, or features of the latent classifier [ours]"
     )
     outliers: bool = Field(True, description="false: scenes that the local outlier factor finds odd are no prototypes")
     smallest: int = Field(1, ge=1, description="scenes that a cluster needs to have a prototype")
@@ -281,13 +281,13 @@ class SamplingSettings(Section):
         description="start = prototype: share of the steps that follow, by noise or time as they are spaced",
     )
     prototype_guidance: str = Field(
-        "push",
+        "blend",
         description="push: DPD's, step by step; blend: lead what is drawn a share of the way to the prototype [ours]",
     )
     prototype_scale: float = Field(
-        0.1, ge=0, description="of the guidance, s: DPD pushes by 1; for blend the share; 0 means none"
+        0.0, ge=0, description="of the guidance, s: DPD pushes by 1; for blend the share; 0 means none"
     )
-    prototype_until: float = Field(0.8, ge=0, le=1, description="share of the steps in which the prototype pushes")
+    prototype_until: float = Field(1.0, ge=0, le=1, description="share of the steps in which the prototype leads")
     target_jitter: bool = Field(
         False, description="add unit noise / sqrt(latent size) to the prototype (DPD, revised release)"
     )

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 import terradistill as td
 from terradistill.cli.bench import _variants
 from terradistill.data.drawn import draw_scenes
-from terradistill.distillation import comparison
+from terradistill.distillation import sets
 from tests.conftest import TINY, terradistill
 
 METHODS = "default,text,random,random+soft,medoid,herding,k-center,feature-medoid,rded,full"
@@ -23,6 +24,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _arguments(drawn: Path, table: Path, *more: str) -> list[str]:
     few = ["--preset", "tiny", *TINY[4:], "--set", "sampling.steps=2", "--set", "evaluation.n_seeds=1"]
+    few += ["--set", "sampling.prototype_scale=0"]
     return ["bench", "scoreboard", "--data", str(drawn), "--out", str(table), "--seeds", "2", *few, *more]
 
 
@@ -63,6 +65,23 @@ def test_every_method_has_its_row_and_none_is_made_twice(
     longer = json.loads((table / "scores.json").read_text())
     assert [row["oa"] for row in longer[: len(rows)]] == [row["oa"] for row in rows]
     assert {(row["method"], row["ipc"]) for row in longer[len(rows) :]} == {("text", 3), ("random", 3)}
+
+    # What sets have in common is drawn once, and is what it would be if drawn for one of them.
+    drawn_for = sorted(len(list(folder.iterdir())) for folder in table.glob("*/generators/*/drawn/*"))
+    assert drawn_for[0] == 3 * 2 * 3, "text: three classes, two sets, three a class at most"
+    text = next(table.glob("*/sets/text-*-ipc2-1"))
+    images = {path.name: path.read_bytes() for path in text.glob("distilled/*/*.png")}
+    kept = made.read_bytes()
+    rest = [row for row in json.loads(kept) if (row["method"], row["ipc"]) != ("text", 2)]
+    made.write_text(json.dumps(rest))
+    shutil.rmtree(text)
+    shutil.rmtree(next(table.glob("*/generators/*/drawn")))
+    code, error = terradistill(*more, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, error
+    assert {path.name: path.read_bytes() for path in text.glob("distilled/*/*.png")} == images
+    assert len(images) == 6
+    made.write_bytes(kept)
+    assert terradistill(*more, capsys=capsys, monkeypatch=monkeypatch)[0] == 0
 
     # A set of the table can be audited by itself.
     made = next(table.glob("*/sets/default-*-ipc2-0/distilled"))
@@ -123,7 +142,7 @@ def test_a_generator_that_knows_the_exam_is_refused(
     command = _arguments(drawn, tmp_path / "t", "--methods", "random", "--ipc", "1")
     assert terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)[0] == 0
     split = json.loads(next((tmp_path / "t").glob("*/exam/split.json")).read_text())
-    monkeypatch.setattr(comparison, "seen_by", lambda _: {split["test"][0]["sha256"]})
+    monkeypatch.setattr(sets, "seen_by", lambda _: {split["test"][0]["sha256"]})
     code, error = terradistill(*command, "--methods", "text", capsys=capsys, monkeypatch=monkeypatch)
     assert (code, "learns from another split than" in " ".join(error.split())) == (2, True), error
 

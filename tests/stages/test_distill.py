@@ -77,7 +77,7 @@ def test_a_kept_image_can_be_drawn_again_from_its_row(finished: td.Distilled) ->
 
     from terradistill.data.images import to_uint8
     from terradistill.hardware import find_hardware
-    from terradistill.sampling.guidance import classifier_free, push_to_prototypes
+    from terradistill.sampling.guidance import blend_prototypes, classifier_free
     from terradistill.sampling.sampler import Request, sample
     from terradistill.training.latents import LatentCache
 
@@ -88,8 +88,8 @@ def test_a_kept_image_can_be_drawn_again_from_its_row(finished: td.Distilled) ->
     prototype = json.loads((finished.run / "prototypes.json").read_text())[-1]["sha256"][row["prototype"]]
     train = [scene["sha256"] for scene in json.loads((finished.run / "split.json").read_text())["train"]]
     target = LatentCache.load(finished.run / "latents" / "train.npy").means()[train.index(prototype)]
-    pull = push_to_prototypes(target[None], generator.parameterisation, scale=settings["prototype_scale"])
-    assert settings["prototype_guidance"] == "push"
+    pull = blend_prototypes(target[None], generator.parameterisation, scale=settings["prototype_scale"])
+    assert settings["prototype_guidance"] == "blend"
     assert settings["prototype_scale"] > 0
     latents = sample(
         generator,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from terradistill.data.writing import write_scene_folder
 from terradistill.distillation.clusters import pooled_features
 from terradistill.distillation.learning import judge, known_numbers
 from terradistill.distillation.originality import Originality
+from terradistill.distillation.pool import Pool
 from terradistill.distillation.prototypes import Prototypes, choose_prototypes, prototype_latents
 from terradistill.distillation.teacher import as_column, soft_labels, teach
 from terradistill.distillation.work import Work
@@ -207,10 +209,25 @@ class _Drawer:
         self.prompt_of = torch.tensor([distinct.index(prompt) for prompt in prompts])
         self.text = generator.embed([*distinct, ""])
         self.metadata = None if known is None else known[prototype_indices(work).ravel()]
+        self.prompts, self.led = prompts, self.wanted.start == "prototype" or self.wanted.prototype_scale > 0
+        self.pool = None if work.base is None else Pool(work.base / "drawn", self.wanted)
         self.chunks = chunked(2 * self.wanted.batch_size)  # doubled by classifier-free guidance
 
     def draw(self, rows: NDArray[np.int64], seeds: Sequence[int], prune: Prune | None = None) -> tuple[Tensor, Tensor]:
         """Latents for prototypes by number, each of its seed, and which of `rows` they are, but for pruned ones."""
+        if self.pool is None or prune is not None:
+            return self._draw(rows, seeds, prune)
+        asked = [self._drawn_from(row, seed) for row, seed in zip(rows, seeds, strict=True)]
+        latents = self.pool.get(asked, lambda k: self._draw(rows[k], [seeds[i] for i in k])[0])
+        return latents, torch.arange(len(rows))
+
+    def _drawn_from(self, row: np.int64, seed: int) -> list[object]:
+        """All that a candidate depends on, beside the generator and how it draws."""
+        numbers = None if self.metadata is None else self.metadata[row].numpy().tobytes().hex()
+        target = sha256(self.targets[row].numpy().tobytes()).hexdigest() if self.led else None
+        return [self.prompts[row], seed, numbers, target]
+
+    def _draw(self, rows: NDArray[np.int64], seeds: Sequence[int], prune: Prune | None = None) -> tuple[Tensor, Tensor]:
         wanted, targets = self.wanted, self.targets[rows]
         request = Request(
             text=self.text[:-1],

@@ -5,6 +5,7 @@ same bounds of steps, augmentation and training seeds; the last step is what cou
 Accuracies and their differences are fractions.
 """
 
+import math
 import re
 import statistics
 import time
@@ -270,18 +271,28 @@ def ior(rows: Iterable[Row]) -> list[Row]:
 
     Returns:
         The rows; each one that is not a reference gains ``ior`` where a ``random`` row of its comparison, its number of
-        images per class, its formation and its kind of labels exists.
+        images per class, its formation and its kind of labels exists, and ``ior_std``, the root of the sum of the two
+        rows' variances (None where either is unknown).
     """
     rows = list(rows)
 
     def alike(row: Row) -> tuple[Any, ...]:
         return row["ipc"], Method.read(row["method"]).formation, _labels(row), *_comparison(row)
 
-    random = {alike(row): row["oa_mean"] for row in rows if Method.read(row["method"]).name == "random"}
+    random = {alike(row): row for row in rows if Method.read(row["method"]).name == "random"}
     return [
-        {**row, "ior": row["oa_mean"] - random[alike(row)]} if not _is_reference(row) and alike(row) in random else row
+        {**row, **_gain(row, random[alike(row)])} if not _is_reference(row) and alike(row) in random else row
         for row in rows
     ]
+
+
+def _gain(row: Row, random: Row) -> dict[str, float | None]:
+    spreads = [each.get("oa_std") for each in (row, random)]
+    known = [spread for spread in spreads if spread is not None]
+    return {
+        "ior": row["oa_mean"] - random["oa_mean"],
+        "ior_std": math.hypot(*known) if len(known) == len(spreads) else None,
+    }
 
 
 def _labels(row: Row) -> str:

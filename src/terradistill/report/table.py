@@ -26,7 +26,7 @@ FIRST = (
         "bytes",
     ),
     *("n_seeds", "n_sets", "oa_mean", "oa_std", "oa_std_sets", "oa_std_trainings", "aa_mean", "kappa_mean"),
-    *("hlr", "ior", "seconds"),
+    *("hlr", "ior", "ior_std", "seconds"),
 )  # columns of the spreadsheet that come before all others
 HEADS = (
     "a class",
@@ -46,7 +46,8 @@ HEADS = (
 NOTES = (
     "± is the standard deviation over all runs, sets x trainings; methods without chance have one set, so theirs is of "
     "trainings alone. ± sets is what remains between sets beyond the trainings' (0: nothing can be told apart).",
-    "IOR: percentage points above as many random real images; HLR: below all real images; each of the same recipe.",
+    "IOR: percentage points above as many random real images, ± the root of the sum of both rows' variances; HLR: "
+    "below all real images; each of the same recipe.",
     "made of: the real scenes that images were chosen from, or that their generator has learned from.",
     "copies: near-copies of these among the images of all sets; an audit finds what it looks for.",
     "MB: PNG files at the size that the network sees, and soft labels as `metadata.jsonl` holds them.",
@@ -115,7 +116,7 @@ def _cells(board: Sequence[Row]) -> list[list[str]]:
             f"{row['n_sets']} × {row['n_seeds'] // row['n_sets']}",
             f"{100 * row['aa_mean']:.1f}",
             f"{row['kappa_mean']:.3f}",
-            words.points(row["ior"]) if row.get("ior") is not None else "",
+            _gained(row),
             words.points(row["hlr"]) if row.get("hlr") is not None else "",
         ]
         for row in sorted(board, key=lambda row: (row["ipc"] or 10**9, -row["oa_mean"]))
@@ -137,6 +138,13 @@ def _plots(board: Sequence[Row]) -> str:
     else:
         first = plots.accuracy_plot(sorted(board, key=lambda row: -row["oa_mean"]), lambda row: str(row["method"]))
     return first + plots.budget_plot(board, "bytes")
+
+
+def _gained(row: Row) -> str:
+    if row.get("ior") is None:
+        return ""
+    spread = row.get("ior_std")
+    return words.points(row["ior"]) + (f" ± {100 * spread:.1f}" if spread is not None else "")
 
 
 def _points(share: float | None) -> str:

@@ -19,7 +19,7 @@ def latents(n_per_class: int = 12, n_classes: int = 3) -> tuple[Tensor, NDArray[
 @pytest.mark.parametrize("alpha", [1.0, 0.3])
 def test_margin_rule_by_hand(alpha: float) -> None:
     z, labels = latents()
-    chosen = choose_prototypes(pooled_features(z, 4), labels, 4, PrototypeSettings(alpha=alpha), seed=7)
+    chosen = choose_prototypes(pooled_features(z, 4), labels, 4, PrototypeSettings(rule="margin", alpha=alpha), seed=7)
     features = pooled_features(z, 4).astype(np.float64)
     for label in range(3):
         member = np.flatnonzero(labels == label)
@@ -64,22 +64,26 @@ def test_prototypes_are_distinct_scenes_of_their_class(rule: str, ipc: int) -> N
 
 def test_copies_of_one_scene_still_give_distinct_prototypes() -> None:
     z = torch.ones(6, 4, 8, 8)
-    chosen = choose_prototypes(pooled_features(z, 8), np.zeros(6, np.int64), 4, PrototypeSettings(), seed=0)
+    chosen = choose_prototypes(
+        pooled_features(z, 8), np.zeros(6, np.int64), 4, PrototypeSettings(rule="margin"), seed=0
+    )
     assert len(np.unique(chosen.indices)) == 4
 
 
 def test_other_classes_do_not_change_a_class() -> None:
     z, labels = latents()
     both = labels < 2
-    all_three = choose_prototypes(pooled_features(z, 8), labels, 3, PrototypeSettings(), seed=0)
-    two = choose_prototypes(pooled_features(z[torch.from_numpy(both)], 8), labels[both], 3, PrototypeSettings(), seed=0)
+    all_three = choose_prototypes(pooled_features(z, 8), labels, 3, PrototypeSettings(rule="margin"), seed=0)
+    two = choose_prototypes(
+        pooled_features(z[torch.from_numpy(both)], 8), labels[both], 3, PrototypeSettings(rule="margin"), seed=0
+    )
     assert (np.flatnonzero(both)[two.indices] == all_three.indices[:2]).all()
 
 
 def test_a_class_that_is_too_small_is_told() -> None:
     z, labels = latents()
     with pytest.raises(DataError, match="12 training scenes, fewer than ipc 13"):
-        choose_prototypes(pooled_features(z, 8), labels, 13, PrototypeSettings(), seed=0)
+        choose_prototypes(pooled_features(z, 8), labels, 13, PrototypeSettings(rule="margin"), seed=0)
 
 
 def test_an_outlier_is_a_prototype_only_where_it_may_be() -> None:
@@ -87,7 +91,7 @@ def test_an_outlier_is_a_prototype_only_where_it_may_be() -> None:
     crowd = np.concatenate([rng.normal(centre, 0.05, (20, 3)) for centre in ((0, 0, 0), (1, 0, 0), (0, 1, 0))])
     features = np.concatenate([crowd, [[9.0, 9.0, 9.0]]]).astype(np.float32)
     labels = np.zeros(61, np.int64)
-    published = choose_prototypes(features, labels, 3, PrototypeSettings(), seed=0)
+    published = choose_prototypes(features, labels, 3, PrototypeSettings(rule="margin"), seed=0)
     assert 60 in published.indices
     for settings in (PrototypeSettings(outliers=False), PrototypeSettings(smallest=2)):
         chosen = choose_prototypes(features, labels, 3, settings, seed=0)

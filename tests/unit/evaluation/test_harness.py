@@ -158,8 +158,10 @@ def test_references_give_recovery_and_improvement() -> None:
 
     rows = [row("distilled", 0.7), row("random", 0.6), row("full", 0.9, None), row("medoid", 0.55)]
     rows += [row("distilled", 0.8, 20), row("distilled", 0.5, network="resnet18")]
+    rows[0]["oa_std"], rows[1]["oa_std"] = 0.03, 0.04
     distilled, random, full, medoid, more, lonely = with_references(rows)
     assert (distilled["hlr"], distilled["ior"]) == (pytest.approx(0.2), pytest.approx(0.1))
+    assert (distilled["ior_std"], medoid["ior_std"]) == (pytest.approx(0.05), None), "one training says no spread"
     assert (medoid["hlr"], medoid["ior"]) == (pytest.approx(0.35), pytest.approx(-0.05))
     assert more["hlr"] == pytest.approx(0.1)
     assert "ior" not in more
