@@ -302,6 +302,11 @@ class SamplingSettings(Section):
         description="margin: DPD's best of R; herding: a set with the class's mean, to the latent classifier [ours]; "
         "coverage: a set that is like all of the class, to the latent classifier, and surely of it [ours]",
     )
+    eyes: str = Field(
+        "classifier",
+        description="what sees candidates where herding or coverage choose: classifier, that of latents; or a network "
+        "with published weights, by a name as in evaluation.networks [ours]",
+    )
     sureness: float = Field(0.1, ge=0, description="selection = coverage: weight of being surely of the class [ours]")
     avoid_copies: bool = Field(True, description="pass over candidates that are near-copies of train scenes [ours]")
     refine_rounds: int = Field(

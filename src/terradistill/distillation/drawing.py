@@ -1,7 +1,7 @@
 """The stages of the main job that choose and draw, each from files to files: prototypes, candidates, export."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from terradistill.data.aggregation import medoid_caption, telling_phrases, within
-from terradistill.data.arrays import Rows, by_class, mapped, write_array
+from terradistill.data.arrays import mapped, write_array
 from terradistill.data.writing import write_scene_folder
+from terradistill.distillation.choosing import chosen
 from terradistill.distillation.clusters import pooled_features
 from terradistill.distillation.learning import judge, known_numbers
-from terradistill.distillation.originality import Originality
 from terradistill.distillation.pool import Pool
 from terradistill.distillation.prototypes import Prototypes, choose_prototypes, prototype_latents
 from terradistill.distillation.teacher import as_column, soft_labels, teach
@@ -27,13 +27,12 @@ from terradistill.models.generator import Generator
 from terradistill.models.latent_classifier import LatentClassifier
 from terradistill.sampling.guidance import PROTOTYPE_GUIDANCES, chunked, guided_as
 from terradistill.sampling.sampler import Guidance, Prune, Request, decoded, sample_some
-from terradistill.sampling.selection import best_of, covering, herding, margins
+from terradistill.sampling.selection import margins
 from terradistill.seeding import derive, noise
 from terradistill.training.classifier import embed, predict
 
 SHOWN = 200  # scenes of a class in the report's picture of the clusters
 PIECE = 200  # candidates that are drawn before they are kept, at most
-REDRAWS = 3  # of candidates that are near-copies
 
 
 def prototypes(work: Work) -> None:
@@ -179,15 +178,11 @@ def candidates(work: Work) -> None:
         parts = [load_file(piece) for piece in pieces]
         drawn, left = (torch.cat([part[key] for part in parts]) for key in ("latents", "left"))
         n_drawn, rows, seeds = len(rows), rows[left.numpy()], [seeds[k] for k in left]
-        kept, latents, copies = _chosen(
-            work,
-            generator,
-            drawn,
-            labels,
-            seeds,
-            lambda i: drawer.draw(rows[i], [seeds[k] for k in i])[0],
-            stage.work / "real.npy",
-        )
+
+        def draw(i: NDArray[np.int64]) -> Tensor:
+            return drawer.draw(rows[i], [seeds[k] for k in i])[0]
+
+        kept, latents, copies = chosen(work, generator, drawn, seeds, draw, stage.work / "real.npy")
         scores = margins(predict(model, latents, work.hardware), torch.as_tensor(labels))
         kept_seeds = torch.tensor([seeds[k] for k in kept])
         with stage.writes("latents/distilled.safetensors") as path:
@@ -269,78 +264,6 @@ def _halving(work: Work, model: LatentClassifier, labels: NDArray[np.int64]) -> 
         return go_on
 
     return Prune(wanted.prune, keep)
-
-
-def _chosen(
-    work: Work,
-    generator: Generator,
-    drawn: Tensor,
-    labels: NDArray[np.int64],
-    seeds: list[int],
-    draw: Callable[[NDArray[np.int64]], Tensor],
-    kept_in: Path,
-) -> tuple[Tensor, Tensor, int]:
-    """Which candidates are kept, their latents, and how many are near-copies.
-
-    A near-copy of a train scene is barred and the choice made anew, until nothing new is found; what was barred is then
-    drawn again from other seeds, a few times. What is a near-copy even so stays, and is counted.
-    """
-    wanted, groups, model = work.settings.sampling, torch.as_tensor(labels), judge(work)
-    candidates = len(drawn) // len(groups)  # that pruning has left of each prototype
-    real, original = _class_features(work, model, kept_in), Originality(work)
-    means = torch.stack([torch.from_numpy(each[:]).mean(0) for each in real])
-    barred = torch.zeros(len(drawn), dtype=torch.bool)
-    for redrawn in range(REDRAWS + 1):
-        scores = margins(predict(model, drawn, work.hardware), groups.repeat_interleave(candidates))
-        features = embed(model, drawn, work.hardware).unflatten(0, (len(real), -1))
-        looked: dict[int, bool] = {}  # which candidates are near-copies
-        while True:
-            kept = _picked(work, scores, features, real, means, barred, candidates)
-            if not wanted.avoid_copies:
-                return kept, drawn[kept], 0
-            new = [i for i, k in enumerate(kept.tolist()) if k not in looked]
-            if new:
-                found = original.copies(decoded(generator, drawn[kept[new]], work.hardware), labels[new])
-                looked |= dict(zip(kept[new].tolist(), found.tolist(), strict=True))
-            copies = torch.tensor([looked[k] for k in kept.tolist()])
-            if not copies.any():
-                return kept, drawn[kept], 0
-            if barred[kept[copies]].all():  # nothing else is left to choose from
-                break
-            barred[kept[copies]] = True
-        if redrawn < REDRAWS:
-            again = np.flatnonzero(barred.numpy())
-            for k in again:
-                seeds[k] = derive(work.settings.seed, "again", seeds[k])
-            drawn[again] = draw(again)
-            barred[:] = False
-    return kept, drawn[kept], int(copies.sum())
-
-
-def _picked(
-    work: Work, scores: Tensor, features: Tensor, real: list[Rows], means: Tensor, barred: Tensor, candidates: int
-) -> Tensor:
-    """Places of the kept candidates, class after class: int64 (n_classes * ipc,)."""
-    wanted, classes, ipc = work.settings.sampling, len(real), work.settings.ipc
-    if wanted.selection == "margin":
-        return best_of(scores - barred * 1e6, candidates)
-    barred = barred.unflatten(0, (classes, -1))
-    if wanted.selection == "herding":
-        places = herding(features, means, ipc, barred)
-    else:
-        sure = scores.sigmoid().unflatten(0, (classes, -1))
-        places = covering(
-            features, (torch.from_numpy(each[:]) for each in real), sure, ipc, weight=wanted.sureness, barred=barred
-        )
-    places = places.sort(1).values
-    return (places + torch.arange(classes)[:, None] * features.shape[1]).flatten()
-
-
-def _class_features(work: Work, model: LatentClassifier, kept: Path) -> list[Rows]:
-    """Features of the train scenes of each class, to the latent classifier: float32 (n, D) each, kept in a file."""
-    batches = (embed(model, part, work.hardware).numpy() for part in work.latents().batches())
-    write_array(kept, len(work.train), batches)
-    return by_class(mapped(kept), work.train.labels, len(work.train.classes))
 
 
 def export(work: Work) -> None:
