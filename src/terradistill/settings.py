@@ -291,7 +291,7 @@ class SamplingSettings(Section):
     target_jitter: bool = Field(
         False, description="add unit noise / sqrt(latent size) to the prototype (DPD, revised release)"
     )
-    candidates: int = Field(5, ge=1, le=1000, description="R: images drawn for each prototype")
+    candidates: int = Field(10, ge=1, le=1000, description="R: images drawn for each prototype")
     prune: tuple[Share, ...] = Field(
         (),
         description="shares of the steps after which the less sure half of each prototype's candidates is given up; "
@@ -301,11 +301,6 @@ class SamplingSettings(Section):
         "herding",
         description="margin: DPD's best of R; herding: a set with the class's mean, to the latent classifier [ours]; "
         "coverage: a set that is like all of the class, to the latent classifier, and surely of it [ours]",
-    )
-    eyes: str = Field(
-        "classifier",
-        description="what sees candidates where herding or coverage choose: classifier, that of latents; or a network "
-        "with published weights, by a name as in evaluation.networks [ours]",
     )
     sureness: float = Field(0.1, ge=0, description="selection = coverage: weight of being surely of the class [ours]")
     avoid_copies: bool = Field(True, description="pass over candidates that are near-copies of train scenes [ours]")

@@ -99,37 +99,6 @@ def test_sets_chosen_together_do_better_at_it_than_the_best_alone(
     assert covered["coverage"] > covered["margin"]
 
 
-def test_a_set_follows_its_class_in_what_its_eyes_see(finished: td.Distilled, drawn: Path, tmp_path: Path) -> None:
-    from terradistill.data.images import load_pixels
-    from terradistill.evaluation.recipe import embed
-    from terradistill.hardware import find_hardware
-    from terradistill.models.downstream import build_network
-
-    off, kept, eye = {}, {}, "efficientnet-lite0"
-    network, hardware = build_network(eye, 2, 32, pretrained=True), find_hardware()
-    for eyes in ("classifier", eye):
-        settings = tiny_settings(
-            generator=str(finished.run),
-            finetune__steps=0,
-            sampling__eyes=eyes,
-            sampling__candidates=8,
-            sampling__refine_rounds=0,
-        )
-        made = td.distill(drawn, tmp_path / eyes, settings, evaluate=False)
-        train = {scene["name"] for scene in json.loads((made.run / "split.json").read_text())["train"]}
-        scenes = td.open_scenes(drawn)
-        known = scenes.with_scenes([scene for scene in scenes.scenes if scene.name in train])
-        means = []
-        for folder, name in ((known, "known"), (made.scenes, "made")):
-            pixels = load_pixels(folder, 32, tmp_path / f"{eyes}-{name}.npy")
-            seen = torch.nn.functional.normalize(embed(network, pixels, 32, hardware=hardware), dim=1)
-            means.append(torch.stack([seen[folder.labels == label].mean(0) for label in range(3)]))
-        off[eyes] = float((means[0] - means[1]).norm())
-        kept[eyes] = (made.run / "distilled" / "metadata.jsonl").read_text()
-    assert off[eye] < off["classifier"]
-    assert kept[eye] != kept["classifier"]
-
-
 def test_near_copies_of_train_scenes_are_passed_over(
     finished: td.Distilled, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from terradistill.data.arrays import by_class, mapped, write_array
-from terradistill.distillation.eyes import Eyes
 from terradistill.distillation.learning import judge
 from terradistill.distillation.originality import Originality
 from terradistill.distillation.work import Work
@@ -17,7 +16,7 @@ from terradistill.models.generator import Generator
 from terradistill.sampling.sampler import decoded
 from terradistill.sampling.selection import best_of, covering, herding, margins
 from terradistill.seeding import derive
-from terradistill.training.classifier import predict
+from terradistill.training.classifier import embed, predict
 
 REDRAWS = 3  # of candidates that are near-copies
 
@@ -27,15 +26,14 @@ class Choice:
 
     Args:
         work: whose scenes and settings.
-        generator: decodes, where eyes look at images.
         kept: file in which features of the train scenes are kept while the choice is made.
     """
 
-    def __init__(self, work: Work, generator: Generator, kept: Path) -> None:
+    def __init__(self, work: Work, kept: Path) -> None:
         self.work, self.model, self.wanted = work, judge(work), work.settings.sampling
-        self.eyes = None if self.wanted.selection == "margin" else Eyes(work, generator)
-        if self.eyes is not None:
-            write_array(kept, len(work.train), self.eyes.train())
+        if self.wanted.selection != "margin":
+            parts = (embed(self.model, part, work.hardware).numpy() for part in work.latents().batches())
+            write_array(kept, len(work.train), parts)
             self.real = by_class(mapped(kept), work.train.labels, len(work.train.classes))
             self.means = torch.stack([torch.from_numpy(each[:]).mean(0) for each in self.real])
 
@@ -45,13 +43,13 @@ class Choice:
         self.candidates = len(drawn) // (n_classes * ipc)  # that pruning has left of each prototype
         labels = torch.arange(n_classes).repeat_interleave(ipc * self.candidates)
         self.scores = margins(predict(self.model, drawn, self.work.hardware), labels)
-        if self.eyes is not None:
-            self.features = self.eyes.drawn(drawn).unflatten(0, (n_classes, -1))
+        if self.wanted.selection != "margin":
+            self.features = embed(self.model, drawn, self.work.hardware).unflatten(0, (n_classes, -1))
 
     def __call__(self, barred: Tensor) -> Tensor:
         """Places of what is chosen, class after class: int64 (n_classes * ipc,); `barred`, bool (N,), come last."""
         wanted, ipc = self.wanted, self.work.settings.ipc
-        if self.eyes is None:
+        if wanted.selection == "margin":
             return best_of(self.scores - barred * 1e6, self.candidates)
         shape = self.features.shape[:2]
         if wanted.selection == "herding":
@@ -84,7 +82,7 @@ def chosen(
         draw: draws candidates, by their places, from what `seeds` says by then.
         kept_in: file for features of train scenes.
     """
-    choice, original = Choice(work, generator, kept_in), Originality(work)
+    choice, original = Choice(work, kept_in), Originality(work)
     labels = np.repeat(np.arange(len(work.train.classes)), work.settings.ipc)
     barred = torch.zeros(len(drawn), dtype=torch.bool)
     for redrawn in range(REDRAWS + 1):

@@ -15,7 +15,7 @@ from terradistill.files import replacing
 from terradistill.settings import SamplingSettings
 
 AFTER = {
-    *("candidates", "prune", "selection", "eyes", "sureness", "avoid_copies"),
+    *("candidates", "prune", "selection", "sureness", "avoid_copies"),
     *("refine_rounds", "refine_steps", "refine_side", "refine_rate", "batch_size", "low_memory"),
 }  # settings of sampling that choose among candidates, or only say how they are drawn
 

@@ -312,8 +312,6 @@ def require_feasible(settings: Settings, train: SceneFolder) -> None:
     prompts = [class_prompt(train, name, template, row) for name, row in zip(train.classes, known, strict=True)]
     require_known("sampling.prototype_guidance", [settings.sampling.prototype_guidance], PROTOTYPE_GUIDANCES)
     require_known("evaluation.methods", settings.evaluation.methods, ("distilled", "random", *CORESETS, "full"))
-    if settings.sampling.eyes != "classifier" and settings.sampling.selection != "margin":
-        require_network(settings.sampling.eyes, pretrained=True)
     for network in settings.evaluation.networks:
         require_network(network, pretrained=settings.evaluation.pretrained)
         if named_network(network, pretrained=settings.evaluation.pretrained)[1]:  # its weights are fetched now

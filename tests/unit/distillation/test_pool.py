@@ -37,4 +37,3 @@ def test_other_ways_to_draw_share_nothing_and_other_choices_all(tmp_path: Path) 
     assert folders(steps=10) == 2
     assert folders(prototype_scale=0.5) == 3
     assert folders(candidates=9, selection="margin", refine_rounds=0, batch_size=7, avoid_copies=False) == 3
-    assert folders(eyes="efficientnet-lite0") == 3
