@@ -67,9 +67,21 @@ class Run:
     """One run folder, opened for one set of settings."""
 
     def __init__(
-        self, root: Path, settings: Settings, reporter: Reporter | None = None, team: Team | None = None
+        self,
+        root: Path,
+        settings: Settings,
+        reporter: Reporter | None = None,
+        team: Team | None = None,
+        free: tuple[str, ...] = (),
     ) -> None:
         """Open or create the folder; who does not lead waits for it.
+
+        Args:
+            root: the folder.
+            settings: what is asked.
+            reporter: told of progress.
+            team: of processes at this run; None: this one alone.
+            free: beginnings of settings that say nothing about what is made here, and may differ next time.
 
         Raises:
             RunError: the folder holds something else, or a run with other settings; the message names the keys.
@@ -78,6 +90,7 @@ class Run:
         self.settings = settings
         self.reporter: Reporter = reporter or Silent()
         self.team = team or Team()
+        self._free = free
         self._lock: IO[str] | None = None
         self.manifest: dict[str, Any] = {"stages": []}
         try:
@@ -112,7 +125,7 @@ class Run:
             now = flatten(asked)
             evaluated = any(stage["name"] == "evaluate" for stage in self.manifest["stages"])
             # An exam that was not held may still be changed, by who leads.
-            free = FREE if evaluated or not self.team.leads else (*FREE, "evaluation.")
+            free = (*FREE, *self._free, *(() if evaluated or not self.team.leads else ("evaluation.",)))
             differ = [
                 key for key in sorted(before | now) if before.get(key) != now.get(key) and not key.startswith(free)
             ]

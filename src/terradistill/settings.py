@@ -291,7 +291,7 @@ class SamplingSettings(Section):
     target_jitter: bool = Field(
         False, description="add unit noise / sqrt(latent size) to the prototype (DPD, revised release)"
     )
-    candidates: int = Field(10, ge=1, le=1000, description="R: images drawn for each prototype")
+    candidates: int = Field(5, ge=1, le=1000, description="R: images drawn for each prototype")
     prune: tuple[Share, ...] = Field(
         (),
         description="shares of the steps after which the less sure half of each prototype's candidates is given up; "

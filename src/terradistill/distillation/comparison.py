@@ -3,6 +3,7 @@
 OUT/<dataset>/exam/            split, test scenes, coresets, the network that sees features
 OUT/<dataset>/generators/<k>/  one run for all methods whose training settings agree
 OUT/<dataset>/sets/<method>-<settings>-ipc<n>-<i>/distilled/
+OUT/<dataset>/trainings/       of the row that is being made
 OUT/<dataset>/scores.json      its rows
 OUT/scores.json                the rows of all; scoreboard.md, scoreboard.csv, scoreboard.html show them
 
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,18 @@ from terradistill.data.annotations import written
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes, with_captions
 from terradistill.distillation.coresets import CORESETS
-from terradistill.distillation.sets import EXAM, Opened, as_stored, at_size, digest, drawn_sets, only, real_sets
-from terradistill.distillation.work import Work, open_work
+from terradistill.distillation.sets import (
+    EXAM,
+    Opened,
+    as_stored,
+    at_size,
+    digest,
+    drawn_sets,
+    only,
+    real_sets,
+    unasked,
+)
+from terradistill.distillation.work import Work, open_work, weights_hash
 from terradistill.errors import ConfigError, DataError, RunError
 from terradistill.evaluation.harness import REFERENCES, Labelled, Method, Row, score_method, with_references
 from terradistill.files import write_text
@@ -89,6 +101,8 @@ def compare(
     boards = {"networks", "methods", "n_seeds", "pretrained", "resolution"}
     recipe = common.evaluation.model_dump(mode="json", exclude=boards)
     recipe |= {"sets": n_sets, "trainings": trainings, "seed": common.seed}
+    if common.evaluation.teacher is not None:  # another one may stand at its place next time
+        recipe["teacher"] = weights_hash([common.evaluation.teacher])
     _require_recipe(out, recipe)
     asked = {method: Method.read(method) for method in methods}
     if any(method.name == "full" and method.formation > 1 for method in asked.values()):
@@ -110,7 +124,7 @@ def compare(
         room = out / (re.sub(r"[^\w.-]+", "-", name).strip(".-") or "data")
         words = _captions_of(captioned, folder, room)
         opened = partial(_opened, source, captions=words, reporter=reporter, seen=seen)
-        with opened(room / "exam", only(common, *EXAM), spare=max(ipcs) - 1) as exam:
+        with opened(room / "exam", only(common, *EXAM), spare=max(ipcs) - 1, free=unasked(*EXAM)) as exam:
             _require_packable(exam, max(ipcs), max(method.formation for method in asked.values()))
             for rows in _made(call, exam, room, opened):
                 write_text(room / "scores.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
@@ -162,11 +176,15 @@ def _made(call: _Call, exam: Work, room: Path, opened: Callable[..., Opened]) ->
         else:
             sets = real_sets(exam, of.name, n, call.n_sets)
         sets, n_bytes = as_stored(exam, sets, of)
-        told = call.told | made_of | {"settings": key["settings"], "bytes": n_bytes}
+        judge = f"{exam.hardware.name}, {exam.hardware.precision}"
+        told = call.told | made_of | {"settings": key["settings"], "bytes": n_bytes, "hardware": judge}
         for network in left:
-            row = _score(exam, sets, key | {"network": network}, call.common, call.n_sets * call.trainings)
+            asked = json.dumps([key, networks[network], call.told["recipe"]], sort_keys=True)
+            kept = room / "trainings" / f"{sha256(asked.encode()).hexdigest()[:12]}.json"
+            row = _score(exam, sets, key | {"network": network}, call.common, call.n_sets * call.trainings, kept)
             rows = with_references([*rows, row | told])
             yield rows
+            kept.unlink()
 
 
 def _rows(kept: Path) -> list[Row]:
@@ -226,7 +244,7 @@ def _opened(source: str, root: Path, settings: Settings, **more: Any) -> Iterato
         yield work
 
 
-def _score(exam: Work, sets: Sequence[Labelled], key: dict[str, Any], common: Settings, n: int) -> Row:
+def _score(exam: Work, sets: Sequence[Labelled], key: dict[str, Any], common: Settings, n: int, kept: Path) -> Row:
     title = f"{key['network']} on {key['method']}" + (f", {key['ipc']} a class" if key["ipc"] else "")
     exam.run.reporter.start(title)
     row = score_method(
@@ -241,6 +259,7 @@ def _score(exam: Work, sets: Sequence[Labelled], key: dict[str, Any], common: Se
         base_seed=common.seed,
         hardware=exam.hardware,
         progress=exam.run.reporter.progress,
+        kept=kept,
     )
     if (name := Method.read(key["method"]).name) in CORESETS:
         row["title"] = CORESETS[name].title

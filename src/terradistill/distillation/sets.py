@@ -46,6 +46,12 @@ def only(settings: Settings, *sections: str) -> Settings:
     return Settings(ipc=1, sampling=drawing, **{name: getattr(settings, name) for name in sections})
 
 
+def unasked(*sections: str) -> tuple[str, ...]:
+    """All other settings, which may be other ones in a later version: beginnings of names, as `Run` takes them."""
+    fields = Settings.model_fields
+    return tuple(name if name == "ipc" else f"{name}." for name in fields if name not in sections)
+
+
 BESIDE = {
     "data",
     "evaluation",
@@ -76,7 +82,7 @@ def drawn_sets(
     learned = json.dumps(base.model_dump(mode="json", include=set(LEARNED)), sort_keys=True)
     root = room / "generators" / sha256(learned.encode()).hexdigest()[:8]
     sets = []
-    with opened(root, base) as work:
+    with opened(root, base, free=unasked(*LEARNED)) as work:
         known = work.learned | seen_by(settings.generator)
         same = {scene.sha256 for scene in work.train.scenes} == {scene.sha256 for scene in exam.train.scenes}
         if not same or any(not scene.hashes.isdisjoint(known) for scene in exam.test.scenes):

@@ -148,6 +148,7 @@ def open_work(
     least_classes: int = 2,
     seen: frozenset[str] = frozenset(),
     team: Team | None = None,
+    free: tuple[str, ...] = (),
 ) -> Work:
     """Read, check and split DATA, or take up a run where it stands.
 
@@ -161,6 +162,7 @@ def open_work(
         least_classes: 1 where nothing is to be told apart.
         seen: hashes of scenes that must not judge, beside those that the given generator has learned from.
         team: of processes at this run; None: this one alone.
+        free: see `Run`.
 
     Raises:
         DataError: DATA cannot be used; the message says why and what would help.
@@ -175,7 +177,7 @@ def open_work(
                 f"{out} lies inside DATA ({source}), which would read it as a class: choose --out elsewhere."
             )
     fresh = not (Path(out) / "resolved.json").exists()
-    run = Run(out, settings, reporter, team)
+    run = Run(out, settings, reporter, team, free)
     try:
         hardware = find_hardware(settings.precision)
         train, test, aside = _scenes(run, sources, captions, hardware, seen, spare=spare, least_classes=least_classes)
@@ -297,8 +299,13 @@ def generator_hash(generator: str | None) -> str | None:
     """A hash of the denoiser of a generator folder, and of a weaker one; of a hub id, the id."""
     if generator is None or not (folder := Path(locate_generator(generator)) / "unet").is_dir():
         return generator
+    return weights_hash([folder, folder.parent / "weaker" / "unet"])
+
+
+def weights_hash(folders: Sequence[Path]) -> str:
+    """A hash of the weights in folders, those in one of them by name."""
     digest = sha256()
-    for path in [*sorted(folder.glob("*.safetensors")), *sorted(folder.parent.glob("weaker/unet/*.safetensors"))]:
+    for path in [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]:
         with path.open("rb") as file:
             digest.update(file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -5,12 +5,14 @@ same bounds of steps, augmentation and training seeds; the last step is what cou
 Accuracies and their differences are fractions.
 """
 
+import json
 import math
 import re
 import statistics
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from terradistill.errors import EvaluationError
 from terradistill.evaluation.metrics import Agreement, agreement
 from terradistill.evaluation.recipe import fit, predict, repeatable
+from terradistill.files import write_text
 from terradistill.hardware import Hardware
 from terradistill.models.downstream import build_network, count_parameters, named_network
 from terradistill.run import Progress
@@ -159,6 +162,7 @@ def score_method(
     base_seed: int,
     hardware: Hardware,
     progress: Progress | None = None,
+    kept: Path | None = None,
 ) -> Row:
     """One row of the scoreboard: ``settings.n_seeds`` trainings of one network on one method's images.
 
@@ -178,6 +182,7 @@ def score_method(
         base_seed: the run's seed.
         hardware: where and in which precision networks are trained.
         progress: called as ``progress(done, total)`` with the optimiser steps of all trainings.
+        kept: a JSON file of trainings that are done, which are not done again; grows with each.
 
     Returns:
         A row that JSON can hold. Means are over trainings, ``oa_std`` is the sample standard deviation (None for one
@@ -191,18 +196,20 @@ def score_method(
         raise EvaluationError(f"Method '{method}' has no training set: give at least one.")
     n = settings.n_seeds
     set_index = [i % len(sets) for i in range(n)]
-    scores: list[Score] = []
+    scores = _kept(kept)
 
     def report(done: int, total: int) -> None:
         if progress:
             progress(len(scores) * total + done, n * total)
 
-    for i in range(n):
+    for i in range(len(scores), n):
         seed = derive(base_seed, "evaluation", i)
         train = sets[set_index[i]]
         scores.append(
             train_and_score(train, test, len(classes), network, settings, seed=seed, hardware=hardware, progress=report)
         )
+        if kept is not None:
+            write_text(kept, json.dumps([asdict(each) | {"agreement": each.agreement.as_json()} for each in scores]))
     results = [score.agreement for score in scores]
     plain, pretrained = named_network(network, pretrained=settings.pretrained)
     oa = [result.oa for result in results]
@@ -234,6 +241,13 @@ def score_method(
         "recall": [None if np.isnan(value) else float(value) for value in recall],
         "confusion": np.sum([result.confusion for result in results], axis=0).tolist(),
     }
+
+
+def _kept(path: Path | None) -> list[Score]:
+    if path is None or not path.exists():
+        return []
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return [Score(**each | {"agreement": Agreement.from_json(each["agreement"])}) for each in found]
 
 
 def _spreads(oa: Sequence[float], set_index: Sequence[int]) -> dict[str, float | None]:

@@ -1,6 +1,7 @@
 """How well predicted classes agree with the true ones. All values are fractions, never percentages."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,14 @@ class Agreement:
     kappa: float
     recall: NDArray[np.float64]
     confusion: NDArray[np.int64]
+
+    def as_json(self) -> dict[str, Any]:
+        """What JSON can hold, NaN as Python writes it; see `from_json`."""
+        return asdict(self) | {"recall": self.recall.tolist(), "confusion": self.confusion.tolist()}
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> "Agreement":
+        return cls(**found | {"recall": np.array(found["recall"]), "confusion": np.array(found["confusion"])})
 
 
 def agreement(truth: NDArray[np.int64], predicted: NDArray[np.int64], n_classes: int) -> Agreement:

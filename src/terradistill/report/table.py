@@ -93,11 +93,11 @@ def _title(board: Sequence[Row]) -> str:
 
 
 def _beside(board: Sequence[Row]) -> str:
-    row = board[0]
+    row, judges = board[0], sorted({str(row["hardware"]) for row in board if row.get("hardware")})
     return (
         f"{row['n_classes']} classes, chance {100 * row['chance']:.1f} %; {row['n_test']:,} test scenes that nothing "
         f"has learned from: so few are uncertain by {100 * (0.25 / row['n_test']) ** 0.5:.1f} points at an OA of 50 %, "
-        "for all methods alike."
+        "for all methods alike." + (f" Judged on {' and '.join(judges)}." if judges else "")
     )
 
 

@@ -1,6 +1,7 @@
 import json
 import statistics
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,36 @@ def test_one_training_has_no_spread_and_no_set_is_an_error() -> None:
     assert told == [(1, 2), (2, 2)]
     with pytest.raises(EvaluationError, match="no training set"):
         row_of([])
+
+
+def test_a_row_goes_on_with_the_trainings_that_are_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = QUICK.model_copy(update={"n_seeds": 3, "min_steps": 2, "max_steps": 2})
+    test, kept = scenes(2, 0), tmp_path / "made" / "kept.json"
+    test = Labelled(test.images, np.where(test.labels == 2, 1, test.labels))  # class 2: recall NaN
+    train, trained = harness.train_and_score, list[int]()
+
+    def killed(*args: Any, seed: int, **options: Any) -> Score:
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        trained.append(seed)
+        return train(*args, seed=seed, **options)
+
+    def row_of(kept: Path | None) -> dict[str, Any]:
+        row = score_method(
+            "distilled", [scenes(2, 1)], test, ["a", "b", "c"], "convnet3", settings,
+            dataset="toy", ipc=2, base_seed=0, hardware=CPU, kept=kept,
+        )  # fmt: skip
+        del row["seconds"]
+        return row
+
+    whole = row_of(None)
+    monkeypatch.setattr(harness, "train_and_score", killed)
+    with pytest.raises(KeyboardInterrupt):
+        row_of(kept)
+    first, trained[:] = list(trained), []
+    assert row_of(kept) == whole
+    assert len(trained) == 1
+    assert trained[0] not in first
 
 
 def test_progress_counts_all_trainings() -> None:
