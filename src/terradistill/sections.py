@@ -148,10 +148,9 @@ class ClassifySettings(Section):
     refine: bool = Field(True, description="dsd: false leaves the diffusion out, and keeps the rest, as a control")
     shuffled: bool = Field(False, description="dsd: condition each refinement on another image, as a control")
     resolution: int = Field(64, ge=16, description="side that the network sees, pixels")
-    optimizer: Literal["adamw", "sgd"] = Field(
-        "adamw", description="ours; DSDNet: RMSprop, which it tunes for 405 epochs"
-    )
+    optimizer: Literal["adamw", "sgd", "rmsprop"] = Field("adamw", description="ours; DSDNet: rmsprop")
     learning_rate: float = Field(1e-3, gt=0, description="at its highest")
+    heads_rate: float = Field(1.0, gt=0, description="times it: of last layer and branches; DSDNet: 10")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
     weight_decay: float = Field(5e-2, ge=0, description="of the optimiser")
     warmup_epochs: float = Field(1.0, ge=0, description="epochs in which the rate of learning rises")
@@ -172,6 +171,7 @@ class ClassifySettings(Section):
     randaugment: int = Field(
         0, ge=0, le=8, description="operations of RandAugment, drawn for each batch by kornia; 0: none"
     )
+    erasing: Share = Field(0.0, description="share of scenes that lose a random rectangle (Zhong et al. 2020; kornia)")
     pretrained: bool = Field(False, description="start from published weights, where the network has some")
 
     @model_validator(mode="after")

@@ -184,14 +184,13 @@ def test_a_killed_training_goes_on_to_the_same_network(
     def weights(run: Path) -> dict[str, torch.Tensor]:
         return SceneClassifier.load(run).network.state_dict()
 
-    more = ("--method", "dsd", "--limit", "12", "--set", "checkpoint_seconds=0", "--set", "classify.randaugment=2")
-    more += (
+    own = ("randaugment=2", "erasing=0.5", "optimizer=rmsprop", "epochs=4", "network=efficientnet-lite0", "method=ce")
+    more = (
+        "--limit",
+        "12",
         "--set",
-        "classify.epochs=4",
-        "--set",
-        "classify.network=efficientnet-lite0",
-        "--set",
-        "classify.method=ce",
+        "checkpoint_seconds=0",
+        *(part for each in own for part in ("--set", f"classify.{each}")),
     )
     assert trained(drawn, tmp_path / "whole", capsys, monkeypatch, *more)[0] == 0
     plain, calls = scene_classifier.augmented, []

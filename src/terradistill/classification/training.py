@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,13 +100,7 @@ def train_scene_classifier(
     distiller = _distiller(network, stages, n_classes, settings, pixels.shape[1], seed, device)
     model = nn.ModuleDict({"network": network, "distiller": distiller})
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer: torch.optim.Optimizer
-    if settings.optimizer == "adamw":
-        optimizer = torch.optim.AdamW(weights, settings.learning_rate, weight_decay=settings.weight_decay)
-    else:
-        optimizer = torch.optim.SGD(
-            weights, settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay
-        )
+    optimizer = _optimizer(model, network, settings)
     ema = Ema(network, settings.ema_decay)
     keeper = Checkpoint(work / "checkpoint.safetensors", model, optimizer, ema, checkpoint_seconds)
     start = keeper.resume()
@@ -167,6 +162,23 @@ def train_scene_classifier(
     return Trained(best.epoch, best.accuracy, temperature, 1000 * spent / max(1, steps_taken), extra, gain)
 
 
+def _optimizer(model: nn.Module, network: nn.Module, settings: ClassifySettings) -> torch.optim.Optimizer:
+    """Of all weights, with a rate of their own for those that no published weights know."""
+    head = [module for module in network.modules() if isinstance(module, nn.Linear)][-1:]
+    backbone = {*network.parameters()} - {weight for each in head for weight in each.parameters()}
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [weight for weight in weights if weight in backbone]},
+        {"params": [weight for weight in weights if weight not in backbone], "scale": settings.heads_rate},
+    ]
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, rate, weight_decay=decay)
+    if settings.optimizer == "rmsprop":
+        return torch.optim.RMSprop(groups, rate, weight_decay=decay)
+    return torch.optim.SGD(groups, rate, settings.momentum, weight_decay=decay)
+
+
 def _distiller(
     network: nn.Module,
     stages: list[nn.Module],
@@ -190,7 +202,10 @@ def augmented(x: Tensor, settings: ClassifySettings, rng: torch.Generator) -> Te
     """Crops, flips, turns and a little more or less light, drawn for each image (n, 3, side, side) in [-1, 1]."""
     x = augment(x, settings, rng)
     if settings.randaugment:
-        x = _randaugmented(x, settings.randaugment, rng)
+        from kornia.augmentation.auto import RandAugment
+
+        # Its operations are drawn for each batch, how they act for each image (Cubuk et al. 2020).
+        x = _by_kornia(RandAugment(settings.randaugment, 9), x, rng)
     if settings.turns and settings.flips:
         x = random_views(x, rng)
     elif settings.turns:
@@ -199,6 +214,10 @@ def augmented(x: Tensor, settings: ClassifySettings, rng: torch.Generator) -> Te
     if settings.light:
         gain, shift = (settings.light * (2 * torch.rand(2, len(x), 1, 1, 1, generator=rng) - 1)).unbind()
         x = ((x + shift) * (1 + gain)).clamp(-1, 1)
+    if settings.erasing:
+        from kornia.augmentation import RandomErasing
+
+        x = _by_kornia(RandomErasing(p=settings.erasing, value=0.5), x, rng)
     return x
 
 
@@ -268,20 +287,16 @@ def require_augmentation(settings: ClassifySettings) -> None:
     Raises:
         ConfigError: kornia is not installed.
     """
-    if settings.randaugment and find_spec("kornia") is None:
-        raise ConfigError("classify.randaugment needs kornia: pip install '.[classify]', or set it to 0.")
+    for name in ("randaugment", "erasing"):
+        if getattr(settings, name) and find_spec("kornia") is None:
+            raise ConfigError(f"classify.{name} needs kornia: pip install '.[classify]', or set it to 0.")
 
 
-def _randaugmented(x: Tensor, operations: int, rng: torch.Generator) -> Tensor:
-    """So many of RandAugment's operations (Cubuk et al. 2020), by kornia, which draws from torch's own chance.
-
-    The operations are drawn for each batch, how they act for each image.
-    """
-    from kornia.augmentation.auto import RandAugment
-
+def _by_kornia(augmentation: nn.Module, x: Tensor, rng: torch.Generator) -> Tensor:
+    """Images (n, 3, side, side) in [-1, 1] through an augmentation of kornia, which draws from torch's own chance."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (), generator=rng)))
-        return torch.as_tensor(RandAugment(operations, 9)((x + 1) / 2)) * 2 - 1
+        return torch.as_tensor(augmentation((x + 1) / 2)) * 2 - 1
 
 
 def calibrated(logits: Tensor, labels: Tensor) -> float:

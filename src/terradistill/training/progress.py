@@ -128,8 +128,9 @@ class Checkpoint:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """`rate` for all weights; times its "scale" for a group that has one."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("scale", 1.0)
 
 
 def require_finite(loss: float, section: str, rate: float) -> None:

@@ -76,6 +76,37 @@ def test_the_best_epoch_by_validation_is_kept(
         assert same == [epoch == best for epoch in range(1, len(epochs) + 1)]
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "rmsprop"])
+def test_heads_learn_at_a_rate_of_their_own(optimizer: str, tmp_path: Path) -> None:
+    rates: list[dict[int, float]] = []
+
+    def seen(taken: torch.optim.Optimizer, *_: object) -> None:
+        rates.append({id(weight): group["lr"] for group in taken.param_groups for weight in group["params"]})
+
+    handle, network = register_optimizer_step_post_hook(seen), Staged()
+    try:
+        train(network, tmp_path / "run", method="dsd", epochs=1, optimizer=optimizer, heads_rate=10)
+    finally:
+        handle.remove()
+    for step in (rates[0], rates[STEPS - 1]):  # before the linear maps of the control
+        backbone = {step.pop(id(weight)) for weight in network.stages.parameters()}
+        assert len(backbone) == 1
+        assert {round(rate / backbone.copy().pop(), 6) for rate in step.values()} == {10}
+        assert {id(weight) for weight in network.head.parameters()} <= step.keys()
+
+
+def test_erasing_is_drawn_by_the_step_and_leaves_the_rest() -> None:
+    settings = ClassifySettings(flips=False, turns=False, light=0, crop_area=(1, 1), crop_aspect=(1, 1), erasing=0.5)
+    x = torch.rand(64, 3, 16, 16) / 2 - 0.9
+    once, again = (training.augmented(x, settings, torch.Generator().manual_seed(3)) for _ in range(2))
+    other = training.augmented(x, settings, torch.Generator().manual_seed(4))
+    assert torch.equal(once, again)
+    assert not torch.equal(once, other)
+    changed = ((once - x).abs() > 1e-3).any(1).flatten(1)
+    assert 0.3 < changed.any(1).float().mean() < 0.7
+    assert once[changed.view(64, 1, 16, 16).expand_as(once)].abs().max() < 1e-5, "what is erased is mid-grey"
+
+
 def test_all_methods_take_the_same_steps_on_the_same_scenes(tmp_path: Path) -> None:
     seen: list[Tensor] = []
     taken: dict[str, list[Tensor]] = {}
