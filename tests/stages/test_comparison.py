@@ -5,12 +5,15 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 
 import terradistill as td
 from terradistill.cli.bench import _variants
 from terradistill.data.drawn import draw_scenes
-from terradistill.distillation import sets
+from terradistill.distillation import sets as sets_of_the_table
 from tests.conftest import TINY, terradistill
 
 METHODS = "default,text,random,random+soft,medoid,herding,k-center,feature-medoid,rded,full"
@@ -44,7 +47,7 @@ def test_every_method_has_its_row_and_none_is_made_twice(
     drawn_rows = [row for row in rows if row["method"] == "default"]
     assert all(row["oa_std_sets"] is not None and row["ior"] is not None and row["bytes"] > 0 for row in drawn_rows)
     train = next(row for row in rows if row["method"] == "full")["n_train"]
-    assert all((row["n_real"], row["copies"]) == (train, 0) for row in drawn_rows)
+    assert all((row["n_real"], row["copies"], row["flagged"]) == (train, 0, []) for row in drawn_rows)
     assert "copies" not in next(row for row in rows if row["method"] == "random")
     generators = list((table / rows[0]["dataset"] / "generators").iterdir())
     assert len(generators) == 1, "all synthetic methods are drawn by one generator"
@@ -108,6 +111,8 @@ def test_every_method_has_its_row_and_none_is_made_twice(
     more = soft["bytes"] - hard["bytes"]
     assert 3 * len("0.0") < more / hard["n_train"] < 3 * len("0.1234, "), "three numbers an image, as JSON"
 
+    (table / "notes.md").write_text("What we make of it.\n")
+
     # Four in the place of one, where there are as many.
     in_quarters = _arguments(drawn, table, "--methods", "random,random+2x2,k-center+2x2", "--trainings", "2", "--ipc")
     code, error = terradistill(*in_quarters, "2", capsys=capsys, monkeypatch=monkeypatch)
@@ -120,12 +125,20 @@ def test_every_method_has_its_row_and_none_is_made_twice(
     assert of["random+2x2"]["bytes"] < 2 * of["random"]["bytes"]
     gained = of["k-center+2x2"]["oa_mean"] - of["random+2x2"]["oa_mean"]
     assert of["k-center+2x2"]["ior"] == pytest.approx(gained), "held against as many random scenes"
-    assert "| k-center+2x2 |" in (table / "scoreboard.md").read_text()
+    page = (table / "scoreboard.md").read_text()
+    assert "| k-center+2x2 |" in page
+    assert page.startswith("# Scoreboard\n\nWhat we make of it.\n\n```\nterradistill bench scoreboard")
 
     # A method that has become another: its rows go, and no others; what random is does not depend on how one draws.
     changed = _arguments(drawn, table, "--methods", "random", "--ipc", "1", "--trainings", "2", "--variant")
     changed += [own.replace("0.3", "0.5"), "--set", "sampling.candidates=1"]
     kept = json.loads((table / "scores.json").read_text())
+
+    class Wary(sets_of_the_table.Originality):
+        def copies(self, images: NDArray[np.uint8], _: NDArray[np.int64]) -> torch.Tensor:
+            return torch.arange(len(images)) == 1
+
+    monkeypatch.setattr(sets_of_the_table, "Originality", Wary)
     code, error = terradistill(*changed, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, error
     now = json.loads((table / "scores.json").read_text())
@@ -133,6 +146,9 @@ def test_every_method_has_its_row_and_none_is_made_twice(
     assert [row for row in now if row["method"] != "blended"] == [row for row in kept if row["method"] != "blended"]
     new = next(row for row in now if (row["method"], row["ipc"]) == ("blended", 1))
     assert new["settings"] != told["blended"]
+    second = sorted(next(table.glob(f"*/sets/blended-{new['settings']}-ipc1-0/distilled")).glob("*/*.png"))[1]
+    name = f"{second.parent.name}/{second.name}"
+    assert (new["copies"], new["flagged"]) == (2, [f"0/{name}", f"1/{name}"])
 
     # Under another recipe nothing may come beside what is there, and nothing of it is lost.
     kept = (table / "scores.json").read_bytes()
@@ -149,7 +165,7 @@ def test_a_generator_that_knows_the_exam_is_refused(
     command = _arguments(drawn, tmp_path / "t", "--methods", "random", "--ipc", "1")
     assert terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)[0] == 0
     split = json.loads(next((tmp_path / "t").glob("*/exam/split.json")).read_text())
-    monkeypatch.setattr(sets, "seen_by", lambda _: {split["test"][0]["sha256"]})
+    monkeypatch.setattr(sets_of_the_table, "seen_by", lambda _: {split["test"][0]["sha256"]})
     code, error = terradistill(*command, "--methods", "text", capsys=capsys, monkeypatch=monkeypatch)
     assert (code, "learns from another split than" in " ".join(error.split())) == (2, True), error
 

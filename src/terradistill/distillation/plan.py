@@ -14,7 +14,7 @@ from terradistill.data.splits import divide, limit_scenes
 from terradistill.distillation.learning import ALL
 from terradistill.distillation.refining import REAL, Gap
 from terradistill.distillation.scoreboard import needs_teacher
-from terradistill.distillation.teacher import NETWORK, SIDE
+from terradistill.distillation.teacher import NETWORK, RECIPE, SIDE
 from terradistill.distillation.work import require_feasible, views_needed
 from terradistill.evaluation.copies import likeness
 from terradistill.evaluation.harness import SOFT
@@ -234,10 +234,9 @@ def _probe_network(
 
 
 def _probe_teacher(rows: list[PlannedStage], n_train: int, n_classes: int, hardware: Hardware) -> None:
-    recipe = EvaluationSettings()
-    steps = training_steps(n_train, recipe)
-    step, image = _probe_network(NETWORK, n_classes, SIDE, recipe, hardware)
-    work = f"{steps:,} steps of {recipe.batch_size}"
+    steps = training_steps(n_train, RECIPE)
+    step, image = _probe_network(NETWORK, n_classes, SIDE, RECIPE, hardware)
+    work = f"{steps:,} steps of {RECIPE.batch_size}"
     rows.append(PlannedStage("Training a network on the train scenes", work, steps * step + n_train * image))
 
 

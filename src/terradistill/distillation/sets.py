@@ -8,6 +8,7 @@ from dataclasses import replace
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,9 +76,9 @@ def digest(settings: Settings) -> str:
 
 def drawn_sets(
     exam: Work, opened: Callable[..., Opened], room: Path, place: Path, settings: Settings, n_sets: int
-) -> tuple[list[Labelled], dict[str, int]]:
-    """Sets of a synthetic method, by one generator; from how many of the scenes (`n_real`) that has learned, and how
-    many of all drawn images are near-copies of them (`copies`)."""
+) -> tuple[list[Labelled], dict[str, Any]]:
+    """Sets of a synthetic method, by one generator; from how many of the scenes (`n_real`) that has learned, how many
+    of all drawn images are near-copies of them (`copies`), and which, as ``set/class/file`` (`flagged`)."""
     base = only(settings, *LEARNED)
     learned = json.dumps(base.model_dump(mode="json", include=set(LEARNED)), sort_keys=True)
     root = room / "generators" / sha256(learned.encode()).hexdigest()[:8]
@@ -89,13 +90,14 @@ def drawn_sets(
             raise RunError(f"{root} learns from another split than {exam.run.root} tests on: use another --out.")
         for stage in (learning.autoencoder, learning.encode, learning.classifier, learning.diffusion):
             stage(work)
-        original, copies = Originality(work), 0
+        original, flagged = Originality(work), list[str]()
         for i in range(n_sets):
             folder = place.with_name(f"{place.name}-{i}")
             drawn = _draw(work, folder, settings.model_copy(update={"seed": settings.seed + i}))
             sets.append(at_size(exam, drawn, folder / "cache", "distilled"))
-            copies += int(original.copies(sets[-1].images, sets[-1].labels).sum())
-        return sets, {"n_real": len(original.labels), "copies": copies}
+            copies = original.copies(sets[-1].images, sets[-1].labels)
+            flagged += [f"{i}/{drawn.scenes[k].name}" for k in np.flatnonzero(copies)]
+        return sets, {"n_real": len(original.labels), "copies": len(flagged), "flagged": flagged}
 
 
 def _draw(work: Work, root: Path, settings: Settings) -> SceneFolder:

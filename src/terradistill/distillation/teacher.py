@@ -20,6 +20,7 @@ from terradistill.settings import EvaluationSettings
 
 NETWORK = "convnet3"
 SIDE = 64  # pixels at which the teacher sees scenes
+RECIPE = EvaluationSettings()  # the default and not a run's own, which may change until the exam
 
 
 def trained_network(
@@ -44,7 +45,7 @@ def trained_network(
         hardware: where it is trained.
         seed: of its weights and training.
         kept: safetensors file; read if it is there, so that a kill costs nothing.
-        recipe: of its training; None: the default one.
+        recipe: of its training; None: `RECIPE`.
         progress: called after every step.
     """
     device = hardware.device
@@ -58,7 +59,7 @@ def trained_network(
             pixels,
             labels,
             resolution,
-            recipe or EvaluationSettings(),
+            recipe or RECIPE,
             seed=seed,
             hardware=hardware,
             progress=progress,
@@ -76,7 +77,6 @@ def teach(work: Work) -> None:
         return
     with run.stage("teacher", "Training a network on the train scenes") as stage:
         pixels = load_pixels(work.train, SIDE, run / "cache" / f"train-{SIDE}.npy")
-        # The default recipe and not the run's own, which may change until the exam.
         network = trained_network(
             pixels,
             work.train.labels,

@@ -57,6 +57,8 @@ NOTES = (
 def write_table(rows: Sequence[Row], out: Path) -> None:
     """Write `scoreboard.md`, `scoreboard.csv` and `scoreboard.html` into a folder.
 
+    What `notes.md` there says comes first in `scoreboard.md`: what somebody has to say of a table stays when it grows.
+
     Args:
         rows: as in `scores.json`; rows of one dataset, network and resolution stand together.
         out: the folder.
@@ -64,7 +66,9 @@ def write_table(rows: Sequence[Row], out: Path) -> None:
     notes = [*NOTES, *_named(rows)]
     commands = list(dict.fromkeys(str(row["command"]) for row in rows if row.get("command")))
     boards = [(board, _title(board), _beside(board), _cells(board)) for _, board in words.boards(rows)]
-    parts = ["# Scoreboard\n\n```\n", "\n".join(commands), "\n```\n\n", *(f"- {note}\n" for note in notes)]
+    said = out / "notes.md"
+    parts = ["# Scoreboard\n\n", said.read_text(encoding="utf-8").strip() + "\n\n" if said.exists() else ""]
+    parts += ["```\n", "\n".join(commands), "\n```\n\n", *(f"- {note}\n" for note in notes)]
     for _, title, beside, cells in boards:
         lines = [["method", *HEADS], ["---"] * (len(HEADS) + 1), *cells]
         parts += [f"\n## {title}\n\n{beside}\n\n", *("| " + " | ".join(line) + " |\n" for line in lines)]

@@ -177,8 +177,12 @@ def test_a_generator_with_a_weaker_self_is_guided_by_it_in_any_batch(cpu: Hardwa
     assert [a != b for a, b in zip(hears, not_told, strict=True)] == [True] * 6, "each is drawn in one way or the other"
     assert 0 < sum(hears) < 6
     mapped = torch.arange(6) > 3
-    torch.testing.assert_close(drawn(some, shown=mapped)[:4], expected[:4], msg="what follows a map changes no other")
-    torch.testing.assert_close(drawn(some, shown=mapped)[4:], without[4:], msg="no map counts more than it was to")
+    torch.testing.assert_close(
+        drawn(some, shown=mapped)[:4], expected[:4], atol=1e-4, rtol=1e-4, msg="what follows a map changes no other"
+    )
+    torch.testing.assert_close(
+        drawn(some, shown=mapped)[4:], without[4:], atol=1e-4, rtol=1e-4, msg="no map counts more than it was to"
+    )
 
 
 def test_prototype_push_is_the_published_formula(cpu: Hardware) -> None:
