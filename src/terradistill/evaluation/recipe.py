@@ -127,7 +127,7 @@ def fit(
     weights, rate, decay = network.parameters(), settings.learning_rate, settings.weight_decay
     optimizer: torch.optim.Optimizer
     if settings.optimizer == "adamw":
-        optimizer = torch.optim.AdamW(weights, rate, weight_decay=decay)
+        optimizer = torch.optim.AdamW(weights, rate, weight_decay=decay, fused=True)
     else:
         optimizer = torch.optim.SGD(weights, rate, momentum=settings.momentum, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_share(step, steps, settings.rate))
