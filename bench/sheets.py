@@ -33,14 +33,13 @@ def main() -> None:
         raise SystemExit(f"{asked.scenes} has no class {odd[0]}: it has {', '.join(scenes.classes)}.")
     classes = [name for name in scenes.classes if name in (asked.classes or scenes.classes)]  # as subsets are ordered
     rows = [np.flatnonzero(scenes.labels == scenes.classes.index(name))[: asked.n] for name in classes]
-    if asked.columns:
-        rows = [row[: min(map(len, rows))] for row in rows]
+    rows = [row[: min(map(len, rows))] for row in rows]  # as many of each class
     scenes = scenes.subset(np.concatenate(rows).tolist())
     with TemporaryDirectory() as made:
         pixels = np.array(load_pixels(scenes, asked.side, Path(made) / "pixels.npy"))
     if asked.columns:
         pixels = pixels.reshape(len(classes), -1, *pixels.shape[1:]).swapaxes(0, 1).reshape(pixels.shape)
-    across = len(classes) if asked.columns else asked.n
+    across = len(classes) if asked.columns else len(rows[0])
     names = None if asked.columns else [scenes.readable(name) for name in classes]
     contact_sheet(pixels, across, labels=names).save(asked.sheet, quality=88)
 

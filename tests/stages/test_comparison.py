@@ -32,7 +32,7 @@ def _arguments(drawn: Path, table: Path, *more: str) -> list[str]:
 
 
 def test_every_method_has_its_row_and_none_is_made_twice(
-    drawn: Path, table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    drawn: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = "blended:sampling.prototype_guidance=blend,sampling.prototype_scale=0.3"
     command = _arguments(drawn, table, "--methods", METHODS, "--variant", own, "--ipc", "1,2", "--trainings", "2")
@@ -67,6 +67,16 @@ def test_every_method_has_its_row_and_none_is_made_twice(
     code, _ = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0
     assert made.stat().st_mtime_ns == before
+
+    # The rows alone are enough to go on with.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(table / "scores.json", elsewhere)
+    command[command.index(str(table))] = str(elsewhere)
+    code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, error
+    assert json.loads((elsewhere / "scores.json").read_text()) == rows
+    assert [path.name for path in (elsewhere / rows[0]["dataset"]).iterdir()] == ["exam"], "nothing is drawn or judged"
 
     # One more number of images: the rows that are there stay, those that are missing come.
     more = _arguments(drawn, table, "--methods", "text,random", "--ipc", "1,2,3", "--trainings", "2")

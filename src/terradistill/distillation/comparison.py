@@ -5,7 +5,7 @@ OUT/<dataset>/generators/<k>/  one run for all methods whose training settings a
 OUT/<dataset>/sets/<method>-<settings>-ipc<n>-<i>/distilled/
 OUT/<dataset>/trainings/       of the row that is being made
 OUT/<dataset>/scores.json      its rows
-OUT/scores.json                the rows of all; scoreboard.md, scoreboard.csv, scoreboard.html show them
+OUT/scores.json                the rows of all, enough to go on with elsewhere; scoreboard.md, .csv and .html show them
 
 Several processes may be at one table, each at datasets of its own.
 """
@@ -103,7 +103,7 @@ def compare(
     recipe |= {"sets": n_sets, "trainings": trainings, "seed": common.seed}
     if common.evaluation.teacher is not None:  # another one may stand at its place next time
         recipe["teacher"] = weights_hash([common.evaluation.teacher])
-    _require_recipe(out, recipe)
+    _require_recipe(out, _table(out), recipe)
     asked = {method: Method.read(method) for method in methods}
     if any(method.name == "full" and method.formation > 1 for method in asked.values()):
         raise ConfigError("full is not packed: all scenes leave no room for more of them.")
@@ -126,7 +126,8 @@ def compare(
         opened = partial(_opened, source, captions=words, reporter=reporter, seen=seen)
         with opened(room / "exam", only(common, *EXAM), spare=max(ipcs) - 1, free=unasked(*EXAM)) as exam:
             _require_packable(exam, max(ipcs), max(method.formation for method in asked.values()))
-            for rows in _made(call, exam, room, opened):
+            done = [row for row in _table(out) if row["dataset"] == name]
+            for rows in _made(call, exam, room, opened, done):
                 write_text(room / "scores.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
                 _gather(out)
     rows = _gather(out)  # rows of an earlier call may be all there are
@@ -154,9 +155,8 @@ class _Call:
                 yield name, method, ipc
 
 
-def _made(call: _Call, exam: Work, room: Path, opened: Callable[..., Opened]) -> Iterator[list[Row]]:
+def _made(call: _Call, exam: Work, room: Path, opened: Callable[..., Opened], rows: list[Row]) -> Iterator[list[Row]]:
     """The rows of a dataset, after each one that was lacking."""
-    rows = _rows(room / "scores.json")
     evaluation = call.common.evaluation
     networks = {each: named_network(each, pretrained=evaluation.pretrained) for each in evaluation.networks}
     for name, of, ipc in call.wanted():
@@ -192,16 +192,24 @@ def _rows(kept: Path) -> list[Row]:
     return rows
 
 
+def _table(out: Path) -> list[Row]:
+    """The rows of all datasets: each as its own file has them, or, without one, as the table had them."""
+    rows = [row for kept in out.glob("*/scores.json") for row in _rows(kept)]
+    own = {row["dataset"] for row in rows}
+    rows += [row for row in _rows(out / "scores.json") if row["dataset"] not in own]
+    return sorted(rows, key=lambda row: str(row["dataset"]))
+
+
 def _gather(out: Path) -> list[Row]:
     """The table of all datasets, written anew: who writes it last has read what the others have written."""
-    rows = [row for kept in sorted(out.glob("*/scores.json")) for row in _rows(kept)]
+    rows = _table(out)
     write_text(out / "scores.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
     write_table(rows, out)
     return rows
 
 
-def _require_recipe(out: Path, recipe: dict[str, Any]) -> None:
-    for row in (row for kept in sorted(out.glob("*/scores.json")) for row in _rows(kept)):
+def _require_recipe(out: Path, rows: Sequence[Row], recipe: dict[str, Any]) -> None:
+    for row in rows:
         # What a row does not know of the recipe was not there yet, and is as it was then: the default.
         before = EvaluationSettings().model_dump(mode="json") | row["recipe"]
         differ = [f"{name} ({before.get(name)} → {value})" for name, value in recipe.items() if before[name] != value]
