@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +30,12 @@ def _arguments(drawn: Path, table: Path, *more: str) -> list[str]:
     few = ["--preset", "tiny", *TINY[4:], "--set", "sampling.steps=2", "--set", "evaluation.n_seeds=1"]
     few += ["--set", "sampling.prototype_scale=0"]
     return ["bench", "scoreboard", "--data", str(drawn), "--out", str(table), "--seeds", "2", *few, *more]
+
+
+def _results(table: Path) -> list[dict[str, Any]]:
+    """The rows, but for the commands that asked for them."""
+    rows = json.loads((table / "scores.json").read_text())
+    return [{key: value for key, value in row.items() if key != "command"} for row in rows]
 
 
 def test_every_method_has_its_row_and_none_is_made_twice(
@@ -62,11 +69,9 @@ def test_every_method_has_its_row_and_none_is_made_twice(
         older = json.loads(resolved.read_text())
         older["export"]["keep_names"] = not older["export"]["keep_names"]
         resolved.write_text(json.dumps(older))
-    made = table / rows[0]["dataset"] / "scores.json"
-    before = made.stat().st_mtime_ns
     code, _ = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0
-    assert made.stat().st_mtime_ns == before
+    assert json.loads((table / "scores.json").read_text()) == rows, "times and all"
 
     # The rows alone are enough to go on with.
     elsewhere = tmp_path / "elsewhere"
@@ -75,8 +80,11 @@ def test_every_method_has_its_row_and_none_is_made_twice(
     command[command.index(str(table))] = str(elsewhere)
     code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, error
-    assert json.loads((elsewhere / "scores.json").read_text()) == rows
-    assert [path.name for path in (elsewhere / rows[0]["dataset"]).iterdir()] == ["exam"], "nothing is drawn or judged"
+    assert _results(elsewhere) == _results(table)
+    (by,) = {row["command"] for row in json.loads((elsewhere / "scores.json").read_text())}
+    assert str(elsewhere) in by, "the command that was given last names them all"
+    made = {path.name for path in (elsewhere / rows[0]["dataset"]).iterdir()}
+    assert made == {"exam", "scores.json"}, "nothing is drawn or judged"
 
     # One more number of images: the rows that are there stay, those that are missing come.
     more = _arguments(drawn, table, "--methods", "text,random", "--ipc", "1,2,3", "--trainings", "2")
@@ -91,6 +99,7 @@ def test_every_method_has_its_row_and_none_is_made_twice(
     assert drawn_for[0] == 3 * 2 * 3, "text: three classes, two sets, three a class at most"
     text = next(table.glob("*/sets/text-*-ipc2-1"))
     images = {path.name: path.read_bytes() for path in text.glob("distilled/*/*.png")}
+    made = table / rows[0]["dataset"] / "scores.json"
     kept = made.read_bytes()
     rest = [row for row in json.loads(kept) if (row["method"], row["ipc"]) != ("text", 2)]
     made.write_text(json.dumps(rest))
@@ -142,7 +151,7 @@ def test_every_method_has_its_row_and_none_is_made_twice(
     # A method that has become another: its rows go, and no others; what random is does not depend on how one draws.
     changed = _arguments(drawn, table, "--methods", "random", "--ipc", "1", "--trainings", "2", "--variant")
     changed += [own.replace("0.3", "0.5"), "--set", "sampling.candidates=1"]
-    kept = json.loads((table / "scores.json").read_text())
+    kept = _results(table)
 
     class Wary(sets_of_the_table.Originality):
         def copies(self, images: NDArray[np.uint8], _: NDArray[np.int64]) -> torch.Tensor:
@@ -151,7 +160,7 @@ def test_every_method_has_its_row_and_none_is_made_twice(
     monkeypatch.setattr(sets_of_the_table, "Originality", Wary)
     code, error = terradistill(*changed, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, error
-    now = json.loads((table / "scores.json").read_text())
+    now = _results(table)
     assert len(now) == len(kept)
     assert [row for row in now if row["method"] != "blended"] == [row for row in kept if row["method"] != "blended"]
     new = next(row for row in now if (row["method"], row["ipc"]) == ("blended", 1))

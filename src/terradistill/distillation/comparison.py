@@ -85,7 +85,7 @@ def compare(
         trainings: of each network on each set. The spread between sets and that between trainings are told apart where
             both are more than one.
         captions: JSON lines with captions of the scenes of any of `data`.
-        command: what the table says that it was made by.
+        command: what the table says that these rows are made by.
         reporter: told of progress.
 
     Returns:
@@ -156,13 +156,15 @@ class _Call:
 
 
 def _made(call: _Call, exam: Work, room: Path, opened: Callable[..., Opened], rows: list[Row]) -> Iterator[list[Row]]:
-    """The rows of a dataset, after each one that was lacking."""
+    """The rows of a dataset, after each one that was lacking, and at the end."""
     evaluation = call.common.evaluation
     networks = {each: named_network(each, pretrained=evaluation.pretrained) for each in evaluation.networks}
     for name, of, ipc in call.wanted():
         key: Row = {"dataset": exam.train.info.name, "method": name, "ipc": ipc, "settings": call.digests.get(of.name)}
         key["resolution"] = evaluation.resolution or exam.resolution
-        done = {(row["network"], row["pretrained"]) for row in rows if key.items() <= row.items()}
+        done = {(row["network"], row["pretrained"]): row for row in rows if key.items() <= row.items()}
+        for row in (done[named] for named in networks.values() if named in done):
+            row["command"] = call.told["command"]  # so that one command is named for all that it can make
         left = [each for each, named in networks.items() if named not in done]
         if not left:
             continue
@@ -185,6 +187,7 @@ def _made(call: _Call, exam: Work, room: Path, opened: Callable[..., Opened], ro
             rows = with_references([*rows, row | told])
             yield rows
             kept.unlink()
+    yield rows
 
 
 def _rows(kept: Path) -> list[Row]:
