@@ -124,6 +124,7 @@ def test_every_method_has_its_row_and_none_is_made_twice(
     assert "terradistill bench scoreboard" in page
     assert page.count("| herding |") == 2
     assert "herding: herded real" in page
+    assert "blended: default, with sampling.prototype_scale=0.3" in page
     assert f"; {longer[0]['n_test']} test scenes" in page
     soft, hard = (next(row for row in rows if row["method"] == name) for name in ("random+soft", "random"))
     assert (soft["labels"], hard["labels"]) == ("soft", "hard")

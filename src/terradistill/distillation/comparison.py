@@ -20,11 +20,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from terradistill.config import flatten
 from terradistill.data.annotations import written
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes, with_captions
 from terradistill.distillation.coresets import CORESETS
 from terradistill.distillation.sets import (
+    BESIDE,
     EXAM,
     Opened,
     as_stored,
@@ -109,7 +111,7 @@ def compare(
         raise ConfigError("full is not packed: all scenes leave no room for more of them.")
     synthetic = {of.name: settings_of(of.name) for of in asked.values() if of.name not in real_methods()}
     digests = {name: digest(settings) for name, settings in synthetic.items()}
-    call = _Call(common, asked, synthetic, digests, ipcs, n_sets, trainings, {"recipe": recipe, "command": command})
+    call = _Call(common, asked, synthetic, digests, ipcs, n_sets, trainings, recipe, command)
     folders = [open_scenes(source) for source in data]
     with_theirs = folders if captions is None else with_captions(folders, captions)
     names = [folder.info.name for folder in folders]
@@ -147,7 +149,15 @@ class _Call:
     ipcs: Sequence[int]
     n_sets: int
     trainings: int
-    told: Row  # in every row
+    recipe: Row
+    command: str
+
+    def about(self, name: str) -> Row:
+        """What a row says of its method: the command that asked for it last, and what its name stands for."""
+        title = CORESETS[name].title if name in CORESETS else None
+        if name in self.synthetic:
+            title = _changes(self.common, self.synthetic[name])
+        return {"command": self.command} | ({} if title is None else {"title": title})
 
     def wanted(self) -> Iterator[tuple[str, Method, int | None]]:
         for name, method in self.methods.items():
@@ -164,7 +174,7 @@ def _made(call: _Call, exam: Work, room: Path, opened: Callable[..., Opened], ro
         key["resolution"] = evaluation.resolution or exam.resolution
         done = {(row["network"], row["pretrained"]): row for row in rows if key.items() <= row.items()}
         for row in (done[named] for named in networks.values() if named in done):
-            row["command"] = call.told["command"]  # so that one command is named for all that it can make
+            row |= call.about(of.name)  # so that one command is named for all that it can make
         left = [each for each, named in networks.items() if named not in done]
         if not left:
             continue
@@ -179,15 +189,23 @@ def _made(call: _Call, exam: Work, room: Path, opened: Callable[..., Opened], ro
             sets = real_sets(exam, of.name, n, call.n_sets)
         sets, n_bytes = as_stored(exam, sets, of)
         judge = f"{exam.hardware.name}, {exam.hardware.precision}"
-        told = call.told | made_of | {"settings": key["settings"], "bytes": n_bytes, "hardware": judge}
+        told = {"recipe": call.recipe, "settings": key["settings"], "bytes": n_bytes, "hardware": judge}
+        told |= made_of | call.about(of.name)
         for network in left:
-            asked = json.dumps([key, networks[network], call.told["recipe"]], sort_keys=True)
+            asked = json.dumps([key, networks[network], call.recipe], sort_keys=True)
             kept = room / "trainings" / f"{sha256(asked.encode()).hexdigest()[:12]}.json"
             row = _score(exam, sets, key | {"network": network}, call.common, call.n_sets * call.trainings, kept)
             rows = with_references([*rows, row | told])
             yield rows
             kept.unlink()
     yield rows
+
+
+def _changes(common: Settings, settings: Settings) -> str | None:
+    """The few settings in which a method differs from the default; None: none, or more than one would read."""
+    default, own = (flatten(each.model_dump(mode="json", exclude=BESIDE)) for each in (common, settings))
+    changed = [f"{key}={json.dumps(value)}" for key, value in own.items() if value != default[key]]
+    return f"default, with {', '.join(changed)}" if 0 < len(changed) <= 4 else None
 
 
 def _rows(kept: Path) -> list[Row]:
@@ -272,8 +290,6 @@ def _score(exam: Work, sets: Sequence[Labelled], key: dict[str, Any], common: Se
         progress=exam.run.reporter.progress,
         kept=kept,
     )
-    if (name := Method.read(key["method"]).name) in CORESETS:
-        row["title"] = CORESETS[name].title
     exam.run.reporter.end(title, row["seconds"], f"{100 * row['oa_mean']:.1f} %")
     return row
 

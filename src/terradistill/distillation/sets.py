@@ -53,17 +53,8 @@ def unasked(*sections: str) -> tuple[str, ...]:
     return tuple(name if name == "ipc" else f"{name}." for name in fields if name not in sections)
 
 
-BESIDE = {
-    "data",
-    "evaluation",
-    "export",
-    "engine",
-    "adapter",
-    "enhancer",
-    "enhance",
-    "classify",
-    "ipc",
-}  # what no set depends on
+# What no set depends on.
+BESIDE = {"data", "evaluation", "export", "engine", "adapter", "enhancer", "enhance", "classify", "ipc"}
 
 
 def digest(settings: Settings) -> str:
