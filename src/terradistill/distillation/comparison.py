@@ -105,7 +105,7 @@ def compare(
     recipe |= {"sets": n_sets, "trainings": trainings, "seed": common.seed}
     if common.evaluation.teacher is not None:  # another one may stand at its place next time
         recipe["teacher"] = weights_hash([common.evaluation.teacher])
-    _require_recipe(out, _table(out), recipe)
+    _require_recipe(out, recipe)
     asked = {method: Method.read(method) for method in methods}
     if any(method.name == "full" and method.formation > 1 for method in asked.values()):
         raise ConfigError("full is not packed: all scenes leave no room for more of them.")
@@ -229,8 +229,8 @@ def _gather(out: Path) -> list[Row]:
     return rows
 
 
-def _require_recipe(out: Path, rows: Sequence[Row], recipe: dict[str, Any]) -> None:
-    for row in rows:
+def _require_recipe(out: Path, recipe: dict[str, Any]) -> None:
+    for row in _table(out):
         # What a row does not know of the recipe was not there yet, and is as it was then: the default.
         before = EvaluationSettings().model_dump(mode="json") | row["recipe"]
         differ = [f"{name} ({before.get(name)} → {value})" for name, value in recipe.items() if before[name] != value]
