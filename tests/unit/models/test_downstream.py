@@ -208,3 +208,14 @@ def test_code_of_a_hub_network_is_never_run(tmp_path: Path, pretrained: bool, mo
     with pytest.raises(EvaluationError, match="cannot be loaded"):
         build_network(f"hub:{tmp_path}", 9, 32, pretrained=pretrained)
     assert not marker.exists()
+
+
+def test_every_convolution_can_be_listened_to() -> None:
+    """As maps of what a classifier looks at do."""
+    network = build_network("efficientnet-lite0", 3, 64)
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    heard = []
+    for module in convolutions:
+        module.register_forward_hook(lambda module, *_: heard.append(module))
+    network(torch.zeros(2, 3, 64, 64))
+    assert heard == convolutions
