@@ -147,7 +147,9 @@ def test_every_method_has_its_row_and_none_is_made_twice(
     assert of["k-center+2x2"]["ior"] == pytest.approx(gained), "held against as many random scenes"
     page = (table / "scoreboard.md").read_text()
     assert "| k-center+2x2 |" in page
-    assert page.startswith("# Scoreboard\n\nWhat we make of it.\n\n```\nterradistill bench scoreboard")
+    assert page.startswith("# Scoreboard\n\nWhat we make of it.\n\n![Overall accuracy")
+    assert "(scoreboard.png)\n\n```\nterradistill bench scoreboard" in page
+    assert (table / "scoreboard.png").read_bytes().startswith(b"\x89PNG")
 
     # A method that has become another: its rows go, and no others; what random is does not depend on how one draws.
     changed = _arguments(drawn, table, "--methods", "random", "--ipc", "1", "--trainings", "2", "--variant")

@@ -94,7 +94,8 @@ def bench_scoreboard(
             reporter=reporter,
         )
     console.print_scores(rows)
-    console.print_made({"table": out / "scoreboard.md", "plots": out / "scoreboard.html"})
+    made = {"table": out / "scoreboard.md", "picture": out / "scoreboard.png", "plots": out / "scoreboard.html"}
+    console.print_made({name: path for name, path in made.items() if path.exists()})
 
 
 @app.command("fidelity")

@@ -5,7 +5,7 @@ OUT/<dataset>/generators/<k>/  one run for all methods whose training settings a
 OUT/<dataset>/sets/<method>-<settings>-ipc<n>-<i>/distilled/
 OUT/<dataset>/trainings/       of the row that is being made
 OUT/<dataset>/scores.json      its rows
-OUT/scores.json                the rows of all, enough to go on with elsewhere; scoreboard.md, .csv and .html show them
+OUT/scores.json                the rows of all, enough to go on elsewhere; scoreboard.md, .png, .csv, .html show them
 
 Several processes may be at one table, each at datasets of its own.
 """
@@ -70,8 +70,8 @@ def compare(
 ) -> list[Row]:
     """Score methods on datasets; what is done already is passed over, so the same command goes on after a kill.
 
-    The table is written anew after each row: `scores.json`, `scoreboard.md`, `.csv` and `.html` in `out`. Other calls
-    may add networks, sizes, methods and numbers of images to it; nothing else of the recipe may change.
+    The table is written anew after each row: `scores.json`, `scoreboard.md`, `.png`, `.csv` and `.html` in `out`. Other
+    calls may add networks, sizes, methods and numbers of images to it; nothing else of the recipe may change.
 
     Args:
         data: several DATA, as everywhere.

@@ -9,6 +9,7 @@ from pathlib import Path
 from terradistill.evaluation.harness import SOFT, Method
 from terradistill.files import replacing, write_text
 from terradistill.report import plots, words
+from terradistill.report.overview import write_overview
 from terradistill.report.words import Row
 
 FIRST = (
@@ -55,7 +56,7 @@ NOTES = (
 
 
 def write_table(rows: Sequence[Row], out: Path) -> None:
-    """Write `scoreboard.md`, `scoreboard.csv` and `scoreboard.html` into a folder.
+    """Write `scoreboard.md`, `scoreboard.png`, `scoreboard.csv` and `scoreboard.html` into a folder.
 
     What `notes.md` there says comes first in `scoreboard.md`: what somebody has to say of a table stays when it grows.
 
@@ -68,6 +69,8 @@ def write_table(rows: Sequence[Row], out: Path) -> None:
     boards = [(board, _title(board), _beside(board), _cells(board)) for _, board in words.boards(rows)]
     said = out / "notes.md"
     parts = ["# Scoreboard\n\n", said.read_text(encoding="utf-8").strip() + "\n\n" if said.exists() else ""]
+    if write_overview(rows, out / "scoreboard.png"):
+        parts += ["![Overall accuracy by method, dataset and network](scoreboard.png)\n\n"]
     parts += ["```\n", "\n".join(commands), "\n```\n\n", *(f"- {note}\n" for note in notes)]
     for _, title, beside, cells in boards:
         lines = [["method", *HEADS], ["---"] * (len(HEADS) + 1), *cells]
