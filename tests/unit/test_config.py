@@ -72,7 +72,7 @@ prune = []
 DPD_V1 = """
 [diffusion]
 min_snr_gamma = 5
-consistency_weight = 0.1
+consistency_weight = 0.01
 consistency_until = 0.5
 consistency_power = 1
 [finetune]
