@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from terradistill.evaluation.harness import REFERENCES
 from terradistill.files import replacing
 from terradistill.report.plots import COLOURS, STYLE
 from terradistill.report.words import board_name, boards
@@ -35,9 +36,10 @@ def write_overview(rows: Sequence[Row], path: Path) -> bool:
     """
     sizes = Counter(row["ipc"] for row in rows if row["ipc"])
     ipc = max(sizes, key=lambda each: (sizes[each], -each), default=None)
-    shown = [board for _, board in boards([row for row in rows if row["ipc"] in (ipc, None)])]
+    of_size = [board for _, board in boards([row for row in rows if row["ipc"] in (ipc, None)])]
+    shown = [board for board in of_size if {str(row["method"]) for row in board} - set(REFERENCES)]
     named = Counter(str(row["method"]) for board in shown for row in board if row["ipc"])
-    methods = [name for name, n in named.items() if 2 * n >= len(shown) and name != "random"]
+    methods = [name for name, n in named.items() if 2 * n >= len(shown) and name not in REFERENCES]
     methods.sort(key=lambda name: _gain([row for board in shown for row in board if row["method"] == name]))
     if not methods:
         return False

@@ -50,6 +50,12 @@ def test_the_commonest_number_of_images_is_shown_and_all_real_images_beside(tmp_
     assert drawn([*rows, score("full", 0.9, 100, 2, ipc=None)], tmp_path) != plain
 
 
+def test_a_panel_of_references_alone_is_left_out(tmp_path: Path) -> None:
+    rows = table("default")
+    plain = drawn(rows, tmp_path)
+    assert drawn([*rows, score("random", 0.5, 20, 2, dataset="other")], tmp_path) == plain
+
+
 def test_near_copies_are_named(tmp_path: Path) -> None:
     rows = table("default")
     assert drawn(rows, tmp_path) != drawn([row | {"copies": None} for row in rows], tmp_path)
