@@ -24,7 +24,7 @@ NOTE = "blue: synthetic; orange: random real images; grey: chosen real ones; dot
 def write_overview(rows: Sequence[Row], path: Path) -> bool:
     """Draw a table as a PNG, datasets beside each other and networks below, at the number of images a class most have.
 
-    Methods that fewer than half of the panels have, such as an ablation's on one dataset, are left to the table. What
+    Methods that no more than half of the panels have, such as an ablation's on one dataset, are left to the table. What
     share of a synthetic method's images are near-copies of real scenes stands beside it.
 
     Args:
@@ -39,7 +39,7 @@ def write_overview(rows: Sequence[Row], path: Path) -> bool:
     of_size = [board for _, board in boards([row for row in rows if row["ipc"] in (ipc, None)])]
     shown = [board for board in of_size if {str(row["method"]) for row in board} - set(REFERENCES)]
     named = Counter(str(row["method"]) for board in shown for row in board if row["ipc"])
-    methods = [name for name, n in named.items() if 2 * n >= len(shown) and name not in REFERENCES]
+    methods = [name for name, n in named.items() if 2 * n > len(shown) and name not in REFERENCES]
     methods.sort(key=lambda name: _gain([row for board in shown for row in board if row["method"] == name]))
     if not methods:
         return False
