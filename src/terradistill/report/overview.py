@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from terradistill.evaluation.harness import REFERENCES
 from terradistill.files import replacing
 from terradistill.report.plots import COLOURS, STYLE
-from terradistill.report.words import board_name, boards
+from terradistill.report.words import board_name, board_title, boards
 
 Row = Mapping[str, Any]
 WIDTH, LINE = 250, 19  # pixels of a panel, and of a method in it
@@ -43,14 +43,15 @@ def write_overview(rows: Sequence[Row], path: Path) -> bool:
     methods.sort(key=lambda name: _gain([row for board in shown for row in board if row["method"] == name]))
     if not methods:
         return False
-    datasets, networks = ([*dict.fromkeys(each(board[0]) for board in shown)] for each in (_dataset, board_name))
+    columns = list(dict.fromkeys(str(board[0]["dataset"]) for board in shown))
+    lines = list(dict.fromkeys(board_name(board[0]) for board in shown))
     with rc_context({**STYLE, "font.size": 10, "figure.facecolor": "white"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a dataset may be called as its people write
-        height = 60 + (70 + LINE * len(methods)) * len(networks)
-        figure = Figure(figsize=((90 + WIDTH * len(datasets)) / 72, height / 72), layout="constrained")
+        height = 60 + (70 + LINE * len(methods)) * len(lines)
+        figure = Figure(figsize=((90 + WIDTH * len(columns)) / 72, height / 72), layout="constrained")
         for board in shown:
-            column, line = datasets.index(_dataset(board[0])), networks.index(board_name(board[0]))
-            axes = figure.add_subplot(len(networks), len(datasets), line * len(datasets) + column + 1)
+            column, line = columns.index(str(board[0]["dataset"])), lines.index(board_name(board[0]))
+            axes = figure.add_subplot(len(lines), len(columns), line * len(columns) + column + 1)
             _panel(axes, board, methods, names=column == 0)
         figure.suptitle(f"{ipc} image{'' if ipc == 1 else 's'} a class: overall accuracy on real test scenes")
         figure.supxlabel(NOTE, fontsize=9, color=COLOURS["muted"])
@@ -81,11 +82,7 @@ def _panel(axes: Axes, board: Sequence[Row], methods: Sequence[str], *, names: b
     axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-    axes.set_title(f"{board[0]['dataset']}, {board_name(board[0])}", fontsize=10)
-
-
-def _dataset(row: Row) -> str:
-    return str(row["dataset"])
+    axes.set_title(board_title(board[0]), fontsize=10)
 
 
 def _gain(rows: Sequence[Row]) -> float:

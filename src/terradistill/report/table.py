@@ -66,7 +66,7 @@ def write_table(rows: Sequence[Row], out: Path) -> None:
     """
     notes = [*NOTES, *_named(rows)]
     commands = list(dict.fromkeys(str(row["command"]) for row in rows if row.get("command")))
-    boards = [(board, _title(board), _beside(board), _cells(board)) for _, board in words.boards(rows)]
+    boards = [(board, words.board_title(board[0]), _beside(board), _cells(board)) for _, board in words.boards(rows)]
     said = out / "notes.md"
     parts = ["# Scoreboard\n\n", said.read_text(encoding="utf-8").strip() + "\n\n" if said.exists() else ""]
     if write_overview(rows, out / "scoreboard.png"):
@@ -93,10 +93,6 @@ def _named(rows: Sequence[Row]) -> list[str]:
     names = {str(row["method"]): words.method_name(row) for row in rows if Method.read(row["method"]).formation == 1}
     said = [f"{method}: {name}" for method, name in names.items() if method != name and not method.endswith(SOFT)]
     return ["; ".join(said) + "."] if said else []
-
-
-def _title(board: Sequence[Row]) -> str:
-    return f"{board[0]['dataset']}, {words.boards(board)[0][0]}"
 
 
 def _beside(board: Sequence[Row]) -> str:

@@ -107,6 +107,11 @@ def board_name(row: Row) -> str:
     return f"{row['network']}{', pretrained' if row.get('pretrained') else ''}{side}"
 
 
+def board_title(row: Row) -> str:
+    """``eurosat, convnet3, pretrained, 64 px``."""
+    return f"{row['dataset']}, {board_name(row)}"
+
+
 def method_name(row: Row) -> str:
     """``random real``, or ``distilled, soft labels`` where the labels are not the plain ones."""
     method = Method.read(str(row["method"]))
