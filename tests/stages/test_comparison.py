@@ -172,11 +172,25 @@ def test_every_method_has_its_row_and_none_is_made_twice(
     name = f"{second.parent.name}/{second.name}"
     assert (new["copies"], new["flagged"]) == (2, [f"0/{name}", f"1/{name}"])
 
+    # Fewer trainings than a row has leave it, more make it anew: the first ones of these are the same.
+    kept = (table / "scores.json").read_bytes()
+    fewer = _arguments(drawn, table, "--methods", "random", "--ipc", "2", "--trainings", "1")
+    assert terradistill(*fewer, capsys=capsys, monkeypatch=monkeypatch)[0] == 0
+    assert (table / "scores.json").read_bytes() == kept
+    more = _arguments(drawn, table, "--methods", "random", "--ipc", "2", "--trainings", "3")
+    assert terradistill(*more, capsys=capsys, monkeypatch=monkeypatch)[0] == 0
+    once, again = (
+        next(row for row in rows if (row["method"], row["ipc"]) == ("random", 2))
+        for rows in (json.loads(kept), json.loads((table / "scores.json").read_bytes()))
+    )
+    assert (again["n_seeds"], again["oa"][: once["n_seeds"]]) == (6, once["oa"])
+    assert len(_results(table)) == len(json.loads(kept))
+
     # Under another recipe nothing may come beside what is there, and nothing of it is lost.
     kept = (table / "scores.json").read_bytes()
-    other = _arguments(drawn, table, "--methods", "random", "--ipc", "2", "--trainings", "1")
+    other = [*more, "--set", "evaluation.learning_rate=0.5"]
     code, error = terradistill(*other, capsys=capsys, monkeypatch=monkeypatch)
-    assert (code, "trainings (2 → 1)" in " ".join(error.split())) == (2, True), error
+    assert (code, "learning_rate" in error, "→ 0.5" in " ".join(error.split())) == (2, True, True), error
     assert (table / "scores.json").read_bytes() == kept
     assert (table / "scoreboard.html").read_text().count("<svg") == 2
 

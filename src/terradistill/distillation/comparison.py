@@ -71,7 +71,8 @@ def compare(
     """Score methods on datasets; what is done already is passed over, so the same command goes on after a kill.
 
     The table is written anew after each row: `scores.json`, `scoreboard.md`, `.png`, `.csv` and `.html` in `out`. Other
-    calls may add networks, sizes, methods and numbers of images to it; nothing else of the recipe may change.
+    calls may add networks, sizes, methods and numbers of images to it, with fewer sets and trainings or more; nothing
+    else of the recipe may change.
 
     Args:
         data: several DATA, as everywhere.
@@ -102,7 +103,7 @@ def compare(
     # Networks and sizes may be added to a table, as boards of their own; all else makes rows that cannot be compared.
     boards = {"networks", "methods", "n_seeds", "pretrained", "resolution"}
     recipe = common.evaluation.model_dump(mode="json", exclude=boards)
-    recipe |= {"sets": n_sets, "trainings": trainings, "seed": common.seed}
+    recipe |= {"seed": common.seed}
     if common.evaluation.teacher is not None:  # another one may stand at its place next time
         recipe["teacher"] = weights_hash([common.evaluation.teacher])
     _require_recipe(out, recipe)
@@ -111,7 +112,8 @@ def compare(
         raise ConfigError("full is not packed: all scenes leave no room for more of them.")
     synthetic = {of.name: settings_of(of.name) for of in asked.values() if of.name not in real_methods()}
     digests = {name: digest(settings) for name, settings in synthetic.items()}
-    call = _Call(common, asked, synthetic, digests, ipcs, n_sets, trainings, recipe, command)
+    runs = {"sets": n_sets, "trainings": trainings}
+    call = _Call(common, asked, synthetic, digests, ipcs, runs, recipe, command)
     folders = [open_scenes(source) for source in data]
     with_theirs = folders if captions is None else with_captions(folders, captions)
     names = [folder.info.name for folder in folders]
@@ -147,8 +149,7 @@ class _Call:
     synthetic: Mapping[str, Settings]
     digests: Mapping[str, str]
     ipcs: Sequence[int]
-    n_sets: int
-    trainings: int
+    runs: Mapping[str, int]
     recipe: Row
     command: str
 
@@ -173,29 +174,34 @@ def _made(call: _Call, exam: Work, room: Path, opened: Callable[..., Opened], ro
         key: Row = {"dataset": exam.train.info.name, "method": name, "ipc": ipc, "settings": call.digests.get(of.name)}
         key["resolution"] = evaluation.resolution or exam.resolution
         done = {(row["network"], row["pretrained"]): row for row in rows if key.items() <= row.items()}
+        done = {named: row for named, row in done.items() if _as_often(row["recipe"], call.runs)}
         for row in (done[named] for named in networks.values() if named in done):
-            row |= call.about(of.name)  # so that one command is named for all that it can make
+            if _as_often(call.runs, row["recipe"]):
+                row |= call.about(of.name)  # so that one command is named for all that it can make
         left = [each for each, named in networks.items() if named not in done]
         if not left:
             continue
         # Rows of a method that was something else before are not of this table any more.
         rows = [row for row in rows if not _outdated(row, key)]
+        n_sets, recipe = call.runs["sets"], {**call.recipe, **call.runs}
         n, made_of = (ipc or 0) * of.formation**2, {"n_real": len(exam.train)}
         if of.name in call.synthetic:
             settings = call.synthetic[of.name].model_copy(update={"data": exam.settings.data, "ipc": n})
             place = room / "sets" / f"{of.name}-{key['settings']}-ipc{n}"
-            sets, made_of = drawn_sets(exam, opened, room, place, settings, call.n_sets)
+            sets, made_of = drawn_sets(exam, opened, room, place, settings, n_sets)
         else:
-            sets = real_sets(exam, of.name, n, call.n_sets)
+            sets = real_sets(exam, of.name, n, n_sets)
         sets, n_bytes = as_stored(exam, sets, of)
         judge = f"{exam.hardware.name}, {exam.hardware.precision}"
-        told = {"recipe": call.recipe, "settings": key["settings"], "bytes": n_bytes, "hardware": judge}
+        told = {"recipe": recipe, "settings": key["settings"], "bytes": n_bytes, "hardware": judge}
         told |= made_of | call.about(of.name)
         for network in left:
-            asked = json.dumps([key, networks[network], call.recipe], sort_keys=True)
+            asked = json.dumps([key, networks[network], recipe], sort_keys=True)
             kept = room / "trainings" / f"{sha256(asked.encode()).hexdigest()[:12]}.json"
-            row = _score(exam, sets, key | {"network": network}, call.common, call.n_sets * call.trainings, kept)
-            rows = with_references([*rows, row | told])
+            row = _score(exam, sets, key | {"network": network}, call.common, n_sets * call.runs["trainings"], kept)
+            named = dict(zip(("network", "pretrained"), networks[network], strict=True))
+            others = [row for row in rows if not (key | named).items() <= row.items()]  # one of fewer runs goes
+            rows = with_references([*others, row | told])
             yield rows
             kept.unlink()
     yield rows
@@ -259,6 +265,11 @@ def _captions_of(captioned: SceneFolder, folder: SceneFolder, room: Path) -> Pat
     room.mkdir(parents=True, exist_ok=True)
     write_text(room / "captions.jsonl", written(captioned.scenes))
     return room / "captions.jsonl"
+
+
+def _as_often(row: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Whether a row is of as many sets and trainings as are asked for."""
+    return all(row[name] >= asked[name] for name in ("sets", "trainings"))
 
 
 def _outdated(row: Row, key: dict[str, Any]) -> bool:
