@@ -1,9 +1,10 @@
 """How long a network of the scoreboard takes to learn, beside the same one of torch's own layers, as they come.
 
-    python bench/judging.py [--network convnet3] [--rounds 5]
+    python bench/judging.py [--network convnet3] [--rounds 5] [--compile]
 
 Steps as `terradistill evaluate` takes them (16 images of 64 pixels), in turn with either network, whose numbers are the
-same but for rounding. Prints milliseconds a step, medians over rounds, and their ratio.
+same but for rounding; with --compile also with `evaluation.compile`, which takes a C++ compiler. Prints milliseconds a
+step, medians over rounds, and their ratios.
 """
 
 import argparse
@@ -36,13 +37,17 @@ def plain(network: nn.Module) -> nn.Module:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--network", choices=["convnet3", "efficientnet-lite0"], default="convnet3")
+    parser.add_argument("--network", choices=["convnet3", "resnet18", "efficientnet-lite0"], default="convnet3")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--compile", action="store_true")
     asked = parser.parse_args()
 
     hardware = find_hardware().learning
     networks = {"plain": plain(build_network(asked.network, CLASSES, SIDE))}
     networks["ours"] = build_network(asked.network, CLASSES, SIDE)
+    if asked.compile:
+        networks["compiled"] = build_network(asked.network, CLASSES, SIDE)
+        networks["compiled"].compile()
     images = torch.rand(IMAGES, 3, SIDE, SIDE) * 2 - 1
     labels = torch.arange(IMAGES) % CLASSES
     images, labels = images.to(hardware.device), labels.to(hardware.device)
@@ -62,8 +67,9 @@ def main() -> None:
                 times[name].append((time.perf_counter() - began) / STEPS * 1e3)
     middle = {name: statistics.median(several) for name, several in times.items()}
     for name, value in middle.items():
-        print(f"{name:5} {value:6.1f} ms a step ({min(times[name]):.1f} to {max(times[name]):.1f})")
-    print(f"{middle['plain'] / middle['ours']:.1f}× faster")
+        print(f"{name:8} {value:6.1f} ms a step ({min(times[name]):.1f} to {max(times[name]):.1f})")
+    for name in list(middle)[1:]:
+        print(f"{name}: {middle['plain'] / middle[name]:.1f}× faster than plain")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,10 @@ BEFORE = {
     "sampling.autoguidance_parallel": 1.0,
 }
 # Settings that change nothing that was made, only how it is shown or how fast it goes: they may differ next time.
-FREE = ("export.hide_real", "export.parquet", "checkpoint_seconds", "sampling.batch_size", "sampling.low_memory")
+FREE = (
+    *("export.hide_real", "export.parquet", "checkpoint_seconds", "evaluation.compile"),
+    *("sampling.batch_size", "sampling.low_memory"),
+)
 
 
 class Reporter(Protocol):

@@ -387,6 +387,11 @@ class EvaluationSettings(Section):
     crop_area: tuple[float, float] = Field((0.67, 1.0), description="random resized crop: share of the area")
     crop_aspect: tuple[float, float] = Field((0.75, 1.33), description="width by height of the crops")
     flips: bool = Field(True, description="left to right and top to bottom, each for half of the images")
+    compile: bool = Field(
+        False,
+        description="networks' steps: takes a C++ compiler and a minute once, then those of the ConvNet take half the "
+        "time on a CPU",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> "EvaluationSettings":

@@ -101,7 +101,7 @@ def compare(
     reporter = reporter or Silent()
     common = settings_of("default")
     # Networks and sizes may be added to a table, as boards of their own; all else makes rows that cannot be compared.
-    boards = {"networks", "methods", "n_seeds", "pretrained", "resolution"}
+    boards = {"networks", "methods", "n_seeds", "pretrained", "resolution", "compile"}
     recipe = common.evaluation.model_dump(mode="json", exclude=boards)
     recipe |= {"seed": common.seed}
     if common.evaluation.teacher is not None:  # another one may stand at its place next time
@@ -192,7 +192,7 @@ def _made(call: _Call, exam: Work, room: Path, opened: Callable[..., Opened], ro
         else:
             sets = real_sets(exam, of.name, n, n_sets)
         sets, n_bytes = as_stored(exam, sets, of)
-        judge = f"{exam.hardware.name}, {exam.hardware.precision}"
+        judge = f"{exam.hardware.name}, {exam.hardware.precision}" + ", compiled" * evaluation.compile
         told = {"recipe": recipe, "settings": key["settings"], "bytes": n_bytes, "hardware": judge}
         told |= made_of | call.about(of.name)
         for network in left:

@@ -225,7 +225,7 @@ def _probe_network(
     """Seconds a step of training and seconds an image of testing."""
     watch = _Stopwatch()
     model = build_network(name, n_classes, side).to(hardware.device)
-    few = recipe.model_copy(update={"epochs": 1, "min_steps": 4, "max_steps": 4})
+    few = recipe.model_copy(update={"epochs": 1, "min_steps": 4, "max_steps": 4, "compile": False})
     pixels, labels = _pixels(recipe.batch_size, side), np.arange(recipe.batch_size) % n_classes
     fit(model, pixels, labels, side, few, seed=0, progress=watch.progress, hardware=hardware)
     began = time.monotonic()

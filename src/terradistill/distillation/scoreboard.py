@@ -226,7 +226,7 @@ def _alone(make: MakeSet, train: Labelled) -> list[Labelled]:
 def _score(work: Work, stage: Stage, methods: dict[str, Sets], test: Labelled, ipc: int) -> list[Row] | None:
     settings = work.settings.evaluation
     # Rows of another recipe (it may be changed until the exam is held) would not be comparable.
-    recipe = settings.model_dump_json(exclude={"networks", "methods"})
+    recipe = settings.model_dump_json(exclude={"networks", "methods", "compile"})
     mark = sha256(recipe.encode()).hexdigest()[:8]
     networks = {named_network(name, pretrained=settings.pretrained): name for name in settings.networks}
     jobs = [(network, method) for network in networks.values() for method in methods]

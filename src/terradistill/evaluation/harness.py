@@ -23,7 +23,7 @@ from terradistill.evaluation.metrics import Agreement, agreement
 from terradistill.evaluation.recipe import fit, predict, repeatable
 from terradistill.files import write_text
 from terradistill.hardware import Hardware
-from terradistill.models.downstream import build_network, count_parameters, named_network
+from terradistill.models.downstream import UNCOMPILED, build_network, count_parameters, named_network
 from terradistill.run import Progress
 from terradistill.seeding import derive
 from terradistill.settings import EvaluationSettings
@@ -128,6 +128,8 @@ def train_and_score(
             )
     started = time.perf_counter()
     resolution = settings.resolution or test.images.shape[1]
+    gains = named_network(network, pretrained=settings.pretrained)[0] not in UNCOMPILED
+    settings = settings.model_copy(update={"compile": settings.compile and gains})
     with repeatable(derive(seed, "network"), hardware.device):
         model = build_network(network, n_classes, resolution, pretrained=settings.pretrained).to(hardware.device)
         steps = fit(

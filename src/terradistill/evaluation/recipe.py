@@ -1,7 +1,7 @@
 """The one recipe by which every downstream network is trained and tested."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -121,7 +121,7 @@ def fit(
         The number of optimiser steps.
 
     Raises:
-        EvaluationError: the loss of the last step is not finite.
+        EvaluationError: the loss of the last step is not finite, or steps cannot be compiled here.
     """
     steps, device, hardware = training_steps(len(labels), settings), hardware.device, hardware.learning
     weights, rate, decay = network.parameters(), settings.learning_rate, settings.weight_decay
@@ -132,6 +132,7 @@ def fit(
         optimizer = torch.optim.SGD(weights, rate, momentum=settings.momentum, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_share(step, steps, settings.rate))
     crops = generator(seed, "augment")
+    loss_of = _loss_of(network, compiled=settings.compile)
     loss = torch.zeros((), device=device)
     network.train()
     order = derive(seed, "batches")
@@ -140,7 +141,7 @@ def fit(
         x = augment(to_input(images[index], resolution, device), settings, crops)
         y = torch.from_numpy(labels[index]).to(device)
         with hardware.autocast():
-            loss = F.cross_entropy(network(x), y)
+            loss = loss_of(x, y)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
@@ -153,6 +154,30 @@ def fit(
             f"The training diverged (loss {loss.item()}): lower evaluation.learning_rate from {settings.learning_rate}."
         )
     return steps
+
+
+def _loss_of(network: nn.Module, *, compiled: bool) -> Callable[[Tensor, Tensor], Tensor]:
+    """Cross-entropy of a network's logits for images and labels."""
+
+    def loss_of(x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(network(x), y)
+
+    if not compiled:
+        return loss_of
+    from torch._dynamo.exc import BackendCompilerFailed  # seconds to import
+
+    fast = torch.compile(loss_of)
+
+    def tried(x: Tensor, y: Tensor) -> Tensor:
+        try:
+            return torch.as_tensor(fast(x, y))
+        except BackendCompilerFailed as error:
+            raise EvaluationError(
+                f"Steps cannot be compiled here ({(str(error).splitlines() or [''])[0]}): install a C++ "
+                "compiler, such as g++, or leave out evaluation.compile."
+            ) from error
+
+    return tried
 
 
 @torch.inference_mode()

@@ -130,6 +130,7 @@ BUILDERS: dict[str, Callable[[int, int], nn.Module]] = {
     "convnext-atto": _convnext_atto,
     "efficientnet-lite0": _efficientnet_lite0,
 }
+UNCOMPILED = ("efficientnet-lite0",)  # its convolutions of one channel each take as long compiled, after minutes
 PRETRAINED = ("efficientnet-lite0",)  # of these, one has published weights in a package registry
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from terradistill.errors import EvaluationError
 from terradistill.evaluation.recipe import augment, fit, learning_share, repeatable, to_input, training_steps
 from terradistill.hardware import find_hardware
 from terradistill.seeding import generator
@@ -98,3 +99,27 @@ def test_repeatable_gives_the_global_state_back() -> None:
             draws.append(torch.rand(1).item())
     assert draws[0] == draws[1] != draws[2]
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_compiled_steps_teach_the_same() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+    labels, learned = np.arange(8) % 2, []
+    for compiled in (False, True):
+        wanted = settings(compile=compiled, min_steps=3, max_steps=3, batch_size=4)
+        with repeatable(0, CPU):
+            network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 2), torch.nn.ReLU())
+            fit(network, images, labels, 16, wanted, seed=0, hardware=find_hardware("fp32"))
+        learned.append(torch.cat([weight.flatten() for weight in network.parameters()]))
+    torch.testing.assert_close(learned[1], learned[0], atol=2e-3, rtol=0)
+    assert (learned[0] - learned[1]).abs().mean() < 1e-5
+
+
+def test_without_a_compiler_it_says_so() -> None:
+    import torch._inductor.config as compiling
+
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 2), torch.nn.ReLU())
+    images, labels = np.zeros((4, 16, 16, 3), np.uint8), np.array([0, 1, 0, 1])
+    torch.compiler.reset()
+    without = compiling.patch({"cpp.cxx": (None, "/nowhere"), "force_disable_caches": True})
+    with without, pytest.raises(EvaluationError, match=r"No working C\+\+ compiler.*leave out evaluation\.compile"):
+        fit(network, images, labels, 16, settings(compile=True), seed=0, hardware=find_hardware("fp32"))
