@@ -82,6 +82,15 @@ def locate_weights() -> Path:
     return file
 
 
+class _Pointwise(nn.Conv2d):
+    """A convolution of single pixels; with channels last a product of matrices, which takes less time on a CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or not x.is_contiguous(memory_format=torch.channels_last):
+            return super().forward(x)
+        return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1)).permute(0, 3, 1, 2)
+
+
 class _Layer(nn.Module):
     """Convolution, normalisation and perhaps ReLU6; padded as TensorFlow does, whose weights these are."""
 
@@ -91,7 +100,8 @@ class _Layer(nn.Module):
         super().__init__()
         # Alike on all sides the convolution pads by itself, in less time.
         padding = kernel // 2 if stride == 1 else 0
-        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, padding, groups=groups, bias=False)
+        kind = _Pointwise if kernel == 1 else nn.Conv2d
+        self.conv = kind(c_in, c_out, kernel, stride, padding, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(c_out, eps=1e-3, momentum=0.01)
         self.kernel, self.stride, self.active = kernel, stride, active
 
