@@ -219,3 +219,22 @@ def test_every_convolution_can_be_listened_to() -> None:
         module.register_forward_hook(lambda module, *_: heard.append(module))
     network(torch.zeros(2, 3, 64, 64))
     assert heard == convolutions
+
+
+def test_an_efficientnet_learns_the_same_whatever_its_layout() -> None:
+    """Its convolutions take other ways with channels last: of single pixels, and of more pixels than there are."""
+    from terradistill.models.efficientnet_lite import EfficientNetLite0
+
+    torch.manual_seed(0)
+    network, found = EfficientNetLite0(3).eval(), []
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    for layout in (torch.channels_last, torch.contiguous_format):
+        network.to(memory_format=layout)  # type: ignore[call-overload]
+        network.zero_grad()
+        logits = network.logits(images.contiguous(memory_format=layout))
+        logits.square().sum().backward()
+        found.append([logits.detach(), *(weight.grad.clone() for weight in network.parameters())])  # type: ignore[union-attr]
+    for last, first in zip(*found, strict=True):
+        torch.testing.assert_close(last, first, rtol=1e-3, atol=1e-5 * float(first.abs().max()))
+    wide = network.blocks[-2].layers[1].conv.weight.grad  # type: ignore[union-attr,index]
+    assert not wide[:, :, 0].any(), "of maps of 2 x 2 pixels the outermost weights touch none"
