@@ -100,7 +100,7 @@ def _beside(board: Sequence[Row]) -> str:
     return (
         f"{row['n_classes']} classes, chance {100 * row['chance']:.1f} %; {row['n_test']:,} test scenes that nothing "
         f"has learned from: so few are uncertain by {100 * (0.25 / row['n_test']) ** 0.5:.1f} points at an OA of 50 %, "
-        "for all methods alike." + (f" Judged on {' and '.join(judges)}." if judges else "")
+        "for all methods alike." + (f" Judged on {'; '.join(judges)}." if judges else "")
     )
 
 
