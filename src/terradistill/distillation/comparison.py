@@ -39,7 +39,15 @@ from terradistill.distillation.sets import (
 )
 from terradistill.distillation.work import Work, open_work, weights_hash
 from terradistill.errors import ConfigError, DataError, RunError
-from terradistill.evaluation.harness import REFERENCES, Labelled, Method, Row, score_method, with_references
+from terradistill.evaluation.harness import (
+    REFERENCES,
+    Labelled,
+    Method,
+    Row,
+    is_compiled,
+    score_method,
+    with_references,
+)
 from terradistill.files import write_text
 from terradistill.models.downstream import named_network
 from terradistill.models.places import learned_from
@@ -168,13 +176,13 @@ class _Call:
 
 def _made(call: _Call, exam: Work, room: Path, opened: Callable[..., Opened], rows: list[Row]) -> Iterator[list[Row]]:
     """The rows of a dataset, after each one that was lacking, and at the end."""
-    evaluation = call.common.evaluation
+    evaluation, judge = call.common.evaluation, f"{exam.hardware.name}, {exam.hardware.precision}"
     networks = {each: named_network(each, pretrained=evaluation.pretrained) for each in evaluation.networks}
     for name, of, ipc in call.wanted():
         key: Row = {"dataset": exam.train.info.name, "method": name, "ipc": ipc, "settings": call.digests.get(of.name)}
         key["resolution"] = evaluation.resolution or exam.resolution
-        done = {(row["network"], row["pretrained"]): row for row in rows if key.items() <= row.items()}
-        done = {named: row for named, row in done.items() if _as_often(row["recipe"], call.runs)}
+        there = [row for row in rows if key.items() <= row.items() and _as_often(row["recipe"], call.runs)]
+        done = {(row["network"], row["pretrained"]): row for row in there}
         for row in (done[named] for named in networks.values() if named in done):
             if _as_often(call.runs, row["recipe"]):
                 row |= call.about(of.name)  # so that one command is named for all that it can make
@@ -192,15 +200,14 @@ def _made(call: _Call, exam: Work, room: Path, opened: Callable[..., Opened], ro
         else:
             sets = real_sets(exam, of.name, n, n_sets)
         sets, n_bytes = as_stored(exam, sets, of)
-        judge = f"{exam.hardware.name}, {exam.hardware.precision}" + ", compiled" * evaluation.compile
-        told = {"recipe": recipe, "settings": key["settings"], "bytes": n_bytes, "hardware": judge}
-        told |= made_of | call.about(of.name)
+        told = {"recipe": recipe, "settings": key["settings"], "bytes": n_bytes} | made_of | call.about(of.name)
         for network in left:
             asked = json.dumps([key, networks[network], recipe], sort_keys=True)
             kept = room / "trainings" / f"{sha256(asked.encode()).hexdigest()[:12]}.json"
             row = _score(exam, sets, key | {"network": network}, call.common, n_sets * call.runs["trainings"], kept)
+            told["hardware"] = f"{judge}, compiled" if is_compiled(network, evaluation) else judge
             named = dict(zip(("network", "pretrained"), networks[network], strict=True))
-            others = [row for row in rows if not (key | named).items() <= row.items()]  # one of fewer runs goes
+            others = [each for each in rows if not (key | named).items() <= each.items()]  # one of fewer runs goes
             rows = with_references([*others, row | told])
             yield rows
             kept.unlink()

@@ -95,6 +95,11 @@ class Score:
     seconds: float
 
 
+def is_compiled(network: str, settings: EvaluationSettings) -> bool:
+    """Whether the steps of a network, by a name that `build_network` takes, are compiled: where that gains time."""
+    return settings.compile and named_network(network)[0] not in UNCOMPILED
+
+
 def train_and_score(
     train: Labelled,
     test: Labelled,
@@ -128,8 +133,7 @@ def train_and_score(
             )
     started = time.perf_counter()
     resolution = settings.resolution or test.images.shape[1]
-    gains = named_network(network, pretrained=settings.pretrained)[0] not in UNCOMPILED
-    settings = settings.model_copy(update={"compile": settings.compile and gains})
+    settings = settings.model_copy(update={"compile": is_compiled(network, settings)})
     with repeatable(derive(seed, "network"), hardware.device):
         model = build_network(network, n_classes, resolution, pretrained=settings.pretrained).to(hardware.device)
         steps = fit(

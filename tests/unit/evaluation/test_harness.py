@@ -276,3 +276,10 @@ def test_soft_labels_are_held_against_soft_labels_and_have_no_hlr() -> None:
     assert rows["ours", "hard"]["hlr"] == pytest.approx(0.35)
     assert "hlr" not in rows["ours+soft", "soft"]
     assert "ior" not in rows["random+soft", "soft"]
+
+
+def test_steps_are_compiled_where_that_gains_time() -> None:
+    asked = QUICK.model_copy(update={"compile": True})
+    named = ("convnet3", "resnet18", "efficientnet-lite0", "efficientnet-lite0+pretrained")
+    assert [harness.is_compiled(name, asked) for name in named] == [True, True, False, False]
+    assert not harness.is_compiled("convnet3", QUICK)
