@@ -283,7 +283,7 @@ def test_a_generator_learns_what_the_metadata_says(
     scenes: Scenes, latents: tuple[Any, LatentCache], tiny: Settings, cpu: Hardware
 ) -> None:
     _, cache = latents
-    settings = tiny.diffusion.model_copy(update={"metadata": True, "steps": 80, "learning_rate": 3e-3})
+    settings = tiny.diffusion.model_copy(update={"metadata": True, "steps": 160, "learning_rate": 3e-3})
     generator = build_generator(settings, build_vae(tiny.autoencoder, 32, 0).eval(), 32, ["a field"], 0)
     assert generator.metadata_encoder is not None
     table = generator.metadata_encoder.table([{"gsd_m": 1.0 + 8 * int(label)} for label in scenes[1]])
@@ -297,7 +297,8 @@ def test_a_generator_learns_what_the_metadata_says(
         float(denoising_loss(generator, schedule, z0, Told(tokens, told), noising, cpu, None))
         for told in (right, right.flip(0), torch.full_like(right, torch.nan))
     ]
-    assert losses[0] < losses[2] < losses[1], "of scenes that it has not seen"
+    # Where it has learned, the three lie a tenth or more apart (three seeds).
+    assert losses[0] < 0.95 * losses[2] < 0.9 * losses[1], "of scenes that it has not seen"
 
 
 def test_small_classes_are_seen_more_often_when_asked() -> None:
