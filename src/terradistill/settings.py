@@ -184,15 +184,21 @@ class FinetuneSettings(Section):
     ema_decay: float = Field(
         0.995, ge=0, lt=1, description="of the running average of the weights, which is what is kept"
     )
-    text_encoder: bool = Field(True, description="adapt the text encoder too; DPD leaves it as it is")
+    text_encoder: bool = Field(
+        True, description="adapt the text encoder too; DPD, and with lora_rank everybody, leaves it as it is"
+    )
     lora_rank: int | None = Field(
         None, ge=1, description="adapt the denoiser by low-rank adapters, folded in at the end; none: all its weights"
     )
-
     lora_layers: Literal["all", "attention"] = Field(
         "all", description="attention: queries, keys, values and outputs alone, as in DPD; all: convolutions too [ours]"
     )
     rate: Literal["cosine", "constant"] = Field("cosine", description="of learning, after the warm-up; DPD: constant")
+
+    @property
+    def adapts_text(self) -> bool:
+        """Whether the text encoder learns: beside low-rank adapters it is frozen."""
+        return self.text_encoder and self.lora_rank is None
 
     def of(self, diffusion: DiffusionSettings, n_train: int) -> DiffusionSettings:
         """The settings of the loop that adapts to so many scenes."""

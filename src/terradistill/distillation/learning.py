@@ -153,7 +153,7 @@ def diffusion(work: Work) -> None:
             wanted,
             metadata=known_numbers(work, generator),
             repeats=repeats(work.train.labels, wanted.balance),
-            parts=ALL if given is None or settings.finetune.text_encoder else ("unet", "metadata_encoder"),
+            parts=ALL if given is None or settings.finetune.adapts_text else ("unet", "metadata_encoder"),
             lora_rank=None if given is None else settings.finetune.lora_rank,
             lora_layers=settings.finetune.lora_layers,
             consistency=_consistency(work, wanted),

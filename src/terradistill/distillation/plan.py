@@ -87,7 +87,7 @@ def plan(
         latents = _probe_encoding(rows, settings, generator, _pixels(8, generator.resolution), n_train, hardware)
         if settings.finetune.steps:
             wanted, how = settings.finetune.of(settings.diffusion, n_train), settings.finetune
-            parts = ALL if how.text_encoder else ("unet", "metadata_encoder")
+            parts = ALL if how.adapts_text else ("unet", "metadata_encoder")
             adapting = {"parts": parts, "lora_rank": how.lora_rank, "lora_layers": how.lora_layers}
             title = "Adapting the generator"
             _probe_denoiser(rows, title, generator, latents, wanted, settings.classifier, hardware, **adapting)

@@ -429,3 +429,32 @@ def test_consistency_is_the_weighted_cross_entropy_of_the_clean_latent(tiny: Set
     errors = torch.nn.functional.cross_entropy(classifier(z0), labels, reduction="none")
     weights = schedule.alphas_cumprod[t] ** 2 * torch.tensor([1, 1, 1, 0])
     torch.testing.assert_close(loss, 0.3 * (weights * errors).mean())
+
+
+def test_consistency_teaches_what_the_classifier_takes_for_the_right_class(
+    scenes: Scenes, latents: tuple[Any, LatentCache], tiny: Settings, cpu: Hardware
+) -> None:
+    _, cache = latents
+    labels, z0 = torch.as_tensor(scenes[1]), cache.means()
+    judge, _ = train_latent_classifier(cache, scenes[1], 2, tiny.classifier, seed=0, hardware=cpu)
+    measured = tiny.diffusion.model_copy(update={"consistency_weight": 1.0, "consistency_until": 1.0})
+
+    def error(weight: float) -> float:
+        settings = measured.model_copy(update={"consistency_weight": weight, "steps": 60, "learning_rate": 3e-3})
+        told = Consistency(judge.requires_grad_(False), labels, settings) if weight else None
+        generator = build_generator(settings, build_vae(tiny.autoencoder, 32, 0).eval(), 32, ["a field"], 0)
+        # The caption says nothing of the class, so only the classifier does.
+        train_diffusion(generator, cache, [["a field"]] * 24, settings, consistency=told, seed=0, hardware=cpu)
+        schedule, found = generator.parameterisation, list[float]()
+
+        def looked(z0: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            found.append(float(Consistency(judge, labels, measured).loss(z0, labels, t, schedule)))
+            return torch.zeros(())
+
+        noising = Noising.draw(schedule, z0, torch.Generator().manual_seed(0))
+        tokens = generator.tokens(["a field"] * 24)
+        with torch.no_grad():
+            denoising_loss(generator, schedule, z0, Told(tokens, None), noising, cpu, None, also=looked)
+        return found[0]
+
+    assert error(2.0) < 0.8 * error(0.0)
