@@ -32,7 +32,7 @@ from terradistill.seeding import numpy_generator
 
 COPIES = 10  # of each kind
 HELD_OUT = "held out"
-SIDE = 128  # pixels of the images that are audited
+MOST = 128  # pixels of the images that are audited, or fewer where the scenes are smaller
 Pixels = NDArray[np.uint8]
 
 
@@ -74,11 +74,13 @@ def judge(data: str, limit: int, folder: Path) -> str:
     train, test = divide(check_scenes(limit_scenes(open_scenes(data), settings.data))[0], settings.data)
     order = numpy_generator(0, "planted", "halves").permutation(len(test))
     judged, told = test.subset(np.sort(order[::2]).tolist()), test.subset(np.sort(order[1::2]).tolist())
+    # At a larger size than their own, noise and compression would be averaged away before anybody looks.
+    side = min(MOST, *(min(scene.width, scene.height) for scene in train.scenes))
     classes = [name for name in train.classes if judged.counts[name] and told.counts[name]]
 
     def of(scenes: SceneFolder, name: str) -> tuple[Pixels, list[str]]:
         keep = scenes.subset([i for i, scene in enumerate(scenes.scenes) if scenes.classes[scene.label] in classes])
-        return load_pixels(keep, SIDE, folder / f"{name}.npy"), [keep.classes[label] for label in keep.labels]
+        return load_pixels(keep, side, folder / f"{name}.npy"), [keep.classes[label] for label in keep.labels]
 
     (real, real_of), (other, other_of), (fresh, fresh_of) = of(train, "train"), of(told, "told"), of(judged, "judged")
     write(folder / "against", classes, np.concatenate([real, other]), [*real_of, *other_of])

@@ -209,6 +209,6 @@ def test_settings_are_listed_with_what_they_are(
 def test_the_docs_name_every_option(command: tuple[str, ...]) -> None:
     shown = CliRunner().invoke(cli.app, [*command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
     docs = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
-    missing = [option for option in re.findall(r"--[a-z-]+", shown) if option != "--help" and option not in docs]
-    assert not missing
+    named = set(re.findall(r"--[a-z-]+", docs))  # whole: --set is not named where --set-metadata is
+    assert not set(re.findall(r"--[a-z-]+", shown)) - {"--help"} - named
     assert all(word in docs for word in command)

@@ -17,7 +17,7 @@ from terradistill.data.drawn import draw_scenes
 from terradistill.distillation import sets as sets_of_the_table
 from tests.conftest import TINY, terradistill
 
-METHODS = "default,text,random,random+soft,medoid,herding,k-center,feature-medoid,rded,full"
+METHODS = "default,text,random,random+soft,medoid,margin,herding,k-center,feature-medoid,rded,full"
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +130,8 @@ def test_every_method_has_its_row_and_none_is_made_twice(
     assert (soft["labels"], hard["labels"]) == ("soft", "hard")
     more = soft["bytes"] - hard["bytes"]
     assert 3 * len("0.0") < more / hard["n_train"] < 3 * len("0.1234, "), "three numbers an image, as JSON"
+    assert soft["label_bytes"] == more
+    assert "label_bytes" not in hard
 
     (table / "notes.md").write_text("What we make of it.\n")
 
@@ -204,6 +206,36 @@ def test_a_generator_that_knows_the_exam_is_refused(
     monkeypatch.setattr(sets_of_the_table, "seen_by", lambda _: {split["test"][0]["sha256"]})
     code, error = terradistill(*command, "--methods", "text", capsys=capsys, monkeypatch=monkeypatch)
     assert (code, "learns from another split than" in " ".join(error.split())) == (2, True), error
+
+
+def test_a_folder_with_other_scores_is_refused_and_stays(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "t" / "scores.json"
+    kept.parent.mkdir()
+    command = _arguments(drawn, kept.parent, "--methods", "random", "--ipc", "1")
+    for other in ('[{"method": "distilled", "network": "convnet3"}]', '{"rows": []}', "[{", "[1]"):
+        kept.write_text(other)
+        code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
+        assert (code, "does not hold the rows of a scoreboard" in " ".join(error.split())) == (2, True), error
+        assert kept.read_text() == other
+    kept.unlink()
+    assert terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)[0] == 0
+    rows = json.loads(kept.read_text())
+    elsewhere = tmp_path / "elsewhere" / "scores.json"
+    elsewhere.parent.mkdir()
+    elsewhere.write_text(json.dumps([row | {"n_test": row["n_test"] + 1} for row in rows]))
+    command[command.index(str(kept.parent))] = str(elsewhere.parent)
+    code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, "--train-fraction" in error) == (2, True), error
+
+
+def test_nothing_asked_for_is_one_sentence(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = _arguments(drawn, tmp_path / "x", "--methods", "")
+    code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, "at least one" in " ".join(error.split())) == (2, True), error
 
 
 def test_a_wrong_list_of_numbers_is_one_sentence(

@@ -2,23 +2,27 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import terradistill as td
 from terradistill.data.drawn import draw_scenes
 from terradistill.distillation import teacher
+from terradistill.distillation.fidelity import _fit
 from terradistill.errors import EvaluationError
+from terradistill.evaluation.harness import Labelled
 from terradistill.models.clip import Clip
 from terradistill.settings import EvaluationSettings
-from tests.conftest import terradistill
+from tests.conftest import terradistill, tiny_settings
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CLIP of random weights, with its processor."""
-    import torch
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTextConfig, CLIPVisionConfig
 
     from terradistill.models.tokenizer import build_tokenizer
@@ -51,7 +55,7 @@ def test_unseen_scenes_are_at_the_floor_and_noise_is_not(
     classes = td.open_scenes(real).classes
     pixels = np.random.default_rng(0).integers(0, 256, (45, 64, 64, 3), dtype=np.uint8)
     td.write_scene_folder(tmp_path / "noise", classes, pixels, np.repeat([0, 1, 2], 15), [{}] * 45, {"name": "noise"})
-    monkeypatch.setattr(teacher, "EvaluationSettings", lambda: EvaluationSettings(min_steps=60, max_steps=60))
+    monkeypatch.setattr(teacher, "RECIPE", EvaluationSettings(min_steps=60, max_steps=60))
     found = {}
     for name in ("fresh", "noise"):
         more = ["--clip", str(clip)] if name == "fresh" else []
@@ -74,13 +78,11 @@ def test_unseen_scenes_are_at_the_floor_and_noise_is_not(
     assert good["fid"] < 2 * floor["fid"]
     assert bad["coverage"] < good["coverage"]
     assert good["intra_class_coverage"] > bad["intra_class_coverage"]
-    assert 0 <= good["zero_shot_oa"] <= 1
+    assert {"zero_shot_oa", "clip_score"} <= set(good)
     assert "clip_score" not in bad
 
 
 def test_a_clip_sees_each_image_alone(clip: Path) -> None:
-    import torch
-
     model = Clip.load(str(clip), torch.device("cpu"))
     images = np.random.default_rng(0).integers(0, 256, (5, 40, 40, 3), dtype=np.uint8)
     together = model.similarities(images, ["a river", "a forest"], batch_size=5)
@@ -89,9 +91,25 @@ def test_a_clip_sees_each_image_alone(clip: Path) -> None:
     torch.testing.assert_close(model.similarities(images, ["a river", "a forest"], batch_size=2), together)
 
 
-def test_what_is_no_clip_is_one_sentence(tmp_path: Path) -> None:
-    import torch
+def test_the_fit_to_the_words_is_that_of_each_image_s_own_class(drawn: Path) -> None:
+    train = td.open_scenes(drawn)
+    work: Any = SimpleNamespace(train=train, settings=tiny_settings())
+    k, labels = len(train.classes), np.array([0, 0, 1, 2])
+    cosines = torch.zeros(len(labels), k)
+    cosines[range(4), [0, 1, 1, 2]] = torch.tensor([0.2, 0.3, 0.4, 0.6])  # the second looks like another class
+    asked: list[list[str]] = []
 
+    def similarities(_: Any, prompts: list[str]) -> torch.Tensor:
+        asked.append(prompts)
+        return cosines
+
+    clip: Any = SimpleNamespace(similarities=similarities)
+    found = _fit(clip, Labelled(np.zeros((4, 8, 8, 3), np.uint8), labels), work)
+    assert found == {"clip_score": 30.0, "zero_shot_oa": 0.75}
+    assert all(train.readable(name) in prompt for name, prompt in zip(train.classes, asked[0], strict=True))
+
+
+def test_what_is_no_clip_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(EvaluationError, match="CLIP"):
         Clip.load(str(tmp_path), torch.device("cpu"))

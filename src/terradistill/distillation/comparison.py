@@ -103,8 +103,8 @@ def compare(
         The rows of the table: those of this call, and of earlier ones.
 
     Raises:
-        ConfigError: two datasets have one name, or all scenes are to be packed.
-        RunError: `out` holds rows of another recipe, or a dataset was split in another way before.
+        ConfigError: nothing is asked for, two datasets have one name, or all scenes are to be packed.
+        RunError: `out` holds something else, or rows of another recipe, or a dataset was split in another way before.
     """
     reporter = reporter or Silent()
     common = settings_of("default")
@@ -115,6 +115,8 @@ def compare(
     if common.evaluation.teacher is not None:  # another one may stand at its place next time
         recipe["teacher"] = weights_hash([common.evaluation.teacher])
     _require_recipe(out, recipe)
+    if not methods or not ipcs:
+        raise ConfigError("No method or no number of images is named: give --methods and --ipc at least one each.")
     asked = {method: Method.read(method) for method in methods}
     if any(method.name == "full" and method.formation > 1 for method in asked.values()):
         raise ConfigError("full is not packed: all scenes leave no room for more of them.")
@@ -139,6 +141,7 @@ def compare(
         with opened(room / "exam", only(common, *EXAM), spare=max(ipcs) - 1, free=unasked(*EXAM)) as exam:
             _require_packable(exam, max(ipcs), max(method.formation for method in asked.values()))
             done = [row for row in _table(out) if row["dataset"] == name]
+            _require_exam(out, exam, done)
             for rows in _made(call, exam, room, opened, done):
                 write_text(room / "scores.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
                 _gather(out)
@@ -199,8 +202,8 @@ def _made(call: _Call, exam: Work, room: Path, opened: Callable[..., Opened], ro
             sets, made_of = drawn_sets(exam, opened, room, place, settings, n_sets)
         else:
             sets = real_sets(exam, of.name, n, n_sets)
-        sets, n_bytes = as_stored(exam, sets, of)
-        told = {"recipe": recipe, "settings": key["settings"], "bytes": n_bytes} | made_of | call.about(of.name)
+        sets, stored = as_stored(exam, sets, of)
+        told = {"recipe": recipe, "settings": key["settings"]} | stored | made_of | call.about(of.name)
         for network in left:
             asked = json.dumps([key, networks[network], recipe], sort_keys=True)
             kept = room / "trainings" / f"{sha256(asked.encode()).hexdigest()[:12]}.json"
@@ -222,8 +225,16 @@ def _changes(common: Settings, settings: Settings) -> str | None:
 
 
 def _rows(kept: Path) -> list[Row]:
-    rows: list[Row] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
-    return rows
+    if not kept.exists():
+        return []
+    try:
+        rows: list[Row] = json.loads(kept.read_text(encoding="utf-8"))
+        return [row | {"recipe": {**row["recipe"]}} for row in rows]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{kept} does not hold the rows of a scoreboard: expected a folder that `bench scoreboard` has made, or a "
+            "new one; restore the file, or use another --out."
+        ) from error
 
 
 def _table(out: Path) -> list[Row]:
@@ -252,6 +263,16 @@ def _require_recipe(out: Path, recipe: dict[str, Any]) -> None:
                 f"{out} holds rows of another recipe: {', '.join(differ)}. Rows of two recipes cannot be compared: use "
                 "another --out, or the same recipe."
             )
+
+
+def _require_exam(out: Path, exam: Work, done: Sequence[Row]) -> None:
+    """Make sure that rows which came without their exam were judged by as many scenes."""
+    other = next((row for row in done if row["n_test"] != len(exam.test)), None)
+    if other is not None:
+        raise RunError(
+            f"{out} holds rows of {other['dataset']} that {other['n_test']} test scenes have judged, and here are "
+            f"{len(exam.test)}: give the --limit, --train-fraction and --split-file of before, or another --out."
+        )
 
 
 def _lacking(rows: Sequence[Row]) -> list[str]:

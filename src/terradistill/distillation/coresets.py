@@ -34,6 +34,11 @@ def medoid_subset(features: Features, labels: Labels, ipc: int, seed: int) -> ND
     return choose_prototypes(features, labels, ipc, PrototypeSettings(rule="medoid"), seed).indices.ravel()
 
 
+def margin_subset(features: Features, labels: Labels, ipc: int, seed: int) -> NDArray[np.int64]:
+    """The image of each such cluster that is also farthest from the other centres: DPD's prototypes, as they are."""
+    return choose_prototypes(features, labels, ipc, PrototypeSettings(rule="margin"), seed).indices.ravel()
+
+
 def herding_subset(features: Features, labels: Labels, ipc: int, seed: int) -> NDArray[np.int64]:  # noqa: ARG001
     """Images whose mean follows that of their class (Welling 2009)."""
     chosen = []
@@ -75,6 +80,7 @@ class Coreset:
 
 CORESETS: dict[str, Coreset] = {
     "medoid": Coreset(medoid_subset, "medoid real", taught=False),
+    "margin": Coreset(margin_subset, "DPD's prototypes, real", taught=False),
     "feature-medoid": Coreset(medoid_subset, "medoid real, by features"),
     "herding": Coreset(herding_subset, "herded real"),
     "k-center": Coreset(k_center_subset, "k-center real"),

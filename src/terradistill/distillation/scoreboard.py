@@ -28,7 +28,7 @@ from terradistill.distillation.work import Work, open_work
 from terradistill.errors import DataError, EvaluationError, RunError, TerraDistillError
 from terradistill.evaluation.harness import SOFT, Labelled, Row, score_method, with_references
 from terradistill.models.downstream import named_network
-from terradistill.models.places import LEARNED_FROM, learned_from
+from terradistill.models.places import LEARNED_FROM, learned_from, listed
 from terradistill.run import Reporter, Stage
 from terradistill.seeding import derive
 from terradistill.settings import Settings
@@ -173,15 +173,22 @@ def learned_by(scenes: Path) -> frozenset[str]:
     """Hashes of all that went into the judged scenes, where their run folder or a `learned_from.json` says so."""
     scenes = scenes.expanduser()
     run, note = scenes.resolve().parent, (scenes if scenes.is_dir() else scenes.parent) / LEARNED_FROM
-    known: set[str] = set(json.loads(note.read_text(encoding="utf-8"))["sha256"]) if note.is_file() else set()
+    known = set(listed(note.read_text(encoding="utf-8", errors="replace"), str(note))) if note.is_file() else set()
     if zipfile.is_zipfile(scenes):
         archive = ZipSource(scenes)
         for name in archive.names:
             if name.rsplit("/", 1)[-1] == LEARNED_FROM:
-                known |= set(json.loads(archive(name))["sha256"])
+                known |= listed(archive(name).decode(errors="replace"), f"{scenes}/{name}")
     if (run / "resolved.json").is_file() and (run / "split.json").is_file():
-        known |= {entry["sha256"] for entry in json.loads((run / "split.json").read_text(encoding="utf-8"))["train"]}
-        given = json.loads((run / "resolved.json").read_text(encoding="utf-8"))["generator"]
+        try:
+            split, resolved = (json.loads((run / f"{name}.json").read_bytes()) for name in ("split", "resolved"))
+            known |= {entry["sha256"] for entry in split["train"]}
+            given = resolved["generator"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{run} has a damaged split.json or resolved.json, so what {scenes} was made from is not known: "
+                "restore it, or move the scenes into a folder of their own, with learned_from.json beside them."
+            ) from error
         source = run if (run / "generator").is_dir() else given
         known |= learned_from(source) if source is not None else set()
     return frozenset(known)

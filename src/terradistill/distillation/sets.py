@@ -140,25 +140,26 @@ def _rded_sets(exam: Work, train: Labelled, ipc: int, n_sets: int) -> list[Label
     ]
 
 
-def as_stored(exam: Work, sets: Sequence[Labelled], method: Method) -> tuple[list[Labelled], int]:
-    """Sets as a network sees them, and the bytes of what is stored of the first one."""
+def as_stored(exam: Work, sets: Sequence[Labelled], method: Method) -> tuple[list[Labelled], dict[str, int]]:
+    """Sets as a network sees them, and the bytes of what is stored of the first one: `bytes` of all, of which
+    `label_bytes` are soft labels."""
     sets, k = list(sets), method.formation
     if k > 1:
         sets = [pick(each, np.argsort(each.labels, kind="stable")) for each in sets]
         images = [packed(each.images, k) for each in sets]
     else:
         images = [each.images for each in sets]
-    n_bytes = sum(map(_png_bytes, images[0]))
+    stored = {"bytes": sum(map(_png_bytes, images[0]))}
     if k > 1:
         side = sets[0].images.shape[1]
         cells = [np.stack([resize(cell, side) for cell in unpacked(each, k)]) for each in images]
         sets = [replace(each, images=seen) for each, seen in zip(sets, cells, strict=True)]
     if method.soft:
         sets = [replace(each, soft=soft_labels(exam, each.images)) for each in sets]
-        n_bytes += sum(
-            len(json.dumps(line)) for each in sets[:1] if each.soft is not None for line in as_column(each.soft)
-        )
-    return sets, n_bytes
+        column = [line for each in sets[:1] if each.soft is not None for line in as_column(each.soft)]
+        stored["label_bytes"] = sum(len(json.dumps(line)) for line in column)
+        stored["bytes"] += stored["label_bytes"]
+    return sets, stored
 
 
 def _png_bytes(image: NDArray[np.uint8]) -> int:

@@ -60,6 +60,15 @@ def sources_of(source: str | Path) -> dict[str, str]:
     return {str(title): str(licence) for title, licence in _said(source)["sources"].items()}
 
 
+def listed(text: str, where: str) -> frozenset[str]:
+    """Hashes in a list as `write_learned_from` writes it.
+
+    Raises:
+        GeneratorError: it is damaged; the message names `where`.
+    """
+    return frozenset(_parsed(text, where)["sha256"])
+
+
 def write_learned_from(folder: Path, hashes: Iterable[str]) -> None:
     """Say in a folder which scenes went into it, by hashes of their pixels, so that no command lets them judge it."""
     if known := sorted(hashes):
@@ -70,12 +79,16 @@ def _said(source: str | Path) -> dict[str, Any]:
     path = own_parts(locate_generator(source)) / LEARNED_FROM
     if not path.exists():
         return {"sha256": [], "sources": {}}
+    return _parsed(path.read_text(encoding="utf-8", errors="replace"), str(path))
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        said = json.loads(text)
         return {"sha256": list(said["sha256"]), "sources": dict(said.get("sources", {}))}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise GeneratorError(
-            f"{path} is not a list of the scenes that the generator has learned from: "
+            f"{where} is not a list of the scenes that were learned from: "
             "mend it, or remove it if you know that no test scene is among them."
         ) from error
 

@@ -25,6 +25,7 @@ FIRST = (
         "n_real",
         "copies",
         "bytes",
+        "label_bytes",
     ),
     *("n_seeds", "n_sets", "oa_mean", "oa_std", "oa_std_sets", "oa_std_trainings", "aa_mean", "kappa_mean"),
     *("hlr", "ior", "ior_std", "seconds"),
@@ -45,12 +46,15 @@ HEADS = (
     "HLR",
 )
 NOTES = (
-    "± is the standard deviation over all runs, sets x trainings; methods without chance have one set, so theirs is of "
-    "trainings alone. ± sets is what remains between sets beyond the trainings' (0: nothing can be told apart).",
+    "± is the standard deviation over all runs, sets x trainings; methods without chance have one set (those by "
+    "features: of one network's), so theirs is of trainings alone. ± sets is what remains between sets beyond the "
+    "trainings' (0: nothing can be told apart); with one training a set the two are one, and neither is given.",
     "IOR: percentage points above as many random real images, ± the root of the sum of both rows' variances; HLR: "
-    "below all real images; each of the same recipe.",
-    "made of: the real scenes that images were chosen from, or that their generator has learned from.",
-    "copies: near-copies of these among the images of all sets; an audit finds what it looks for.",
+    "below all real images that may be learned from (fewer where --limit leaves scenes out); each of the same recipe.",
+    "made of: the real scenes that images were chosen from, or that their generator has learned from; where --limit "
+    "leaves scenes out, those that a given generator knows beyond it are not among them (its card names all).",
+    "copies: near-copies of these among the images of all sets; `terradistill audit` of a set looks at all of DATA, "
+    "and finds what it looks for.",
     "MB: PNG files at the size that the network sees, and soft labels as `metadata.jsonl` holds them.",
 )
 

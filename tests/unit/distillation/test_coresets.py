@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from terradistill.distillation.clusters import pooled_features
-from terradistill.distillation.coresets import herding_subset, k_center_subset, medoid_subset, random_subset
+from terradistill.distillation.coresets import (
+    herding_subset,
+    k_center_subset,
+    margin_subset,
+    medoid_subset,
+    random_subset,
+)
 from terradistill.errors import DataError
 
 LABELS = np.random.default_rng(1).permutation(np.repeat(np.arange(4), [5, 9, 7, 20]))
@@ -48,6 +54,13 @@ def test_one_medoid_is_the_image_nearest_to_the_class_mean() -> None:
         assert chosen == member[distance.argmin()]
 
 
+def test_the_margin_rule_takes_what_is_far_from_the_other_centre() -> None:
+    at = np.array([0.0, 0.1, 0.2, 1.0, 1.1, 1.2])  # two groups on a line
+    index = margin_subset(np.stack([at, 0 * at], 1).astype(np.float32), np.zeros(6, np.int64), 2, seed=0)
+    assert set(index.tolist()) <= {0, 1, 4, 5}, "no nearer to the other group than the middle of its own"
+    assert set(medoid_subset(np.stack([at, 0 * at], 1).astype(np.float32), np.zeros(6, np.int64), 2, 0)) == {1, 4}
+
+
 def test_classes_that_are_too_small_are_told() -> None:
     with pytest.raises(DataError, match="Class 0 has 5"):
         random_subset(LABELS, 6, seed=0)
@@ -55,7 +68,7 @@ def test_classes_that_are_too_small_are_told() -> None:
         medoid_subset(torch.ones(len(LABELS), 4, 8, 8), LABELS, 6, seed=0)
 
 
-@pytest.mark.parametrize("choose", [medoid_subset, herding_subset, k_center_subset])
+@pytest.mark.parametrize("choose", [medoid_subset, margin_subset, herding_subset, k_center_subset])
 def test_every_coreset_is_distinct_of_its_class_and_repeatable(choose: Any) -> None:
     features = np.random.default_rng(0).normal(size=(len(LABELS), 6)).astype(np.float32)
     features[LABELS == 2] = 1.0  # all alike

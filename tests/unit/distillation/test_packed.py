@@ -13,12 +13,12 @@ def test_four_halved_scenes_of_a_class_stand_in_one_and_come_back() -> None:
     images = np.zeros((8, 16, 16, 3), np.uint8)
     images[:, :8] = (20 * np.arange(1, 9))[:, None, None, None]  # dark below, so that turned scenes would be seen
     nobody: Any = None
-    sets, n_bytes = as_stored(nobody, [Labelled(images, labels)], Method("x", 2, soft=False))
+    sets, stored = as_stored(nobody, [Labelled(images, labels)], Method("x", 2, soft=False))
     (back,) = sets
     assert back.images.shape == images.shape, "at the size that they had"
     assert back.labels.tolist() == [0] * 4 + [1] * 4
     assert np.abs(back.images[:, 2, 2, 0].astype(int) - [20, 60, 100, 140, 40, 80, 120, 160]).max() < 10
     assert back.images[:, 13:].max() < 10
-    alone, all_bytes = as_stored(nobody, [Labelled(images, labels)], Method("x", 1, soft=False))
+    alone, whole = as_stored(nobody, [Labelled(images, labels)], Method("x", 1, soft=False))
     assert alone[0].images is images
-    assert n_bytes < all_bytes
+    assert stored["bytes"] < whole["bytes"]
