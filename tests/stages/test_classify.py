@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import terradistill as td
 from terradistill.classification.explain import _gives_planes, heatmaps
 from terradistill.classification.learn import scores_of, train_classifier
+from terradistill.classification.training import _divergence
 from terradistill.data.check import check_scenes
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
+from terradistill.distillation.work import weights_hash
 from terradistill.generation.orders import Order
 from terradistill.hardware import Hardware
 from terradistill.models.downstream import build_network, count_parameters
@@ -127,7 +130,7 @@ def test_what_is_kept_is_the_plain_backbone(run: Path) -> None:
     model = SceneClassifier.load(run)
     plain = build_network("resnet18", len(model.classes), 32)
     assert count_parameters(model.network) == count_parameters(plain)
-    assert set(model.network.state_dict()) == set(plain.state_dict())
+    assert set(load_file(run / "model" / "model.safetensors")) == set(plain.state_dict())
     assert model.about["parameters_while_training"] > model.about["parameters"]
     gain = model.about["divergence_from_teachers"]
     assert all(len(gain[name]) == 3 and min(gain[name]) >= 0 for name in ("raw", "refined", "linear"))
@@ -138,6 +141,12 @@ def test_what_is_kept_is_the_plain_backbone(run: Path) -> None:
     page = (run / "report.html").read_text()
     assert "Reliability" in page
     assert "What it looks at" in page
+
+
+def test_the_gain_is_measured_from_the_teacher_s_side() -> None:
+    teacher, student = torch.tensor([[0.0, 2.0], [1.0, -1.0]]), torch.tensor([[1.0, 0.0], [3.0, 0.0]])
+    p, q = teacher.softmax(1).numpy(), student.softmax(1).numpy()
+    assert float(_divergence(teacher, student)) == pytest.approx(float((p * np.log(p / q)).sum(1).mean()), rel=1e-5)
 
 
 @pytest.mark.parametrize("method", ["ce", "byot", "logit-sd"])
@@ -229,6 +238,10 @@ def test_predictions_are_rows_with_probabilities(
     assert right > 0.4
     code, error = terradistill(*command, str(tmp_path / "p.txt"), capsys=capsys, monkeypatch=monkeypatch)
     assert (code, ".csv or .jsonl" in error) == (2, True)
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "folder.csv" / "mine").write_text("kept")
+    code, error = terradistill(*command, str(tmp_path / "folder.csv"), capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, "is a folder" in error, (tmp_path / "folder.csv" / "mine").read_text()) == (2, True, "kept")
     code, error = terradistill(
         "classify",
         "predict",
@@ -274,13 +287,44 @@ def test_the_exported_backbone_gives_the_same_logits(
         assert np.abs(found - own(images).numpy()).max() < 1e-3
 
 
-def test_heat_lies_where_the_class_is_seen(run: Path, drawn: Path) -> None:
-    model, scenes = SceneClassifier.load(run), open_scenes(drawn)
-    pixels = np.stack([np.asarray(Image.open(drawn / scenes.scenes[i].name).resize((32, 32))) for i in (0, 5)])
-    heat = heatmaps(model, pixels, torch.from_numpy(scenes.labels[[0, 5]]), Hardware(torch.device("cpu")))
+def test_what_cannot_be_exported_is_one_sentence_and_leaves_nothing(
+    run: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise RuntimeError("no such operator\nand a long trace")
+
+    monkeypatch.setattr(torch.onnx, "export", refused)
+    command = ["classify", "export", str(run), "--out", str(tmp_path / "out")]
+    code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, "(no such operator): leave it out" in " ".join(error.split())) == (2, True), error
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_teacher_makes_another_recipe(run: Path, tmp_path: Path) -> None:
+    places = [SceneClassifier.located(place) for place in (run, run / "model")]
+    assert places == [run / "model"] * 2
+    other = SceneClassifier.load(run)
+    torch.nn.init.zeros_(next(other.network.parameters()))
+    other.save(tmp_path / "model")
+    assert weights_hash(places[:1]) != weights_hash([SceneClassifier.located(tmp_path)])
+
+
+def test_heat_lies_where_the_class_is_seen() -> None:
+    bright = torch.nn.Conv2d(3, 2, 3, padding=1)
+    with torch.no_grad():
+        bright.weight.zero_()
+        bright.bias.copy_(torch.tensor([0.0, 1.0]))  # type: ignore[union-attr]
+        bright.weight[0] = 1 / 27
+    network = torch.nn.Sequential(bright, torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    model = SceneClassifier(network, "by hand", ("bright", "any"), {}, 32)
+    pixels = np.zeros((2, 32, 32, 3), np.uint8)
+    pixels[0, 4:12, 4:12] = pixels[1, 20:28, 16:24] = 255
+    heat = heatmaps(model, pixels, torch.zeros(2, dtype=torch.int64), Hardware(torch.device("cpu")))
     assert heat is not None
     assert heat.shape == (2, 32, 32)
-    assert 0 <= heat.min() <= heat.max() <= 1
+    for each, (y, x) in zip(heat, ((4, 4), (20, 16)), strict=True):
+        assert each[y + 1 : y + 7, x + 1 : x + 7].min() > 0.9
+        assert each.sum() < 1.5 * each[y - 1 : y + 9, x - 1 : x + 9].sum()
 
 
 def test_a_layer_whose_channels_are_last_has_no_heat() -> None:
@@ -326,7 +370,9 @@ def test_a_trained_classifier_teaches_and_is_asked_by_audit_and_fidelity(
     assert code == 0, error
     assert not (tmp_path / "fidelity" / "teacher").exists(), "none is trained"
     settings = load_settings(["tiny"], overrides=[f"evaluation.teacher={run}"], data__split_file=split)
-    found = td.audit(few, drawn, tmp_path / "audit", settings)
+    with monkeypatch.context() as own:
+        own.setattr("terradistill.distillation.audit.trained_network", lambda *_, **__: pytest.fail("none is trained"))
+        found = td.audit(few, drawn, tmp_path / "audit", settings)
     assert all(0 <= row["features"]["cosine"] <= 1.001 for row in found["images"])
     for other, says in (
         (

@@ -1,6 +1,5 @@
 """A classifier as others open it: the plain backbone in safetensors, and ONNX that gives the same logits."""
 
-import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import torch
 
 from terradistill.errors import ConfigError, EvaluationError, RunError
+from terradistill.files import remove, replacing
 from terradistill.models.scene_classifier import SceneClassifier
 
 SLACK = 1e-3  # of logits: other libraries add in another order
@@ -29,14 +29,14 @@ def export_classifier(model: str | Path, out: Path, *, onnx: bool = True) -> dic
     classifier, out = SceneClassifier.load(model), out.expanduser().resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} is not empty: give a new folder for --out.")
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    classifier.save(part)
-    if onnx:
-        _write_onnx(classifier, part / "model.onnx")
-    if out.exists():
-        out.rmdir()
-    part.replace(out)
+    with replacing(out) as part:
+        try:
+            classifier.save(part)
+            if onnx:
+                _write_onnx(classifier, part / "model.onnx")
+        except BaseException:
+            remove(part)
+            raise
     return {path.name: path for path in sorted(out.iterdir())}
 
 
@@ -45,17 +45,23 @@ def _write_onnx(classifier: SceneClassifier, path: Path) -> None:
 
     side = classifier.resolution
     images = torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    torch.onnx.export(
-        classifier.network,
-        (images[:2],),
-        path,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    try:
+        torch.onnx.export(
+            classifier.network,
+            (images[:2],),
+            path,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    except RuntimeError as error:
+        reason = (str(error).splitlines() or ["no reason given"])[0][:200]
+        raise EvaluationError(
+            f"{classifier.name} cannot be written as ONNX ({reason}): leave it out with --no-onnx."
+        ) from error
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     with torch.inference_mode():
         for n in (1, 3):

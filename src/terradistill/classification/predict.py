@@ -50,6 +50,8 @@ def predict_scenes(
     """
     if out.suffix not in (".csv", ".jsonl"):
         raise ConfigError(f"{out} should end in .csv or .jsonl.")
+    if out.is_dir():
+        raise ConfigError(f"{out} is a folder: give a file for --out.")
     classifier, pictures, hardware = SceneClassifier.load(model), open_pictures(source, distinct=False), find_hardware()
     if window is not None:
         for picture in pictures:

@@ -51,6 +51,7 @@ from terradistill.evaluation.harness import (
 from terradistill.files import write_text
 from terradistill.models.downstream import named_network
 from terradistill.models.places import learned_from
+from terradistill.models.scene_classifier import SceneClassifier
 from terradistill.report.table import write_table
 from terradistill.run import Reporter, Silent
 from terradistill.settings import EvaluationSettings, Settings
@@ -113,7 +114,7 @@ def compare(
     recipe = common.evaluation.model_dump(mode="json", exclude=boards)
     recipe |= {"seed": common.seed}
     if common.evaluation.teacher is not None:  # another one may stand at its place next time
-        recipe["teacher"] = weights_hash([common.evaluation.teacher])
+        recipe["teacher"] = weights_hash([SceneClassifier.located(common.evaluation.teacher)])
     _require_recipe(out, recipe)
     if not methods or not ipcs:
         raise ConfigError("No method or no number of images is named: give --methods and --ipc at least one each.")

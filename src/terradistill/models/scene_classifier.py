@@ -62,6 +62,13 @@ class SceneClassifier:
         state = {key: value.detach().cpu().contiguous() for key, value in self.network.state_dict().items()}
         save_file(state, folder / "model.safetensors")
 
+    @staticmethod
+    def located(source: str | Path) -> Path:
+        """The folder of a classifier: itself, or `model/` in that of a run."""
+        folder = Path(source)
+        inside = folder / "model"
+        return inside if not (folder / "config.json").is_file() and (inside / "config.json").is_file() else folder
+
     @classmethod
     def load(cls, source: str | Path) -> "SceneClassifier":
         """Open a classifier folder, or a run folder that holds one.
@@ -69,9 +76,7 @@ class SceneClassifier:
         Raises:
             EvaluationError: there is none, or it is damaged.
         """
-        folder = Path(source)
-        if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
-            folder = folder / "model"
+        folder = cls.located(source)
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             if not isinstance(config, dict) or config.get("kind") != KIND:
