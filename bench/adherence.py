@@ -57,7 +57,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
     asked = parser.parse_args()
 
-    settings, hardware = load_settings(None, None, asked.set), find_hardware()
+    # One guidance for all strengths: by default images without maps have another.
+    settings, hardware = load_settings(None, None, ["sampling.autoguidance=1", *asked.set]), find_hardware()
     generator = Generator.load(asked.generator).to(hardware.device).frozen()
     unseen, find = unseen_of(learned_from(asked.generator), asked.data, asked.per_class), ANNOTATORS[asked.map]
     scenes = [resize(decode(unseen.read(i)), generator.resolution) for i in range(len(unseen))]
@@ -77,7 +78,8 @@ def main() -> None:
             ]
             images = draw(generator, orders, seeds, [1] * len(orders), settings.sampling, hardware)
             again = np.stack([find(image) for image in images]) > 0
-            right, other = f1(again, given > 0), f1(again, np.roll(given, 1, axis=0) > 0)
+            # Scenes come class after class: half-way round is another class.
+            right, other = f1(again, given > 0), f1(again, np.roll(given, len(given) // 2, axis=0) > 0)
             print(f"  strength {strength:3}: {right:.3f}, shuffled {other:.3f}, ratio {right / max(other, 1e-9):.2f}")
             made.append(images)
     if asked.sheet is not None:

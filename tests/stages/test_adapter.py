@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import terradistill as td
@@ -13,6 +14,7 @@ from terradistill.data.images import decode
 from terradistill.data.maps import read_map
 from terradistill.generation.draw import _maps
 from terradistill.generation.orders import Order, Shown
+from terradistill.models.weaker import Weaker
 from tests.conftest import terradistill, tiny_settings
 
 Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
@@ -61,8 +63,16 @@ def test_controlnets_are_trained_and_drawn_with_like_the_adapter(
     assert not np.array_equal(*images)
 
 
-def test_strength_zero_draws_what_the_prompt_alone_draws(adapted: Path, files: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("guided", ["freely", "by its weaker self"])
+def test_strength_zero_draws_what_the_prompt_alone_draws(
+    guided: str, adapted: Path, files: Path, tmp_path: Path
+) -> None:
     generator, tiny = td.Generator.load(adapted), tiny_settings()
+    if guided != "freely":
+        generator.weaker = Weaker.like(generator)
+        with torch.no_grad():
+            for parameter in generator.weaker.parameters():
+                parameter.mul_(0.9)
 
     def drawn(name: str, **more: object) -> list[np.ndarray]:
         order = Order("a river", "river", **more)  # type: ignore[arg-type]
