@@ -69,8 +69,8 @@ def write(out: Path, classes: list[str], pixels: Pixels, of_class: list[str], ki
     return open_scenes(out)
 
 
-def judge(data: str, limit: int, folder: Path) -> str:
-    settings = load_settings(None, data__limit=limit)
+def judge(data: str, limit: int, overrides: Sequence[str], folder: Path) -> str:
+    settings = load_settings(None, overrides=overrides, data__limit=limit)
     train, test = divide(check_scenes(limit_scenes(open_scenes(data), settings.data))[0], settings.data)
     order = numpy_generator(0, "planted", "halves").permutation(len(test))
     judged, told = test.subset(np.sort(order[::2]).tolist()), test.subset(np.sort(order[1::2]).tolist())
@@ -111,10 +111,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", nargs="+")
     parser.add_argument("--limit", type=int, default=300, help="scenes of a class")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
     asked = parser.parse_args()
     for data in asked.data:
         with TemporaryDirectory() as made:
-            print(f"{data}: copies found: {judge(data, asked.limit, Path(made))}", flush=True)
+            print(f"{data}: copies found: {judge(data, asked.limit, asked.set, Path(made))}", flush=True)
 
 
 if __name__ == "__main__":

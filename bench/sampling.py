@@ -3,17 +3,20 @@
     python bench/sampling.py DATA --out DIR [--quick] [--set sampling.prune=[0.5,0.65]]
 
 The reference draws as the release of DPD does: prototype by prototype, five candidates each, 50 DDIM steps, guidance in
-every step, all candidates to the end, in float32. Ours draws with the settings that are given; the rows between turn
-one into the other, a change a row. All have one generator, one latent classifier and one exam.
+every step, all candidates to the end, in float32 (on GPUs in float16, as released). Ours draws with the settings that
+are given; the rows between turn one into the other, a change a row. All have one generator, one latent classifier and
+one exam.
 
-Times are from the denoiser's first call to its last, for a batch or somewhat more; near-copies are not looked for.
-What sets are worth is told of the first and the last row, from --sets sets each of --ipc images a class, every one
-drawn from other seeds; those of the reference are drawn in batches and in the precision of ours, which changes them by
-rounding alone. The share of the peak is that of model FLOPs in the time, beside the fastest matrix product and 3x3
-convolution that this machine was seen to do. DIR/sampling.md is the table; the last line says how much faster.
+Times are of drawing, choosing and refining, for a batch or somewhat more; near-copies are not looked for, and nothing
+that another row has drawn is read. What sets are worth is told of the first and the last row, from --sets sets each of
+--ipc images a class, every one drawn from other seeds; those of the reference are of its own prototypes, and drawn in
+batches and in the precision of ours, which changes them by rounding alone. The share of the peak is that of model FLOPs
+in the denoiser's time, beside the fastest matrix product and 3x3 convolution that this machine was seen to do.
+DIR/sampling.md is the table; the last line says how much faster.
 """
 
 import argparse
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -30,7 +33,7 @@ from terradistill.config import load_settings
 from terradistill.console import Rich
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
-from terradistill.distillation import drawing, learning
+from terradistill.distillation import drawing, learning, refining
 from terradistill.distillation.scoreboard import labelled
 from terradistill.distillation.work import Work, open_work
 from terradistill.evaluation.harness import Row, score_method
@@ -40,17 +43,17 @@ from terradistill.run import Run
 from terradistill.settings import SamplingSettings, Settings
 
 QUICK = ("finetune.steps=0", "classifier.max_steps=300")
-IPC, QUICK_IPC = 10, 3
+IPC, QUICK_IPC = 10, 1
 
 
 @dataclass
 class Count:
-    """What the denoiser was asked, and the seconds from its first question to its last answer."""
+    """What the denoiser was asked, the seconds from its first question to its last answer, and those of all."""
 
-    calls: int = 0
     images: int = 0
     began: float = 0.0
     seconds: float = 0.0
+    all_seconds: float = 0.0
 
 
 @contextmanager
@@ -61,7 +64,7 @@ def counted(generator: Generator) -> Iterator[Count]:
 
     def forward(plain: Callable[..., Any], z: torch.Tensor, *more: Any, **named: Any) -> Any:
         count.began = count.began or time.monotonic()
-        count.calls, count.images = count.calls + 1, count.images + len(z)
+        count.images += len(z)
         said = plain(z, *more, **named)
         if z.device.type == "cuda":
             torch.cuda.synchronize()
@@ -89,10 +92,11 @@ def flops_of(generator: Generator, hardware: Hardware) -> float:
 def peak(hardware: Hardware) -> dict[str, float]:
     """Fastest of a few large products and convolutions, in operations a second, in the precision that is used."""
     device, dtype = hardware.device, hardware.half or torch.float32
-    a = torch.randn(2048, 2048, device=device, dtype=dtype)
+    side = 2048 if device.type == "cpu" else 8192  # large enough that a GPU does not wait for its orders
+    a = torch.randn(side, side, device=device, dtype=dtype)
     x, w = (torch.randn(*shape, device=device, dtype=dtype) for shape in ((32, 256, 32, 32), (256, 256, 3, 3)))
     works: dict[str, tuple[Callable[[], torch.Tensor], float]] = {
-        "matrix product": (lambda: a @ a, 2.0 * 2048**3),
+        "matrix product": (lambda: a @ a, 2.0 * side**3),
         "convolution": (lambda: torch.nn.functional.conv2d(x, w, padding=1), 2.0 * 32 * 32 * 32 * 256 * 256 * 9),
     }
     found = {}
@@ -136,22 +140,25 @@ class Drawn:
         return float(load_file(self.root / "latents" / "distilled.safetensors")["margin"].mean())
 
 
-def procedures(released: SamplingSettings, ours: SamplingSettings, half: torch.dtype | None) -> list[Procedure]:
+def procedures(released: SamplingSettings, ours: SamplingSettings, hardware: Hardware) -> list[Procedure]:
     """From the release's to ours, a change a row; rows that would change nothing are left out."""
     every = tuple(SamplingSettings.model_fields)
+    drawing = tuple(field for field in every if not field.startswith("refine_"))
     changes = {
         "in the precision of ours": (),
         "in full batches": ("batch_size",),
         "with our solver and steps": ("scheduler", "spacing", "steps"),
         "guided as ours, where ours is": tuple(field for field in every if field.startswith(("cfg_", "autoguidance"))),
-        "with our prototypes' pull and selection": tuple(field for field in every if field != "prune"),
-        "halved on the way": every,
+        "with our prototypes' pull and selection": tuple(field for field in drawing if field != "prune"),
+        "halved on the way": drawing,
+        "refined": every,
     }
     # The candidates of one prototype are a batch.
-    found = [Procedure("release", released.model_copy(update={"batch_size": released.candidates}), half=None)]
+    alone = released.model_copy(update={"batch_size": released.candidates})
+    found = [Procedure("release", alone, half=None if hardware.device.type == "cpu" else torch.float16)]
     for name, fields in changes.items():
         update = {field: getattr(ours, field) for field in fields}
-        found.append(Procedure(name, found[-1].sampling.model_copy(update=update), half))
+        found.append(Procedure(name, found[-1].sampling.model_copy(update=update), hardware.half))
     return [each for i, each in enumerate(found) if i == 0 or each != replace(found[i - 1], name=each.name)]
 
 
@@ -164,8 +171,11 @@ def drawn(work: Work, root: Path, settings: Settings, half: torch.dtype | None, 
         drawing.prototypes(own)
         generator = own.generator()
         own.generator = lambda: generator  # type: ignore[method-assign]  # the one that is counted
+        began = time.monotonic()
         with counted(generator) as count:
             drawing.candidates(own)
+        refining.refined(own)
+        count.all_seconds = time.monotonic() - began
         drawing.export(own)
     return Drawn(root, count)
 
@@ -196,7 +206,7 @@ def table(rows: Sequence[tuple[Procedure, Drawn]], operations: float, best: dict
     ]
     before = None
     for procedure, made in rows:
-        n, seconds, rate = len(made.scenes), made.count.seconds, operations * made.count.images / made.count.seconds
+        n, seconds, rate = len(made.scenes), made.count.all_seconds, operations * made.count.images / made.count.seconds
         lines.append(
             f"| {procedure.name} | {seconds:.0f} | {f'{before / seconds:.1f}×' if before else ''} "
             f"| {n / seconds:.2f} | {made.count.images / n:.0f} | {made.margin:.2f} "
@@ -225,7 +235,8 @@ def main() -> None:
     ipc = asked.ipc or (QUICK_IPC if asked.quick else IPC)
     given: dict[str, Any] = {"ipc": ipc, "data__limit": asked.limit, "generator": asked.generator}
     ours = load_settings(asked.preset, None, [*shared, *asked.set], **given)
-    released = load_settings([*asked.preset, "dpd"], None, shared, **given).sampling
+    dpd = load_settings([*asked.preset, "dpd"], None, shared, **given)
+    released = dpd.sampling
     with Rich() as reporter:
         work = open_work(asked.data, asked.out / "base", ours, reporter=reporter)
         with closing(work.run):
@@ -235,21 +246,23 @@ def main() -> None:
             rows = []
             # As many prototypes of a class as fill a batch.
             few = -(-ours.sampling.batch_size // (len(work.train.classes) * released.candidates))
-            for i, each in enumerate(procedures(released, ours.sampling, work.hardware.half)):
+            for i, each in enumerate(procedures(released, ours.sampling, work.hardware)):
                 one = ours.model_copy(update={"sampling": each.sampling, "ipc": few})
+                shutil.rmtree(work.run / "drawn", ignore_errors=True)  # a row that reads would take no time
                 rows.append((each, drawn(work, asked.out / f"timed-{i}", one, each.half, reporter)))
             lines = table(rows, operations, best)
             (asked.out / "sampling.md").write_text("\n".join([*lines, ""]))  # what follows takes longer
             told = {}
-            quickly = {"batch_size": ours.sampling.batch_size}
-            for name, sampling in (("release", released.model_copy(update=quickly)), ("ours", ours.sampling)):
+            quickly = released.model_copy(update={"batch_size": ours.sampling.batch_size})
+            theirs = {"sampling": quickly, "prototypes": dpd.prototypes}
+            for name, changed in (("release", theirs), ("ours", {"sampling": ours.sampling})):
                 sets = []
                 for seed in range(asked.sets):
-                    update = {"sampling": sampling, "seed": ours.seed + seed}
+                    update = {**changed, "seed": ours.seed + seed}
                     out = asked.out / f"{name}-{seed}"
                     sets.append(drawn(work, out, ours.model_copy(update=update), work.hardware.half, reporter))
                 told[name] = worth(work, name, sets, ours)
-    verdict = compared(told["ours"], told["release"], rows[0][1].count.seconds / rows[-1][1].count.seconds)
+    verdict = compared(told["ours"], told["release"], rows[0][1].count.all_seconds / rows[-1][1].count.all_seconds)
     (asked.out / "sampling.md").write_text("\n".join([*lines, "", verdict, ""]))
     print("\n".join([*lines, "", verdict]))
 

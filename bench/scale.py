@@ -77,11 +77,12 @@ def main() -> None:
         small, large = runs[first][name], runs[last][name]
         grows = f"× {large['seconds'] / last / (small['seconds'] / first):.2f}" if name in GROWING else ""
         print(f"| {name} | {' | '.join(cells)} | {grows} | × {large['peak'] / small['peak']:.2f} |")
-    peaks = [max(row["peak"] for row in found.values()) for found in runs.values()]
+    # Of the stages that grow, each beside itself: the largest of all would hide it behind one that does not.
+    grown = {name: runs[last][name]["peak"] / runs[first][name]["peak"] for name in GROWING}
+    most = max(grown, key=lambda name: grown[name])
     times = [sum(found[name]["seconds"] for name in GROWING) for found in runs.values()]
-    print(
-        f"peak memory of all: × {peaks[-1] / peaks[0]:.2f}; time a scene: × {times[-1] / last / (times[0] / first):.2f}"
-    )
+    slower = times[-1] / last / (times[0] / first)
+    print(f"peak memory: at most × {grown[most]:.2f} ({most}); time a scene: × {slower:.2f}")
     if len(runs) > 1:
         slope = (times[-1] - times[0]) / (last - first)
         print(f"a further million scenes: {slope * 1e6 / 60:,.0f} minutes of one such machine")

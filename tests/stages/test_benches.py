@@ -1,8 +1,9 @@
 """The benches that judge drawn scenes run from end to end, with a tiny generator."""
 
+import re
 import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 import terradistill as td
+from terradistill.data.drawn import draw_scenes
 from terradistill.generation.orders import orders_like
-from tests.conftest import tiny_settings
+from tests.conftest import TINY, tiny_settings
 
 BENCH = Path(__file__).parents[2] / "bench"
 FEW = ["--set", "evaluation.n_seeds=2", "--set", "sampling.steps=2"]
@@ -21,9 +23,9 @@ FEW = ["--set", "evaluation.n_seeds=2", "--set", "sampling.steps=2"]
 def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Run one with a command line, and give what it prints."""
 
-    def run(name: str, *arguments: str) -> str:
+    def run(name: str, *arguments: str, few: Sequence[str] = FEW) -> str:
         monkeypatch.syspath_prepend(BENCH)
-        monkeypatch.setattr(sys, "argv", [name, *arguments, *FEW])
+        monkeypatch.setattr(sys, "argv", [name, *arguments, *few])
         runpy.run_path(str(BENCH / f"{name}.py"), run_name="__main__")
         return capsys.readouterr().out
 
@@ -74,6 +76,50 @@ def test_worth_is_told_beside_as_many_real_ones(
     assert "ratio" in two
     assert "real (6)" in eight, "all that it has learned from, where there are fewer"
     assert plot.read_text().lstrip().startswith("<")
+
+
+def test_sampling_is_timed_row_by_row_and_judged(drawn: Path, bench: Callable[..., str], tmp_path: Path) -> None:
+    few = [part for name in TINY[4:] if name != "--set" for part in ("--set", name)]
+    few += ["--preset", "tiny", "--ipc", "1", "--sets", "2", "--set", "sampling.prune=[0.5]", "--set"]
+    few += ["sampling.candidates=4", "--set", "precision=fp32"]
+    said = bench("sampling", str(drawn), "--out", str(tmp_path / "out"), few=few)
+    *table, _, verdict = said.strip().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table if line.startswith("|")][2:]
+    assert [row[0] for row in rows] == [
+        "release",
+        *("in full batches", "with our solver and steps", "guided as ours, where ours is"),
+        *("with our prototypes' pull and selection", "halved on the way", "refined"),
+    ]
+    evaluations = [int(row[4]) for row in rows]
+    assert evaluations[0] == evaluations[1] == 2 * 5 * 50, "as the release is told to ask"
+    assert evaluations[2] < 2 * 5 * 50 / 10
+    assert evaluations[5] < evaluations[4] == evaluations[3] * 4 / 5
+    assert evaluations[6] == evaluations[5]
+    assert re.fullmatch(r"\d+\.\d× faster at (equal|higher|lower) OA \(\d.* ± .* against \d.* ± .*\)", verdict)
+    assert verdict in (tmp_path / "out" / "sampling.md").read_text()
+    assert len(list((tmp_path / "out").glob("*-?/distilled"))) == 2 * 2 + len(rows)
+
+
+def test_planted_copies_are_found(tmp_path: Path, bench: Callable[..., str]) -> None:
+    scenes = draw_scenes(tmp_path / "scenes", per_class=60, size=64, n_classes=3)
+    said = bench(
+        "planted",
+        str(scenes),
+        "--limit",
+        "60",
+        few=["--set", "evaluation.min_steps=1", "--set", "evaluation.max_steps=20"],
+    )
+    for kind in ("exact", "flipped", "turned", "recompressed", "noised"):
+        assert f"{kind} 10 of 10" in said, said
+    assert re.search(r"flagged of held-out scenes \d+ of \d+", said)
+
+
+def test_memory_and_time_are_told_for_two_sizes(tmp_path: Path, bench: Callable[..., str]) -> None:
+    brief = ["ipc=2", "autoencoder.steps=4", "diffusion.steps=4", "classifier.max_steps=10", "sampling.steps=2"]
+    few = [part for each in brief for part in ("--set", each)]
+    said = bench("scale", "--scenes", "60", "120", "--out", str(tmp_path / "out"), few=few)
+    assert re.search(r"peak memory: at most × \d\.\d\d \(\w+\); time a scene: × \d", said), said
+    assert "1e+08 scenes" in said
 
 
 def test_edges_are_found_again_within_two_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
