@@ -69,7 +69,7 @@ def write(out: Path, classes: list[str], pixels: Pixels, of_class: list[str], ki
     return open_scenes(out)
 
 
-def judge(data: str, limit: int, overrides: Sequence[str], folder: Path) -> str:
+def judge(data: str, limit: int, overrides: list[str], folder: Path) -> str:
     settings = load_settings(None, overrides=overrides, data__limit=limit)
     train, test = divide(check_scenes(limit_scenes(open_scenes(data), settings.data))[0], settings.data)
     order = numpy_generator(0, "planted", "halves").permutation(len(test))
