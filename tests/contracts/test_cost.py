@@ -9,7 +9,9 @@ from torch import Tensor
 
 import terradistill as td
 from terradistill.distillation.plan import evaluations
-from terradistill.sampling import sampler
+from terradistill.models.generator import denoise
+from terradistill.models.weaker import Weaker
+from terradistill.sampling import guidance, sampler
 from tests.conftest import tiny_settings
 
 FIGURES = json.loads((Path(__file__).parents[2] / "bench" / "figures.json").read_text())
@@ -23,24 +25,32 @@ def test_autoguidance_asks_twice_in_three_quarters_of_the_steps() -> None:
     assert evaluations(with_prompt, autoguided=True) == 5 * (20 + 15 + 11)
 
 
-@pytest.mark.parametrize("preset", FIGURES)
+@pytest.mark.parametrize("name", FIGURES)
 def test_a_set_costs_no_more_than_it_did(
-    preset: str, finished: td.Distilled, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, finished: td.Distilled, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    plain = sampler.denoise
 
     def counted(generator: Any, z: Tensor, *more: Any) -> Tensor:
         asked.append(len(z))
-        return plain(generator, z, *more)
+        return denoise(generator, z, *more)
 
-    monkeypatch.setattr(sampler, "denoise", counted)
+    for module in (sampler, guidance):
+        monkeypatch.setattr(module, "denoise", counted)
+    preset, _, weaker = name.partition(" beside ")
+    generator = td.Generator.load(finished.run)
+    if weaker:
+        generator.weaker = Weaker.like(generator)
+    generator.save(tmp_path / "generator")
     # As many candidates, steps and guided ones as it really takes, by tiny networks.
     sampling = td.load_settings([preset]).sampling
+    most = 2 * sampling.batch_size  # images that the denoiser has at once, doubled by classifier-free guidance
     # What is drawn again depends on what was drawn; batches smaller than all there is show what bounds them.
     sampling = sampling.model_copy(update={"avoid_copies": False, "batch_size": 10})
-    settings = tiny_settings(generator=str(finished.run), finetune__steps=0).model_copy(update={"sampling": sampling})
-    td.distill(drawn, tmp_path / "run", settings, evaluate=False)
-    assert evaluations(sampling) == FIGURES[preset]["evaluations_a_kept_image"], "what --dry-run reckons with"
-    found = {"evaluations_a_kept_image": sum(asked) / 6, "largest_batch": max(asked)}
-    assert found == pytest.approx(FIGURES[preset], rel=0.05)
+    settings = tiny_settings(generator=str(tmp_path / "generator"), finetune__steps=0)
+    td.distill(drawn, tmp_path / "run", settings.model_copy(update={"sampling": sampling}), evaluate=False)
+    figures = FIGURES[name]
+    assert evaluations(sampling, autoguided=bool(weaker)) == figures["evaluations_a_kept_image"], "as --dry-run reckons"
+    assert sum(asked) / 6 == pytest.approx(figures["evaluations_a_kept_image"], rel=0.05)
+    assert max(asked) <= 2 * sampling.batch_size
+    assert most == figures["most_images_at_once"]

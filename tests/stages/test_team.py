@@ -3,16 +3,17 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
-import time
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from terradistill import run as runs
 from terradistill.errors import ConfigError, RunError
-from terradistill.run import Run, Stage, wait_for
+from terradistill.run import Run, Stage
 from terradistill.settings import Settings
 from terradistill.team import Team, find_team
 from tests.conftest import TINY, terradistill
@@ -113,15 +114,19 @@ def test_shards_share_the_pieces(drawn: Path, in_pieces: Path, tmp_path: Path) -
 
 def test_a_killed_shard_is_taken_up_again(drawn: Path, in_pieces: Path, tmp_path: Path) -> None:
     run, killed = tmp_path / "run", random.choice((0, 1))  # the first, which leads, or the other
+    after = random.randint(1, 5)  # of its six pieces or more: it encodes, draws or refines
     both = [shard(drawn, run, "--shard", f"{k}/2") for k in range(2)]
     try:
-        wait_for((run / "split.json").exists, 300)  # after which both encode and draw
-        time.sleep(random.uniform(0, 12))
+        assert both[killed].stdout is not None
+        pieces = (line for line in both[killed].stdout if line.startswith("made "))
+        last = list(islice(pieces, after))[-1]
+        assert both[killed].poll() is None
     finally:
         both[killed].kill()
     both[killed].communicate()
+    assert both[killed].returncode == -signal.SIGKILL
     finish(shard(drawn, run, "--shard", f"{killed}/2"), both[1 - killed])
-    assert made(run) == made(in_pieces), f"shard {killed} was killed"
+    assert made(run) == made(in_pieces), f"shard {killed} was killed when it had {last.strip()}"
 
 
 def test_who_waits_is_told_when_the_first_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
