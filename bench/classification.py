@@ -23,19 +23,10 @@ from terradistill.classification.learn import scores_of, train_classifier
 from terradistill.config import load_settings
 from terradistill.console import Rich
 from terradistill.data.sources import open_scenes
+from terradistill.evaluation.metrics import paired
 from terradistill.evaluation.recipe import logits
 from terradistill.hardware import find_hardware
 from terradistill.models.scene_classifier import SceneClassifier
-
-
-def interval(differences: np.ndarray) -> tuple[float, float]:
-    """Mean of paired differences, and half the width of its 95 % interval."""
-    from scipy.stats import t
-
-    n = len(differences)
-    if n < 2:
-        return float(differences.mean()), float("nan")
-    return float(differences.mean()), float(t.ppf(0.975, n - 1) * differences.std(ddof=1) / n**0.5)
 
 
 def speed(classifier: SceneClassifier, batch: int = 64) -> float:
@@ -100,7 +91,7 @@ def main() -> None:
                 oa = 100 * np.array([row["oa"] for row in rows])
                 to_ce = ""
                 if arm != "ce" and len(base):
-                    mean, half = interval(oa - 100 * base)
+                    mean, half = paired(oa - 100 * base)
                     to_ce = f"{mean:+.2f} ± {half:.2f}"
                 means = [np.mean([row[key] for row in rows]) for key in ("aa", "kappa", "calibration_error")]
                 lines.append(

@@ -2,8 +2,9 @@
 
     python bench/metadata.py GENERATOR DATA [DATA ...] [--template "a satellite image of {class}[ at {gsd} m]"]
 
-The same scenes, times and noise for all three; mean ± standard deviation over seeds of times, noise and shuffling.
-Shuffled numbers are those of other scenes of all DATA together, so DATA of different resolutions tell most. With a
+The same scenes, times and noise for all three; mean ± standard deviation over seeds of times, noise and shuffling, and
+the gap to the right ones, paired by seed, with its 95 % interval. Seeds are of one generator. Shuffled numbers are
+those of other scenes that have other ones, of all DATA together, so DATA of different resolutions are needed. With a
 template the numbers stand in the caption, for a generator that was trained so (`--set data.caption_template=…`).
 """
 
@@ -19,6 +20,7 @@ from held_out import unseen_of
 from terradistill.data.captions import class_prompt
 from terradistill.data.images import decode, resize
 from terradistill.data.scenes import resized_metadata
+from terradistill.evaluation.metrics import paired
 from terradistill.hardware import find_hardware
 from terradistill.models.generator import Generator
 from terradistill.models.places import learned_from
@@ -28,6 +30,18 @@ from terradistill.training.latents import encode_scenes
 from terradistill.training.told import Told
 
 BATCH = 64
+Numbers = Mapping[str, float]
+
+
+def shuffled(rows: Sequence[Numbers], seed: int) -> list[Numbers]:
+    """For each scene the numbers of one that has others."""
+    rng, found = np.random.default_rng(seed), []
+    for row in rows:
+        others = [other for other in rows if other != row]
+        if not others:
+            raise SystemExit("All scenes have the same numbers: give DATA of several resolutions, or with metadata.")
+        found.append(others[rng.integers(len(others))])
+    return found
 
 
 @torch.no_grad()
@@ -54,7 +68,7 @@ def main() -> None:
             pixels.append(resize(decode(unseen.read(i)), generator.resolution))
     latents = encode_scenes(generator, np.stack(pixels), n_views=1, hardware=hardware).means()
 
-    def told(numbers: Sequence[Mapping[str, float]]) -> Told:
+    def told(numbers: Sequence[Numbers]) -> Told:
         """The scenes in their words, with these numbers."""
         encoder, template = generator.metadata_encoder, asked.template or Settings().data.caption_template
         said = [row if asked.template else {} for row in numbers]
@@ -65,8 +79,11 @@ def main() -> None:
 
     found: dict[str, list[float]] = {"right": [], "shuffled": [], "none": []}
     for seed in range(asked.seeds):
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
-        kinds = {"right": rows, "shuffled": [rows[i] for i in order], "none": [{}] * len(rows)}
+        kinds: dict[str, Sequence[Numbers]] = {
+            "right": rows,
+            "shuffled": shuffled(rows, seed),
+            "none": [{}] * len(rows),
+        }
         for name, of_kind in kinds.items():
             known, losses = told(of_kind), []
             for start in range(0, len(latents), BATCH):
@@ -80,8 +97,8 @@ def main() -> None:
     print(f"{len(latents)} unseen scenes, {asked.seeds} seeds")
     for name, values in found.items():
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        more = [value / base - 1 for value, base in zip(values, found["right"], strict=True)]
-        gap = f"  {100 * statistics.fmean(more):+.2f} % of right" if name != "right" else ""
+        mean, half = paired(100 * (np.array(values) / np.array(found["right"]) - 1))
+        gap = f"  {mean:+.2f} ± {half:.2f} % of right" if name != "right" else ""
         print(f"  {name:9} {statistics.fmean(values):.5f} ± {spread:.5f}{gap}")
 
 

@@ -27,6 +27,7 @@ from terradistill.data.views import N_VIEWS, viewed
 from terradistill.data.writing import write_scene_folder
 from terradistill.distillation.pipeline import train
 from terradistill.errors import ConfigError, DataError, GeneratorError
+from terradistill.evaluation.metrics import paired
 from terradistill.evaluation.segmentation import Pairs, fit_segmenter, iou, segmented
 from terradistill.files import replacing, write_text
 from terradistill.generation.draw import draw
@@ -130,14 +131,14 @@ def data_engine(
 
 
 def verdict(rows: list[dict[str, Any]]) -> str:
-    """What the table says, in a sentence: seeds are paired, a difference counts beyond twice its standard error."""
+    """What the table says, in a sentence: seeds are paired, a difference counts beyond its 95 % interval."""
     scores = {row["learned_from"]: np.array(row["iou"]) for row in rows}
-    gain = 100 * (scores["real and drawn"] - scores["real"])
-    error = float(gain.std(ddof=1) / len(gain) ** 0.5) if len(gain) > 1 else float("inf")
-    told = f"{gain.mean():+.1f} points of IoU, standard error {error:.1f}, {len(gain)} seeds".replace("-", "−")
-    if abs(gain.mean()) <= 2 * error:
+    gain, half = paired(100 * (scores["real and drawn"] - scores["real"]))
+    n = len(rows[0]["iou"])
+    told = f"{gain:+.1f} ± {half:.1f} points of IoU (95 % of {n} trainings on one drawn set)".replace("-", "−")
+    if abs(gain) <= half:
         return f"No clear difference: drawn pairs beside the real ones change {told}."
-    return f"Drawn pairs beside the real ones {'help' if gain.mean() > 0 else 'harm'}: {told}."
+    return f"Drawn pairs beside the real ones {'help' if gain > 0 else 'harm'}: {told}."
 
 
 def _adherence(found: Sequence[NDArray[np.bool_]], masks: NDArray[np.bool_]) -> dict[str, Any]:

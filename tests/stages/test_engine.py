@@ -140,6 +140,8 @@ def test_the_verdict_needs_more_than_the_spread() -> None:
     assert verdict(rows([0.5, 0.52, 0.51], [0.56, 0.58, 0.565])).startswith("Drawn pairs beside the real ones help: +5")
     assert verdict(rows([0.5, 0.52, 0.51], [0.46, 0.48, 0.465])).startswith("Drawn pairs beside the real ones harm: −4")
     assert verdict(rows([0.5, 0.6, 0.4], [0.6, 0.5, 0.5])).startswith("No clear difference")
+    few = verdict(rows([0.5, 0.52, 0.51], [0.52, 0.55, 0.52]))  # twice the standard error, and three seeds
+    assert few.startswith("No clear difference: drawn pairs beside the real ones change +2.0 ± 2.5 points"), few
     assert verdict(rows([0.5], [0.9])).startswith("No clear difference")
 
 

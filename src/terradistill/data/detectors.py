@@ -18,14 +18,23 @@ DETECTORS = {
 }
 
 
+def require_detector(name: str) -> None:
+    """Make sure that what runs a detector is there.
+
+    Raises:
+        ConfigError: `controlnet_aux` is not installed.
+    """
+    if find_spec("controlnet_aux") is None:
+        raise ConfigError(f"The detector {name!r} needs controlnet_aux: pip install '.[detectors]'.")
+
+
 def load_detector(name: str) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
     """A function from scenes, uint8 (H, W, 3), to grey maps, uint8 (H, W).
 
     Raises:
         ConfigError: `controlnet_aux` is not installed, or its weights cannot be fetched.
     """
-    if find_spec("controlnet_aux") is None:
-        raise ConfigError(f"The detector {name!r} needs controlnet_aux: pip install '.[detectors]'.")
+    require_detector(name)
     import controlnet_aux
 
     _, kind, source = DETECTORS[name]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from terradistill.data.arrays import write_array
-from terradistill.data.detectors import DETECTORS, load_detector
+from terradistill.data.detectors import DETECTORS, load_detector, require_detector
 from terradistill.data.images import BATCH, decode, n_threads
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
@@ -128,7 +128,9 @@ def require_maps(names: Sequence[str]) -> None:
     for name, source in parse_maps(names).items():
         if isinstance(source, Path):
             _require_folder(name, source)
-        elif source is None:
+        elif source is not None:
+            require_detector(source)
+        else:
             require_annotators()
 
 
@@ -208,15 +210,20 @@ def read_map(path: Path, name: str, side: int) -> Array:
     """A map from an image file: its central square, as that of its scene, at a side: grey, or colours (segmentation).
 
     Raises:
-        DataError: the file is no image, or one of more than 8 bits a pixel.
+        DataError: the file is no image, or one of more than 8 bits a pixel, or holds nothing but 0 and 1.
     """
     try:
         with Image.open(path) as image:
             if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # `convert` would cut them off at 255
                 raise DataError(f"The map {path} has more than 8 bits a pixel: save it as grey from 0 to 255.")
             drawn = image.convert("RGB" if name == "segmentation" else "L")
-    except (OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"The map {path} cannot be read ({error}): give a PNG or JPEG file.") from error
+    except DataError:
+        raise
+    except Exception as error:  # damaged files raise nearly anything
+        reason = (str(error).splitlines() or ["damaged"])[0][:200]
+        raise DataError(f"The map {path} cannot be read ({reason}): give a PNG or JPEG file.") from error
+    if drawn.mode == "L" and drawn.getextrema()[1] == 1:
+        raise DataError(f"The map {path} holds 0 and 1, which is black and nearly black: save it from 0 to 255.")
     short = min(drawn.size)
     left, top = (drawn.width - short) // 2, (drawn.height - short) // 2
     drawn = drawn.crop((left, top, left + short, top + short))

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import terradistill as td
+from terradistill.data import detectors
 from terradistill.data.check import check_scenes
 from terradistill.data.images import load_pixels, resize
 from terradistill.data.maps import (
@@ -18,6 +19,7 @@ from terradistill.data.maps import (
     load_maps,
     parse_maps,
     read_map,
+    require_maps,
     segmentation,
     sketch,
 )
@@ -140,6 +142,36 @@ def test_maps_of_more_than_8_bits_are_refused(tmp_path: Path) -> None:
         Image.fromarray(array.reshape(8, 8)).save(tmp_path / "deep.tif")
         with pytest.raises(DataError, match="more than 8 bits"):
             read_map(tmp_path / "deep.tif", "depth", 8)
+
+
+def test_a_mask_of_ones_is_refused(tmp_path: Path) -> None:
+    mask = np.zeros((8, 8), np.uint8)
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    assert not read_map(tmp_path / "mask.png", "road", 8).any(), "nothing may be there"
+    mask[2:4] = 1
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    with pytest.raises(DataError, match="holds 0 and 1"):
+        read_map(tmp_path / "mask.png", "road", 8)
+    Image.fromarray(mask.astype(bool)).save(tmp_path / "mask.png")
+    assert read_map(tmp_path / "mask.png", "road", 8).max() == 255, "one bit a pixel is black and white"
+
+
+@pytest.mark.parametrize("error", [ValueError("bad\nand more"), SyntaxError("broken"), IndexError()])
+def test_whatever_a_damaged_map_raises_is_one_sentence(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Image, "open", damaged)
+    with pytest.raises(DataError, match=r"mask\.png cannot be read \((bad|broken|damaged)\)"):
+        read_map(tmp_path / "mask.png", "road", 8)
+
+
+def test_a_detector_that_is_not_installed_is_missed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detectors, "find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"\[detectors\]"):
+        require_maps(["edges", "depth:midas"])
 
 
 def test_scenes_that_differ_in_their_ending_have_no_maps(tmp_path: Path, square: np.ndarray) -> None:
