@@ -1,22 +1,24 @@
 """What enhancing is worth on scenes that the generator has not learned from, under the simulations that taught it.
 
     python bench/enhancement.py super-resolve RUN DATA [--per-class 10] [--minutes 30] [--sheet SHEET.png]
-    python bench/enhancement.py fuse RUN DATA [--dates 1 2 4 8] [--seeds 3]
+    python bench/enhancement.py fuse RUN DATA [--dates 1 2 4] [--seeds 3]
     python bench/enhancement.py timelapse RUN DATA [--dates 1 2 3]
     python bench/enhancement.py inpaint GENERATOR DATA [--cover 0.3]
     python bench/enhancement.py seams RUN IMAGE     a large image super-resolved: gradients at the edges of tiles
 
-PSNR in dB, SSIM, and LPIPS (needs the extra `metrics`), each against the scene itself. Beside each task stand what
-costs nothing (interpolation, copying the input, means) and, for super-resolution with `--minutes`, a regression network
-of the adapter's size that learns for so long from the scenes that the generator learned from. Of coarse dates there are
-the nearest and the best, by its PSNR: an oracle, since it takes the scene itself to choose it. Super-resolved scenes
-are also shown to a classifier that learned from real ones.
+PSNR in dB, SSIM, and LPIPS (shift-tolerant, needs the extra `metrics`), each against the scene itself; of what is
+drawn, mean ± standard deviation over --seeds drawings of all scenes. Beside each task stand what costs nothing
+(interpolation, copying the input, means) and, for super-resolution with `--minutes`, a regression network of the
+adapter's size that learns for so long from the scenes that the generator learned from. Of coarse dates there are the
+nearest and the best, by its PSNR: an oracle, since it takes the scene itself to choose it. Super-resolved scenes are
+also shown to classifiers, one a seed, that learned from real ones; nothing says their class to what draws them, but in
+the row that says so. A --sheet shows real scenes: it is for looking at, and not for passing on.
 """
 
 import argparse
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,7 +47,7 @@ from terradistill.enhancing.super_resolve import agreeing, bicubic, sharpened
 from terradistill.enhancing.timelapse import at_date
 from terradistill.evaluation.fidelity import Lpips
 from terradistill.evaluation.harness import Labelled
-from terradistill.evaluation.recipe import fit, predict
+from terradistill.evaluation.recipe import fit, predict, repeatable
 from terradistill.evaluation.similarity import ssim
 from terradistill.hardware import Hardware, find_hardware
 from terradistill.models.downstream import build_network
@@ -66,29 +68,38 @@ SHOWN = 8
 class Table:
     """Rows of measures, printed as they come; the head says of what images all was made."""
 
-    def __init__(self, truth: Pixels, hardware: Hardware, given: str) -> None:
+    def __init__(self, truth: Pixels, hardware: Hardware, given: str, *more: str) -> None:
         self.truth, self.lpips, self.device = truth, Lpips().to(hardware.device), hardware.device
         self.kept: dict[str, Pixels] = {"scene": truth}
-        print(f"| {given:34} | PSNR dB | SSIM | LPIPS |\n|---|---|---|---|")
+        print(" | ".join([f"| {given:34}", "PSNR dB", "SSIM", "LPIPS", *more]) + " |")
+        print("|---" * (4 + len(more)) + "|", flush=True)
 
-    def add(self, name: str, made: Pixels, more: str = "", truth: Pixels | None = None) -> dict[str, float]:
-        found: dict[str, list[Tensor]] = {"psnr": [], "ssim": [], "lpips": []}
-        right = self.truth if truth is None else truth
+    def add(self, name: str, *several: Pixels, more: str | None = None) -> None:
+        """A row, of one image a scene or of several drawings of all scenes."""
+        found = np.array([self._measured(made) for made in several])
+        cells = [told(values, digits) for values, digits in zip(found.T, (2, 3, 3), strict=True)]
+        self.kept[name] = several[0]
+        print(" | ".join([f"| {name:34}", *cells, *([] if more is None else [more])]) + " |", flush=True)
+
+    def _measured(self, made: Pixels) -> list[float]:
+        found: list[list[Tensor]] = [[], [], []]
         for first in range(0, len(made), 32):
-            x, y = (to_float(each[first : first + 32]).to(self.device) for each in (made, right))
-            found["psnr"].append(-10 * torch.log10((x - y).square().mean((1, 2, 3)).clamp_min(1e-9) / 4))
-            found["ssim"].append(ssim(x, y))
-            found["lpips"].append(self.lpips(x, y))
-        means = {key: float(torch.cat(values).mean()) for key, values in found.items()}
-        self.kept[name] = made
-        line = f"| {name:34} | {means['psnr']:.2f} | {means['ssim']:.3f} | {means['lpips']:.3f} |{more}"
-        print(line, flush=True)
-        return means
+            x, y = (to_float(each[first : first + 32]).to(self.device) for each in (made, self.truth))
+            error = (x - y).square().mean((1, 2, 3)).clamp_min(1e-9)
+            for kept, values in zip(found, (-10 * torch.log10(error / 4), ssim(x, y), self.lpips(x, y)), strict=True):
+                kept.append(values)
+        return [float(torch.cat(values).mean()) for values in found]
 
     def picture(self, out: Path | None) -> None:
         if out is not None:
             some = np.linspace(0, len(self.truth) - 1, min(SHOWN, len(self.truth))).astype(int)
             side_by_side({name: list(images[some]) for name, images in self.kept.items()}, out)
+
+
+def told(values: Sequence[float] | NDArray[np.float64], digits: int) -> str:
+    """A number, or mean ± standard deviation of several."""
+    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{spread}"
 
 
 def taught(enhancer: Enhancer) -> EnhancerSettings:
@@ -117,34 +128,44 @@ def super_resolve(asked: argparse.Namespace, settings: Settings, folder: Path) -
     seen, unseen = seen_and_unseen(learned_from(asked.source), asked.data, max(asked.per_class, 200))
     few = unseen_of(learned_from(asked.source), asked.data, asked.per_class)
     coarse, fine, prompts = coarse_and_fine(enhancer, few, folder, wanted)
-    judge = _judge(seen, unseen, folder, enhancer.hardware, asked.preset)
-    table = Table(fine, enhancer.hardware, f"of simulated frames, {scale} x coarser")
+    judges = [_judge(seen, unseen, folder, enhancer.hardware, asked.preset, seed) for seed in range(asked.seeds)]
+    table = Table(fine, enhancer.hardware, f"of simulated frames, {scale} x coarser", "OA %")
 
-    def row(name: str, made: Pixels) -> None:
-        table.add(name, made, f" {judge(made, few.labels):.1%} |")
+    def row(name: str, *several: Pixels) -> None:
+        table.add(name, *several, more=told([100 * judge(made, few.labels) for made in several for judge in judges], 1))
 
     row("the scene itself", fine)
     row("bicubic", np.stack([bicubic(image, scale) for image in coarse]))
     if asked.minutes:
         regress = _regression(enhancer, seen, folder, wanted, 60 * asked.minutes)
         row(f"regression, {asked.minutes:g} min", regress(coarse))
-    seeds = [derive(0, "bench", i) for i in range(len(coarse))]
-    how = settings.sampling
-    planes = to_float(coarse).numpy()
-    free = [sharpened(enhancer, *each, how) for each in zip(planes, prompts, seeds, strict=True)]
-    row("drawn, free", np.stack(free))
-    row("drawn", np.stack([agreeing(made, image, scale) for made, image in zip(free, coarse, strict=True)]))
+
+    def drawn(texts: Sequence[str], seed: int) -> Pixels:
+        each = enumerate(zip(to_float(coarse).numpy(), texts, strict=True))
+        return np.stack(
+            [sharpened(enhancer, frame, text, derive(seed, "bench", i), settings.sampling) for i, (frame, text) in each]
+        )
+
+    def agreed(made: Pixels) -> Pixels:
+        return np.stack([agreeing(image, small, scale) for image, small in zip(made, coarse, strict=True)])
+
+    free = [drawn([""] * len(fine), seed) for seed in range(asked.seeds)]
+    row("drawn, free", *free)
+    row("drawn", *map(agreed, free))
+    row(f"mean of {len(free)} drawn alone", np.mean(free, axis=0).round().astype(np.uint8))
+    row("drawn, told its class (oracle)", agreed(drawn(prompts, 0)))
     table.picture(asked.sheet)
 
 
 def _judge(
-    seen: SceneFolder, unseen: SceneFolder, folder: Path, hardware: Hardware, preset: list[str] | None
+    seen: SceneFolder, unseen: SceneFolder, folder: Path, hardware: Hardware, preset: list[str] | None, seed: int
 ) -> Callable[[Pixels, NDArray[np.int64]], float]:
     """Share of images that a small network, learned from real scenes at their full resolution, finds right."""
     recipe = load_settings(preset).evaluation
     real = Labelled(load_pixels(seen, EXAM, folder / "exam.npy"), seen.labels)
-    network = build_network("convnet3", len(unseen.classes), EXAM).to(hardware.device)
-    fit(network, real.images, real.labels, EXAM, recipe, seed=0, hardware=hardware)
+    with repeatable(seed, hardware.device):
+        network = build_network("convnet3", len(unseen.classes), EXAM).to(hardware.device)
+        fit(network, real.images, real.labels, EXAM, recipe, seed=seed, hardware=hardware)
 
     def judge(images: Pixels, labels: NDArray[np.int64]) -> float:
         small = F.interpolate(to_float(images), (EXAM, EXAM), mode="bicubic", antialias=True).clamp(-1, 1)
@@ -224,31 +245,36 @@ def fuse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
     table.add("bicubic of the best date (oracle)", wide[np.arange(len(wide)), best])
     table.add(f"mean of {most} bicubics", wide.mean(1).round().astype(np.uint8))
     table.add(f"median of {most} bicubics", np.median(wide, axis=1).round().astype(np.uint8))
-    for n in asked.dates:
-        order = np.argsort(np.abs(days), axis=1)[:, :n]  # the nearest dates
-        if n > 1:
-            alone = [
-                np.mean([fused(enhancer, stacks[i][[k]], [days[i][k]], "", i, settings) for k in order[i]], axis=0)
-                for i in range(len(fine))
+    order = np.argsort(np.abs(days), axis=1)  # the nearest dates first
+
+    def drawn(n: int, fusion: float, seed: int) -> Pixels:
+        """Each scene after its n nearest dates."""
+        enhance = settings.enhance.model_copy(update={"fusion": fusion})
+        how = settings.model_copy(update={"enhance": enhance})
+        own = [(stack[some], list(when[some])) for stack, when, some in zip(stacks, days, order[:, :n], strict=True)]
+        return np.stack(
+            [fused(enhancer, images, when, "", derive(seed, "bench", i), how) for i, (images, when) in enumerate(own)]
+        )
+
+    def alone(k: int, seed: int) -> Pixels:
+        """Each scene after its date number k alone."""
+        own = [(stack[[some]], [when[some]]) for stack, when, some in zip(stacks, days, order[:, k], strict=True)]
+        return np.stack(
+            [
+                fused(enhancer, images, when, "", derive(seed, "alone", k, i), settings)
+                for i, (images, when) in enumerate(own)
             ]
-            table.add(f"mean of {n} images drawn alone", np.stack(alone).round().astype(np.uint8))
-        for name, fusion in (("fused", settings.enhance.fusion), ("mean of independent latents", 0.0)):
-            how, scores = (
-                settings.model_copy(update={"enhance": settings.enhance.model_copy(update={"fusion": fusion})}),
-                [],
-            )
-            if n == 1 and fusion == 0:
-                continue
-            for seed in range(asked.seeds):
-                made = [
-                    fused(enhancer, stacks[i][order[i]], days[i][order[i]].tolist(), "", derive(seed, "bench", i), how)
-                    for i in range(len(fine))
-                ]
-                scores.append(table.add(f"{name}, {n} dates, seed {seed}", np.stack(made)))
-            spread = {key: float(np.std([score[key] for score in scores])) for key in scores[0]}
-            mean = {key: float(np.mean([score[key] for score in scores])) for key in scores[0]}
-            told = ", ".join(f"{key} {mean[key]:.3f} ± {spread[key]:.3f}" for key in mean)
-            print(f"<!-- {name}, {n} dates: {told} -->", flush=True)
+        )
+
+    # Of each seed, drawn once and averaged over the first of them: the mean of independent samples.
+    independent = [[alone(k, seed) for k in range(max(asked.dates))] for seed in range(asked.seeds)]
+    for n in asked.dates:
+        seeds = range(asked.seeds)
+        table.add(f"fused, {n} dates", *(drawn(n, settings.enhance.fusion, seed) for seed in seeds))
+        if n > 1:
+            table.add(f"independent latents' mean, {n} dates", *(drawn(n, 0.0, seed) for seed in seeds))
+            means = [np.mean(each[:n], axis=0).round().astype(np.uint8) for each in independent]
+            table.add(f"mean of {n} images drawn alone", *means)
     table.picture(asked.sheet)
 
 
@@ -256,34 +282,39 @@ def timelapse(asked: argparse.Namespace, settings: Settings, folder: Path) -> No
     enhancer = open_enhancer(settings, "timelapse")
     scenes = unseen_of(learned_from(asked.source), asked.data, asked.per_class)
     fine = np.asarray(load_pixels(scenes, enhancer.generator.resolution, folder / "fine.npy"))
-    rng = np.random.default_rng(0)
-    target = rng.integers(1, 13, len(fine))
-    months = np.stack([rng.choice(np.setdiff1d(np.arange(1, 13), [month]), 3, replace=False) for month in target])
-    truth = to_uint8(in_month(to_float(fine), torch.as_tensor(target) + 14 / 31))
-    thick = cloud_cover(3 * len(fine), fine.shape[1], fine.shape[2], 0.2, seeded(0, "clouds"))
-    looks = in_month(to_float(np.repeat(fine, 3, 0)), torch.as_tensor(months.ravel()) + 14 / 31)
-    frames = to_uint8(clouded(looks, thick)).reshape(len(fine), 3, *fine.shape[1:])
+    looks = torch.randint(0, 12, (len(fine),), generator=seeded(0, "months"))
+    shown = simulation_of(taught(enhancer)).show(to_float(fine), looks, seeded(0, "frames"), most=True)
+    target, frames = looks.numpy() + 0.5, to_uint8(shown.frames.flatten(0, 1)).reshape(len(fine), -1, *fine.shape[1:])
+    months = np.array([[frame["month"] for frame in row] for row in shown.known])
+    truth = to_uint8(in_month(to_float(fine), 1 + torch.as_tensor(target, dtype=torch.float32)))
     table = Table(truth, enhancer.hardware, "of simulated months, and clouds")
     gap = np.abs(months - target[:, None])
     table.add("copy of the nearest month", frames[np.arange(len(fine)), np.minimum(gap, 12 - gap).argmin(1)])
     table.add("median of the frames", np.median(frames, axis=1).round().astype(np.uint8))
+
+    def drawn(n: int, seed: int) -> Pixels:
+        return np.stack(
+            [
+                at_date(
+                    enhancer,
+                    [(_day(month), frame) for month, frame in zip(months[i][:n], frames[i][:n], strict=True)],
+                    _day(target[i]),
+                    "",
+                    derive(seed, "bench", i),
+                    settings.sampling,
+                )
+                for i in range(len(fine))
+            ]
+        )
+
     for n in asked.dates:
-        made = [
-            at_date(
-                enhancer,
-                [
-                    (date(2021, int(month), 15), frame)
-                    for month, frame in zip(months[i][:n], frames[i][:n], strict=True)
-                ],
-                date(2021, int(target[i]), 15),
-                "",
-                derive(0, "bench", i),
-                settings.sampling,
-            )
-            for i in range(len(fine))
-        ]
-        table.add(f"drawn after {n} frames", np.stack(made))
+        table.add(f"drawn after {n} frames", *(drawn(n, seed) for seed in range(asked.seeds)))
     table.picture(asked.sheet)
+
+
+def _day(month: float) -> date:
+    """A day of a year that is so far, in months from 0 to 12."""
+    return date(2021, int(month) + 1, 1 + min(27, int(31 * (month % 1))))
 
 
 def inpaint(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
@@ -297,12 +328,17 @@ def inpaint(asked: argparse.Namespace, settings: Settings, folder: Path) -> None
     table = Table(fine, hardware, "under simulated clouds")
     table.add("under clouds", given)
     table.add("interpolated", np.stack([filled(*each) for each in zip(given, hidden, strict=True)]))
+
+    def drawn(texts: Sequence[str], seed: int) -> Pixels:
+        return np.stack(
+            [
+                fill_hidden(generator, given[i], hidden[i], texts[i], derive(seed, "bench", i), settings, hardware)
+                for i in range(len(fine))
+            ]
+        )
+
     for name, texts in (("drawn, no prompt", [""] * len(fine)), ("drawn, prompt of the class", prompts)):
-        made = [
-            fill_hidden(generator, given[i], hidden[i], texts[i], derive(0, "bench", i), settings, hardware)
-            for i in range(len(fine))
-        ]
-        table.add(name, np.stack(made))
+        table.add(name, *(drawn(texts, seed) for seed in range(asked.seeds)))
     print(f"<!-- {hidden.mean():.1%} of the pixels hidden -->")
     table.picture(asked.sheet)
 
@@ -315,7 +351,10 @@ def seams(asked: argparse.Namespace, settings: Settings, _: Path) -> None:
     made = sharpened(enhancer, frame, "", 0, settings.sampling).astype(np.float32).mean(2)
     height, width = made.shape
     factor, side = enhancer.generator.factor, enhancer.generator.latent_shape[1]
-    places = tiles_of(enhancer.generator, (-(-height // factor), -(-width // factor)))
+    multiple = enhancer.multiple  # to which an image is enlarged before it is cut into tiles
+    places = tiles_of(
+        enhancer.generator, (-(-height // multiple) * multiple // factor, -(-width // multiple) * multiple // factor)
+    )
     edges = [sorted({k * factor for place in places for k in (place[axis], place[axis] + side)}) for axis in (0, 1)]
     across = [np.abs(np.diff(made, axis=axis)).mean(1 - axis) for axis in (0, 1)]
     at, inside = [], []
@@ -341,13 +380,14 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--per-class", type=int, default=10)
     parser.add_argument("--minutes", type=float, default=0.0)
-    parser.add_argument("--dates", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--dates", type=int, nargs="+", help="1 2 4; of frames 1 2 3")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cover", type=float, default=0.3)
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--preset", action="append")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
     asked = parser.parse_args()
+    asked.dates = asked.dates or ([1, 2, 3] if asked.task == "timelapse" else [1, 2, 4])
     settings = load_settings(asked.preset, None, [*asked.set], generator=asked.source)
     with TemporaryDirectory() as made:
         TASKS[asked.task](asked, settings, Path(made))

@@ -2,6 +2,8 @@
 
 import io
 import json
+import runpy
+import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -486,3 +488,52 @@ def test_small_tiles_overlap_by_half() -> None:
 
     assert [overlap(side) for side in (2, 4, 8, 16)] == [1, 2, 4, 4]
     assert corners(8, 8, 4, overlap(4))[-1] == (4, 4)
+
+
+BENCHED = {
+    "super-resolve": [
+        "the scene itself",
+        "bicubic",
+        "drawn, free",
+        "drawn",
+        "mean of 2 drawn alone",
+        "drawn, told its",
+    ],
+    "fuse": [
+        *("bicubic of the nearest", "bicubic of the best", "mean of 2", "median of 2", "fused, 1", "fused, 2"),
+        *("independent latents", "mean of 2 images drawn alone"),
+    ],
+    "timelapse": ["copy of the nearest", "median of the", "drawn after 1", "drawn after 2"],
+    "inpaint": ["under clouds", "interpolated", "drawn, no prompt", "drawn, prompt of the class"],
+}
+
+
+@pytest.mark.parametrize("task", BENCHED)
+def test_the_bench_measures_each_task(
+    task: str,
+    runs: dict[str, Path],
+    finished: td.Distilled,
+    drawn: Path,
+    tmp_path: Path,
+    capsys: Capture,
+    monkeypatch: Patch,
+) -> None:
+    bench, source = Path(__file__).parents[2] / "bench", runs.get(task, finished.run)
+    few = ["--per-class", "1", "--seeds", "2", "--dates", "1", "2", "--set", "sampling.steps=2"]
+    few += ["--set", "evaluation.min_steps=1", "--set", "evaluation.max_steps=2", "--preset", "tiny"]
+    sheet = tmp_path / "sheet.png"
+    monkeypatch.syspath_prepend(bench)
+    monkeypatch.setattr(sys, "argv", ["enhancement", task, str(source), str(drawn), *few, "--sheet", str(sheet)])
+    runpy.run_path(str(bench / "enhancement.py"), run_name="__main__")
+    table = [line.strip("|").split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len({len(row) for row in table}) == 1, "a table"
+    assert len(table[0]) == 4 + (task == "super-resolve")
+    names = [row[0].strip() for row in table[2:]]
+    assert len(names) == len(BENCHED[task])
+    assert all(name.startswith(begins) for name, begins in zip(names, BENCHED[task], strict=True)), names
+    of_seeds = [name for name, row in zip(names, table[2:], strict=True) if "±" in row[1]]
+    assert {"drawn, free", "fused, 2 dates", "drawn after 2 frames", "drawn, no prompt"} & set(of_seeds)
+    if task == "super-resolve":
+        assert float(table[2][1]) > 60, "a scene is like itself"
+        assert float(table[2][3]) == 0
+    assert sheet.stat().st_size > 1000

@@ -243,7 +243,9 @@ def bands_note(folder: Path) -> dict[str, Any]:
     """
     try:
         found: dict[str, Any] = json.loads((folder / NOTE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        if not {"rgb", "low", "high", "bands"} <= set(found) or not all(isinstance(b, str) for b in found["bands"]):
+            raise ValueError(f"its {NOTE} is of something else")
+    except (OSError, ValueError, TypeError) as error:
         raise DataError(
             f"{folder} holds no bands ({error}): cut some with terradistill data cut SCENE.npz --out DIR, and give DIR."
         ) from error

@@ -31,7 +31,7 @@ def date_of(picture: Picture) -> date | None:
     if "year" in known and "month" in known:
         try:
             return date(int(known["year"]), int(known["month"]), int(known.get("day", 15)))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise DataError(f"{picture.name}: {error}: expected year, month and day of a date.") from error
     name = picture.name.rsplit("/", 1)[-1]
     return next((day for found in _IN_NAME.finditer(name) if (day := _valid(found)) is not None), None)

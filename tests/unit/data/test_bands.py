@@ -71,6 +71,10 @@ def test_a_scene_is_cut_into_a_scene_folder_with_its_bands(tmp_path: Path) -> No
             cut_scenes(path, tmp_path / "o", side=side, stride=stride, rgb=("B4", "B3", "B2"))
     with pytest.raises(DataError, match="holds no bands"):
         bands_note(tmp_path)
+    for other in ("{}", "[]", "3", '{"rgb": 1, "low": 0, "high": 1, "bands": 5}'):
+        (tmp_path / "bands.json").write_text(other)
+        with pytest.raises(DataError, match="holds no bands"):
+            bands_note(tmp_path)
 
 
 def test_scaling_is_mean_less_or_more_two_deviations() -> None:

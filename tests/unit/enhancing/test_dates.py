@@ -47,6 +47,8 @@ def test_what_is_no_date_is_one_sentence() -> None:
         required_date(picture("river"))
     with pytest.raises(DataError, match="of a date"):
         date_of(picture("a", year=2021.0, month=14.0))
+    with pytest.raises(DataError, match="expected year"):
+        date_of(picture("a", year=1e12, month=4.0))
 
 
 def test_the_year_runs_from_0_to_12() -> None:
