@@ -4,20 +4,25 @@
         [--networks resnet18 convnext-atto] [--variant shuffled:classify.shuffled=true] [--set classify.epochs=30]
         [--learn SCENES ...]
 
-A run a network, method and seed, which `terradistill classify train` makes; the same command goes on after a kill.
-Seeds draw weights, order, augmentation and validation scenes; the split is the same for all. Differences to `ce` are
-paired by seed, with 95 % intervals of Student's t. DIR/classification.md is the table. With --learn, all is learned
-from these scene folders, such as distilled ones, and the test scenes of the one DATA judge.
+A run a network, method and seed, which `terradistill classify train` makes; the same command goes on after a kill, and
+others add networks, methods and DATA to the table. Seeds draw weights, order, augmentation and validation scenes; the
+split is the same for all. Differences to --base are paired by seed, with 95 % intervals of Student's t. Of methods with
+refinement also: how far students are from their teachers on validation scenes, before it, after it, and after a linear
+map instead, with the paired interval of what refinement gains. DIR/classification.md is the table, made of
+DIR/classification.json. With --learn, all is learned from these scene folders, such as distilled ones, and the test
+scenes of the one DATA judge.
 """
 
 import argparse
 import json
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from terradistill.classification.learn import scores_of, train_classifier
 from terradistill.config import load_settings
@@ -27,6 +32,9 @@ from terradistill.evaluation.metrics import paired
 from terradistill.evaluation.recipe import logits
 from terradistill.hardware import find_hardware
 from terradistill.models.scene_classifier import SceneClassifier
+
+KEPT, GAIN = "classification.json", "divergence_from_teachers"
+ABOUT = ("parameters", "parameters_while_training", "milliseconds_a_step", "seconds", GAIN)
 
 
 def speed(classifier: SceneClassifier, batch: int = 64) -> float:
@@ -41,6 +49,53 @@ def speed(classifier: SceneClassifier, batch: int = 64) -> float:
     return batch / min(took)
 
 
+def _kept(out: Path) -> dict[str, Any]:
+    """The rows of earlier calls, by data, network and method."""
+    path = out / KEPT
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def table(kept: Mapping[str, Any], base: str) -> str:
+    """The rows as Markdown; below, what refinement does."""
+    lines = [
+        f"| data | network | method | OA % | to {base}, points | AA % | κ | ECE | seeds | minutes | ms a step "
+        "| weights, learning | weights, used | images/s, used |",
+        "|---" * 14 + "|",
+    ]
+    refined = ["| data | network | method | pair | KL before | refined | linear map instead | refined − before |"]
+    refined += ["|---" * 8 + "|"]
+    for name, row in kept.items():
+        place, network, arm = name.rsplit("/", 2)
+        seeds = row["seeds"]
+
+        def of(key: str, seeds: Sequence[Mapping[str, Any]] = seeds) -> NDArray[np.float64]:
+            return np.array([each[key] for each in seeds], np.float64)
+
+        other = kept.get(f"{place}/{network}/{base}", {"seeds": []})["seeds"]
+        n, beside = min(len(seeds), len(other)), ""
+        if arm != base and n:
+            mean, half = paired(100 * (of("oa")[:n] - of("oa", other)[:n]))
+            beside = f"{mean:+.2f} ± {half:.2f}"
+        spread = 100 * of("oa").std(ddof=1) if len(seeds) > 1 else 0.0
+        lines.append(
+            f"| {row['title']} | {network} | {arm} | {100 * of('oa').mean():.2f} ± {spread:.2f} | {beside} "
+            f"| {100 * of('aa').mean():.2f} | {of('kappa').mean():.4f} | {of('calibration_error').mean():.3f} "
+            f"| {len(seeds)} | {of('seconds').mean() / 60:.1f} | {of('milliseconds_a_step').mean():.0f} "
+            f"| {of('parameters_while_training').mean() / 1e6:.2f} M | {of('parameters').mean() / 1e6:.2f} M "
+            f"| {of('images_a_second').mean():.0f} |"
+        )
+        gains = [each[GAIN] for each in seeds if GAIN in each]
+        for k in range(len(gains[0]["raw"]) if gains else 0):
+            raw, after, linear = (np.array([gain[key][k] for gain in gains]) for key in ("raw", "refined", "linear"))
+            mean, half = paired(after - raw)
+            refined.append(
+                f"| {row['title']} | {network} | {arm} | {k + 1} to {k + 2} | {raw.mean():.4f} | {after.mean():.4f} "
+                f"| {linear.mean():.4f} | {mean:+.4f} ± {half:.4f} |"
+            )
+    return "\n".join([*lines, *(["", *refined] if len(refined) > 2 else []), ""])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", nargs="+")
@@ -49,6 +104,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=["resnet18"])
     parser.add_argument("--variant", action="append", default=[], metavar="NAME:A.B=C[,...]")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--base", default="ce", help="the method that all others are held against")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--learn", nargs="+", default=[], metavar="SCENES")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
@@ -58,11 +114,6 @@ def main() -> None:
     for text in asked.variant:
         name, _, overrides = text.partition(":")
         arms[name] = ["classify.method=dsd", *overrides.split(",")]
-    lines = [
-        "| data | network | method | OA % | to ce, points | AA % | κ | ECE | weights, learning | ms a step "
-        "| weights, used | images/s, used |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
     if asked.learn and len(asked.data) > 1:
         parser.error("--learn needs one DATA that judges")
     jobs: list[tuple[str, str | None]] = [(learn, asked.data[0]) for learn in asked.learn]
@@ -70,9 +121,8 @@ def main() -> None:
         title = open_scenes(data).info.title or Path(data).stem
         name = "-".join(Path(data).resolve().with_suffix("").parts[-2:]) if against else Path(data).stem
         for network in asked.networks:
-            found: dict[str, list[dict[str, Any]]] = {}
-            about: dict[str, Any] = {}
             for arm, overrides in arms.items():
+                of_seeds = []
                 for seed in range(asked.seeds):
                     run = asked.out / name / network / f"{arm}-{seed}"
                     # One budget for all: none stops early, unless that is asked for.
@@ -83,29 +133,15 @@ def main() -> None:
                     with Rich() as reporter:
                         train_classifier(data, run, settings, against=against, reporter=reporter)
                     shutil.rmtree(run / "cache", ignore_errors=True)
-                    found.setdefault(arm, []).append(scores_of(run))
                     classifier = SceneClassifier.load(run)
-                    about[arm] = {**classifier.about, "speed": speed(classifier)}
-            base = np.array([row["oa"] for row in found.get("ce", [])])
-            for arm, rows in found.items():
-                oa = 100 * np.array([row["oa"] for row in rows])
-                to_ce = ""
-                if arm != "ce" and len(base):
-                    mean, half = paired(oa - 100 * base)
-                    to_ce = f"{mean:+.2f} ± {half:.2f}"
-                means = [np.mean([row[key] for row in rows]) for key in ("aa", "kappa", "calibration_error")]
-                lines.append(
-                    f"| {title} | {network} | {arm} | {oa.mean():.2f} ± {oa.std(ddof=1) if len(oa) > 1 else 0:.2f} "
-                    f"| {to_ce} | {100 * means[0]:.2f} | {means[1]:.4f} | {means[2]:.3f} "
-                    f"| {about[arm]['parameters_while_training'] / 1e6:.2f} M "
-                    f"| {about[arm]['milliseconds_a_step']:.0f} | {about[arm]['parameters'] / 1e6:.2f} M "
-                    f"| {about[arm]['speed']:.0f} |"
-                )
-                if "divergence_from_teachers" in about[arm]:
-                    print(arm, "KL to teachers:", json.dumps(about[arm]["divergence_from_teachers"]))
-    text = "\n".join([*lines, ""])
-    asked.out.mkdir(parents=True, exist_ok=True)
-    (asked.out / "classification.md").write_text(text)
+                    scores = {key: scores_of(run)[key] for key in ("oa", "aa", "kappa", "calibration_error")}
+                    about = {key: classifier.about[key] for key in ABOUT if key in classifier.about}
+                    of_seeds.append({**scores, **about, "images_a_second": round(speed(classifier))})
+                kept = _kept(asked.out) | {f"{name}/{network}/{arm}": {"title": title, "seeds": of_seeds}}
+                asked.out.mkdir(parents=True, exist_ok=True)
+                (asked.out / KEPT).write_text(json.dumps(kept, indent=1))
+                text = table(kept, asked.base)
+                (asked.out / "classification.md").write_text(text)
     print(text)
 
 

@@ -1,5 +1,6 @@
 """The benches that judge drawn scenes run from end to end, with a tiny generator."""
 
+import json
 import re
 import runpy
 import sys
@@ -49,7 +50,7 @@ def test_the_matrix_has_every_cell_and_one_budget(
     asked = ["--per-class", "2", "--ratios", "0.5", "2", "--steps", "3", "--network", "convnet3"]
     head, *table = bench("matrix", str(finished.run), str(drawn), *asked).strip().splitlines()
     assert "3 classes, chance 33.3 %, 2 images a class" in head
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table if "±" in line]
+    cells = [_cells(line) for line in table if "±" in line]
     assert [row[0] for row in cells] == ["real", "drawn", "real and 0.5 × drawn", "real and 2 × drawn"]
     assert all("±" in cell for row in cells[:2] for cell in row[1:])
     assert all("±" in row[1] for row in cells[2:])
@@ -84,7 +85,7 @@ def test_sampling_is_timed_row_by_row_and_judged(drawn: Path, bench: Callable[..
     few += ["sampling.candidates=4", "--set", "precision=fp32"]
     said = bench("sampling", str(drawn), "--out", str(tmp_path / "out"), few=few)
     *table, _, verdict = said.strip().splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table if line.startswith("|")][2:]
+    rows = [_cells(line) for line in table if line.startswith("|")][2:]
     assert [row[0] for row in rows] == [
         "release",
         *("in full batches", "with our solver and steps", "guided as ours, where ours is"),
@@ -98,6 +99,31 @@ def test_sampling_is_timed_row_by_row_and_judged(drawn: Path, bench: Callable[..
     assert re.fullmatch(r"\d+\.\d× faster at (equal|higher|lower) OA \(\d.* ± .* against \d.* ± .*\)", verdict)
     assert verdict in (tmp_path / "out" / "sampling.md").read_text()
     assert len(list((tmp_path / "out").glob("*-?/distilled"))) == 2 * 2 + len(rows)
+
+
+def test_classifiers_are_compared_and_the_table_grows(drawn: Path, bench: Callable[..., str], tmp_path: Path) -> None:
+    brief = ["epochs=1", "resolution=32", "batch_size=16", "warmup_epochs=0.5", "least_steps=1"]
+    few = [part for each in brief for part in ("--set", f"classify.{each}")]
+    few += ["--limit", "12", "--seeds", "2", "--out", str(tmp_path)]
+
+    def rows(said: str) -> dict[str, list[str]]:
+        lines = [line for line in said.splitlines() if line.startswith("| ")]
+        return {f"{row[2]} {row[3]}" if "to" in row[3] else row[2]: row[3:] for row in map(_cells, lines)}
+
+    first = rows(bench("classification", str(drawn), "--methods", "ce", "dsd", few=few))
+    assert {"ce", "dsd", "dsd 1 to 2", "dsd 2 to 3", "dsd 3 to 4"} <= set(first)
+    assert first["ce"][1] == ""
+    assert "±" in first["dsd"][1]
+    assert all("±" in first[f"dsd {pair}"][-1] for pair in ("1 to 2", "2 to 3", "3 to 4"))
+    more = rows(bench("classification", str(drawn), "--methods", "byot", "--base", "dsd", few=few))
+    assert more["ce"][0] == first["ce"][0]
+    assert (more["dsd"][1], "±" in more["byot"][1], "±" in more["ce"][1]) == ("", True, True)
+    kept = json.loads((tmp_path / "classification.json").read_text())
+    assert [len(row["seeds"]) for row in kept.values()] == [2, 2, 2]
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def test_planted_copies_are_found(tmp_path: Path, bench: Callable[..., str]) -> None:
