@@ -34,7 +34,7 @@ from terradistill.training.progress import (
     set_learning_rate,
 )
 
-GAIN_OF = 1024  # scenes of either side that `refinement_gain` looks at, at most
+GAIN_OF = 2048  # validation scenes that `refinement_gain` looks at, at most
 LINEAR_STEPS = 300
 
 
@@ -152,9 +152,8 @@ def train_scene_classifier(
 
     gain = None
     if settings.method == "dsd":
-        some = np.sort(learned[batch_indices(len(learned), min(GAIN_OF, len(learned)), 0, derive(seed, "gain"))])
         held = batch_indices(len(validation[0]), min(GAIN_OF, len(validation[0])), 0, derive(seed, "gain held"))
-        gain = refinement_gain(network, distiller, stages, pixels[some], validation[0][held], hardware, seed)
+        gain = refinement_gain(network, distiller, stages, validation[0][held], hardware, seed)
     best.restore(network)
     network.to(device).eval()
     temperature = calibrated(logits(network, validation[0], side, hardware=hardware), torch.from_numpy(validation[1]))
@@ -225,19 +224,21 @@ def refinement_gain(
     network: nn.Module,
     distiller: SelfDistiller,
     stages: list[nn.Module],
-    train: NDArray[np.uint8],
     validation: NDArray[np.uint8],
     hardware: Hardware,
     seed: int,
 ) -> dict[str, list[float]]:
-    """How far students are from their teachers on validation scenes: KL(teacher ‖ student) of each pair, shallow first.
+    """How far students are from their teachers on half of the validation scenes: KL(teacher ‖ student) of each pair.
 
     Returns:
-        `raw`, the logits of the branch; `refined`, by diffusion; `linear`, by a linear map of the raw ones that was
-        fitted on train scenes: what a few weights without diffusion do. All of the last epoch, whose branches are left.
+        Shallow pairs first: `raw`, the logits of the branch; `refined`, by diffusion; `linear`, by a linear map of the
+        raw ones that was fitted on the other half, which nothing has learned by heart: what a few weights without
+        diffusion do. All of the last epoch, whose branches are left.
     """
     model = nn.ModuleDict({"network": network, "distiller": distiller}).eval()
-    fitted, judged = (_branches(network, distiller, stages, images, hardware) for images in (train, validation))
+    half = max(1, len(validation) // 2)
+    sides = (validation[:half], validation[-half:])
+    fitted, judged = (_branches(network, distiller, stages, images, hardware) for images in sides)
     refined = distiller.refined([each.to(hardware.device) for each in judged[:-1]], seeded(seed, "gain"))
     found: dict[str, list[float]] = {"raw": [], "refined": [], "linear": []}
     for k, r in enumerate(refined):

@@ -308,7 +308,7 @@ def main() -> None:
         if out_of_memory(error):
             _give_up(
                 "The memory is full: with --set, lower sampling.batch_size or give sampling.low_memory=true (the same "
-                "run goes on), or in a new --out lower finetune.batch_size or diffusion.batch_size."
+                "run goes on), or in a new --out lower the batch_size of finetune, diffusion or classify."
             )
         raise
 

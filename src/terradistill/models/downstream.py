@@ -142,7 +142,7 @@ def _fetched(what: str) -> Iterator[None]:
     except OSError as error:  # of the network, of the hub's client and of the disk alike
         raise EvaluationError(
             f"The published weights of {what} cannot be fetched ({(str(error).splitlines() or [''])[0]}): connect this "
-            "machine to the internet once, or leave them out (--set evaluation.pretrained=false)."
+            "machine to the internet once, or leave them out (evaluation.pretrained or classify.pretrained=false)."
         ) from error
 
 
@@ -150,7 +150,7 @@ def _timm(name: str, n_classes: int, pretrained: bool) -> Network:
     import timm
 
     if pretrained and not timm.is_model_pretrained(name):
-        raise EvaluationError(f"timm has no pretrained weights for '{name}': leave evaluation.pretrained off.")
+        raise EvaluationError(f"timm has no pretrained weights for '{name}': leave pretrained off.")
     with _fetched(f"timm's '{name}'"):
         body = timm.create_model(name, pretrained=pretrained, num_classes=n_classes)
     if not pretrained:
@@ -258,7 +258,7 @@ def require_network(name: str, *, pretrained: bool = False) -> None:
         raise EvaluationError(f"There is no network '{name}': the names accepted are {accepted}.")
     if pretrained and name not in PRETRAINED:
         raise EvaluationError(
-            f"'{name}' has no pretrained weights: leave evaluation.pretrained off, or name a network with weights, "
+            f"'{name}' has no pretrained weights: leave pretrained off, or name a network with weights, "
             "such as efficientnet-lite0, timm:resnet18 or hub:microsoft/resnet-18."
         )
     if pretrained:
