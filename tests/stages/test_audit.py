@@ -15,6 +15,7 @@ from PIL import Image
 
 import terradistill as td
 from terradistill.data.drawn import draw_scenes
+from terradistill.distillation.audit import _picture
 from tests.conftest import terradistill, tiny_settings
 
 
@@ -138,3 +139,13 @@ def test_another_dataset_is_refused(world: tuple[Path, Path], tmp_path: Path) ->
     td.write_scene_folder(two, ("a", "b"), np.zeros((2, 8, 8, 3), np.uint8), [0, 1], [{}, {}], {"name": "two"})
     with pytest.raises(td.TerraDistillError, match="has no class"):
         td.audit(two, world[0], tmp_path / "none")
+
+
+@pytest.mark.parametrize(("flagged", "shown", "side"), [(0, 24, 128), (24, 24, 128), (25, 25, 64), (50, 50, 64)])
+def test_all_that_is_flagged_is_shown(flagged: int, shown: int, side: int, tmp_path: Path) -> None:
+    pixels = np.full((60, 64, 64, 3), 200, np.uint8)
+    rows = [{"flagged": i < flagged, "excess": 1 - i / 60} for i in range(60)]
+    _picture(rows, pixels, pixels, np.arange(60), tmp_path / "audit.png")
+    with Image.open(tmp_path / "audit.png") as picture:
+        seen = np.asarray(picture.convert("RGB"))
+    assert (seen == 200).all(2).sum() == 2 * shown * side**2

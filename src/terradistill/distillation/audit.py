@@ -39,7 +39,7 @@ from terradistill.run import Progress, Reporter, Silent
 from terradistill.seeding import derive, numpy_generator
 from terradistill.settings import Settings
 
-SHOWN = 24  # pairs in the picture
+SHOWN, MOST = 24, 200  # pairs in the picture: those that are most alike, and all that are flagged, up to so many
 DRAWS = 200  # of the bootstrap
 TITLE = "Looking for near-copies"
 
@@ -290,7 +290,8 @@ def _picture(
     neighbours: NDArray[np.int64],
     path: Path,
 ) -> None:
-    first = np.argsort([-row["excess"] for row in rows], kind="stable")[:SHOWN]
+    shown = max(SHOWN, min(sum(row["flagged"] for row in rows), MOST))
+    first = np.argsort([-row["excess"] for row in rows], kind="stable")[:shown]
     both = np.stack([made[first], np.asarray(pixels[neighbours[first]])], axis=1)
     with replacing(path) as temporary:
-        contact_sheet(both.reshape(-1, SIDE, SIDE, 3), 8, scale=2).save(temporary, "PNG")
+        contact_sheet(both.reshape(-1, SIDE, SIDE, 3), 8, scale=2 if shown == SHOWN else 1).save(temporary, "PNG")
