@@ -247,10 +247,9 @@ def _curves(path: Path) -> list[tuple[str, str, str]]:
 
 
 def _prompts(path: Path) -> list[tuple[str, list[str]]]:
-    """(class, its distinct prompts), where a class has several."""
+    """(class, its distinct prompts)."""
     rows = _read(path) if path.exists() else []
-    several = [(row["class"], list(dict.fromkeys(row.get("prompt", [])))) for row in rows]
-    return [(name, prompts) for name, prompts in several if len(prompts) > 1]
+    return [(row["class"], list(dict.fromkeys(row.get("prompt", [])))) for row in rows if row.get("prompt")]
 
 
 def _thinned(curve: Mapping[int, float]) -> tuple[list[float], list[float]]:

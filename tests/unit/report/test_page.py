@@ -64,6 +64,15 @@ def test_a_report_of_scenes_that_were_drawn_says_so(make_run: MakeRun) -> None:
     assert "The scenes of Toy <b>scenes</b> are synthetic themselves" in read(write_report(run)).text
 
 
+def test_every_prompt_is_told_once(make_run: MakeRun) -> None:
+    run = make_run()
+    rows = [{"class": "river", "prompt": ["a wide river"] * 2}, {"class": "lake", "prompt": ["a lake", "a pond"]}]
+    (run / "prototypes.json").write_text(json.dumps(rows))
+    text = read(write_report(run)).text
+    assert text.count("a wide river") == 1
+    assert "a lake; a pond" in text
+
+
 def test_report_asks_nothing_of_the_network(make_run: MakeRun) -> None:
     page = read(write_report(make_run()))
     assert not page.named("script")
