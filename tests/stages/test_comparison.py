@@ -288,6 +288,10 @@ def test_a_captions_file_may_be_of_one_of_the_datasets(
     said = {path.parts[-3]: path.read_text() for path in (tmp_path / "t").glob("*/exam/captions.jsonl")}
     assert ("a strange place" in said["other"], "a twin" in said["other"]) == (True, False)
     assert ("a strange place" in said["drawn"], "a twin" in said["drawn"]) == (False, True)
+    assert terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)[0] == 0
+    (tmp_path / "said.jsonl").write_text("\n".join(lines).replace("a strange", "another"))
+    code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, "begun with other --captions" in " ".join(error.split())) == (2, True), error
     (tmp_path / "said.jsonl").write_text('{"file_name": "nowhere.png", "caption": "nothing"}\n')
     code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
     assert (code, "names none of the" in error.replace("\n", " ")) == (2, True), error

@@ -288,12 +288,20 @@ def _lacking(rows: Sequence[Row]) -> list[str]:
 
 
 def _captions_of(captioned: SceneFolder, folder: SceneFolder, room: Path) -> Path | None:
-    """What a captions file says of these scenes, and of no other DATA's, as a file; None: nothing."""
-    if captioned.scenes == folder.scenes:
+    """What a captions file says of these scenes, and of no other DATA's, as a file; None: nothing.
+
+    Raises:
+        RunError: something else was said when the exam was set, and generators may have learned it.
+    """
+    kept, said = room / "captions.jsonl", None if captioned.scenes == folder.scenes else written(captioned.scenes)
+    before = kept.read_bytes() if kept.exists() else None
+    now = None if said is None else said.encode(errors="backslashreplace")
+    if (room / "exam").exists() and before != now:
+        raise RunError(f"{room} was begun with other --captions: give them again, or use another --out.")
+    if said is None:
         return None
-    room.mkdir(parents=True, exist_ok=True)
-    write_text(room / "captions.jsonl", written(captioned.scenes))
-    return room / "captions.jsonl"
+    write_text(kept, said)
+    return kept
 
 
 def _as_often(row: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
