@@ -135,7 +135,7 @@ def test_planted_copies_are_found(tmp_path: Path, bench: Callable[..., str]) -> 
         "60",
         few=["--set", "evaluation.min_steps=1", "--set", "evaluation.max_steps=20"],
     )
-    for kind in ("exact", "flipped", "turned", "recompressed", "noised"):
+    for kind in ("exact", "flipped", "turned", "recompressed", "noised by 2 of 255"):
         assert f"{kind} 10 of 10" in said, said
     assert re.search(r"flagged of held-out scenes \d+ of \d+", said)
 
