@@ -34,3 +34,8 @@ class EvaluationError(TerraDistillError):
 
 class RunError(TerraDistillError):
     """A run folder cannot be used as asked."""
+
+
+def reason(error: BaseException) -> str:
+    """What an error of a library says, in one line, for a sentence of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

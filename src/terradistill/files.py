@@ -13,11 +13,15 @@ from terradistill.errors import RunError
 
 @contextmanager
 def replacing(target: Path, *, mark: str = "") -> Iterator[Path]:
-    """A temporary path beside `target` that takes its place, whole or not at all; `mark` tells writers apart."""
+    """A temporary path beside `target` that takes its place, whole, or is gone; `mark` tells writers apart."""
     temporary = target.with_name(f".{target.name}{mark}.partial")
     remove(temporary)
     target.parent.mkdir(parents=True, exist_ok=True)
-    yield temporary
+    try:
+        yield temporary
+    except BaseException:
+        remove(temporary)
+        raise
     if target.is_dir():
         remove(target)
     temporary.replace(target)

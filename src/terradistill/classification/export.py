@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from terradistill.errors import ConfigError, EvaluationError, RunError
-from terradistill.files import remove, replacing
+from terradistill.errors import ConfigError, EvaluationError, RunError, reason
+from terradistill.files import replacing
 from terradistill.models.scene_classifier import SceneClassifier
 
 SLACK = 1e-3  # of logits: other libraries add in another order
@@ -30,13 +30,9 @@ def export_classifier(model: str | Path, out: Path, *, onnx: bool = True) -> dic
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} is not empty: give a new folder for --out.")
     with replacing(out) as part:
-        try:
-            classifier.save(part)
-            if onnx:
-                _write_onnx(classifier, part / "model.onnx")
-        except BaseException:
-            remove(part)
-            raise
+        classifier.save(part)
+        if onnx:
+            _write_onnx(classifier, part / "model.onnx")
     return {path.name: path for path in sorted(out.iterdir())}
 
 
@@ -58,9 +54,8 @@ def _write_onnx(classifier: SceneClassifier, path: Path) -> None:
             verbose=False,
         )
     except RuntimeError as error:
-        reason = (str(error).splitlines() or ["no reason given"])[0][:200]
         raise EvaluationError(
-            f"{classifier.name} cannot be written as ONNX ({reason}): leave it out with --no-onnx."
+            f"{classifier.name} cannot be written as ONNX ({reason(error)}): leave it out with --no-onnx."
         ) from error
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     with torch.inference_mode():

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from terradistill.data.images import MAX_PIXELS
-from terradistill.errors import ConfigError, DataError
+from terradistill.errors import ConfigError, DataError, reason
 
 Plane = NDArray[np.float32]
 TRAIN = 0.7  # of the width is learned from
@@ -105,8 +105,7 @@ def read_bands(path: Path, named: Mapping[str, Sequence[str]] | None = None) -> 
     except DataError:
         raise
     except Exception as error:  # damaged files make numpy's reader raise nearly anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
-        raise DataError(f"{path} cannot be read as an .npz file of bands ({reason}).") from error
+        raise DataError(f"{path} cannot be read as an .npz file of bands ({reason(error)}).") from error
     for name, plane in planes.items():
         if plane.ndim not in (2, 3) or plane.dtype.kind not in "uif" or not plane.size:
             raise DataError(

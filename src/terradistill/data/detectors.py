@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from terradistill.errors import ConfigError
+from terradistill.errors import ConfigError, reason
 
 # Name -> the map that it draws, its class in controlnet_aux, and where its weights are on the hub.
 DETECTORS = {
@@ -41,9 +41,8 @@ def load_detector(name: str) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
     try:
         detector: Any = getattr(controlnet_aux, kind).from_pretrained(source)
     except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or ["no reason given"])[0][:200]
         raise ConfigError(
-            f"The weights of {name!r} ({source}) cannot be fetched ({reason}): check the network."
+            f"The weights of {name!r} ({source}) cannot be fetched ({reason(error)}): check the network."
         ) from error
 
     def detect(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

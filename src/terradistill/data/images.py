@@ -14,7 +14,7 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from terradistill.data.arrays import mapped, write_array
 from terradistill.data.scenes import SceneFolder
-from terradistill.errors import DataError
+from terradistill.errors import DataError, reason
 from terradistill.files import alone, replacing, write_text
 from terradistill.run import Progress
 
@@ -89,7 +89,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
             return _decode_tiff(data)
         raise DataError("The file is no image in a known format (JPEG, PNG, WebP, TIFF, BMP, GIF).") from error
     except Exception as error:  # damaged files make Pillow's parsers raise nearly anything
-        raise DataError(f"The image is truncated or damaged ({_reason(error)}).") from error
+        raise DataError(f"The image is truncated or damaged ({reason(error)}).") from error
 
 
 def _is_beyond_pillow(image: Image.Image) -> bool:
@@ -125,7 +125,7 @@ def _decode_tiff(data: bytes) -> NDArray[np.uint8]:
     except DataError:
         raise
     except Exception as error:  # tifffile, too, raises nearly anything
-        raise DataError(f"The TIFF cannot be read ({_reason(error)}).") from error
+        raise DataError(f"The TIFF cannot be read ({reason(error)}).") from error
 
 
 def _number(text: Any) -> float | None:
@@ -159,10 +159,6 @@ def _refuse_huge(width: int, height: int) -> None:
         raise DataError(
             f"The image has {width} x {height} pixels; at most {MAX_PIXELS} are accepted. Cut it into tiles."
         )
-
-
-def _reason(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
 
 
 def resize(image: NDArray[np.uint8], resolution: int) -> NDArray[np.uint8]:

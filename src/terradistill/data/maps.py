@@ -19,7 +19,7 @@ from terradistill.data.images import BATCH, decode, n_threads
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.data.vectors import VECTOR_FILES, WIDTH_M, road_rasters
-from terradistill.errors import ConfigError, DataError
+from terradistill.errors import ConfigError, DataError, reason
 from terradistill.files import replacing
 from terradistill.run import Progress
 from terradistill.settings import MAPS
@@ -220,8 +220,7 @@ def read_map(path: Path, name: str, side: int) -> Array:
     except DataError:
         raise
     except Exception as error:  # damaged files raise nearly anything
-        reason = (str(error).splitlines() or ["damaged"])[0][:200]
-        raise DataError(f"The map {path} cannot be read ({reason}): give a PNG or JPEG file.") from error
+        raise DataError(f"The map {path} cannot be read ({reason(error)}): give a PNG or JPEG file.") from error
     if drawn.mode == "L" and drawn.getextrema()[1] == 1:
         raise DataError(f"The map {path} holds 0 and 1, which is black and nearly black: save it from 0 to 255.")
     short = min(drawn.size)

@@ -230,8 +230,10 @@ def _rows(kept: Path) -> list[Row]:
         return []
     try:
         rows: list[Row] = json.loads(kept.read_text(encoding="utf-8"))
-        return [row | {"recipe": {**row["recipe"]}} for row in rows]
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(rows, list) or not all(isinstance(row, dict) and "recipe" in row for row in rows):
+            raise ValueError("they are of something else")
+        return rows
+    except ValueError as error:
         raise RunError(
             f"{kept} does not hold the rows of a scoreboard: expected a folder that `bench scoreboard` has made, or a "
             "new one; restore the file, or use another --out."

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from terradistill.errors import GeneratorError
+from terradistill.errors import GeneratorError, reason
 from terradistill.hardware import Hardware
 
 INSTRUCTION = "Describe this satellite image in one short sentence: land cover, objects, and where they are."
@@ -43,9 +43,8 @@ class Captioner:
                 source, dtype=hardware.learning.half or torch.float32, use_safetensors=True, **known
             )
         except (OSError, ValueError, KeyError, ImportError) as error:
-            reason = (str(error).splitlines() or ["no reason given"])[0][:200]
             raise GeneratorError(
-                f"The caption model {source} cannot be loaded ({reason}): give the hub id or folder of an "
+                f"The caption model {source} cannot be loaded ({reason(error)}): give the hub id or folder of an "
                 "image-text-to-text model, and check the network."
             ) from error
         return cls(processor, loaded.to(hardware.device), instruction, name=source)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from terradistill.errors import EvaluationError
+from terradistill.errors import EvaluationError, reason
 
 
 class Clip:
@@ -33,10 +33,9 @@ class Clip:
             processor = AutoProcessor.from_pretrained(source, **known)
             model: Any = AutoModel.from_pretrained(source, use_safetensors=True, **known)
         except (OSError, ValueError, KeyError, ImportError) as error:
-            reason = (str(error).splitlines() or ["no reason given"])[0][:200]
             raise EvaluationError(
-                f"The CLIP model {source} cannot be loaded ({reason}): give the hub id or folder of one, and check the "
-                "network."
+                f"The CLIP model {source} cannot be loaded ({reason(error)}): give the hub id or folder of one, "
+                "and check the network."
             ) from error
         if not hasattr(model, "get_image_features"):
             raise EvaluationError(f"{source} is a {type(model).__name__} and no CLIP: give one with a space for both.")

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from terradistill.errors import GeneratorError
+from terradistill.errors import GeneratorError, reason
 
 Part = TypeVar("Part", bound=nn.Module)
 
@@ -40,9 +40,8 @@ def load_part(build: Callable[..., Part], folder: Path, name: str) -> Part:
         part = build(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
         part.load_state_dict(load_file(folder / "model.safetensors"))
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).splitlines() or ["no reason given"])[0][:200]
         raise GeneratorError(
-            f"The {name} {folder} cannot be loaded ({reason}): restore it, or remove the folder to use the generator "
-            "without it."
+            f"The {name} {folder} cannot be loaded ({reason(error)}): restore it, or remove the folder to use "
+            "the generator without it."
         ) from error
     return part

@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from terradistill.errors import GeneratorError
+from terradistill.errors import GeneratorError, reason
 from terradistill.hardware import out_of_memory
 
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
@@ -71,9 +71,8 @@ def opening(source: str | Path) -> Iterator[None]:
     except DAMAGED as error:
         if out_of_memory(error):
             raise
-        reason = (str(error).splitlines() or ["no reason given"])[0][:200]
         raise GeneratorError(
-            f"The generator {source} cannot be loaded ({reason}): give a complete diffusers folder, "
+            f"The generator {source} cannot be loaded ({reason(error)}): give a complete diffusers folder, "
             "or check the hub id and the network."
         ) from error
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from terradistill.errors import EvaluationError
+from terradistill.errors import EvaluationError, reason
 from terradistill.models.downstream import build_network
 from terradistill.models.places import LEARNED_FROM
 
@@ -98,7 +98,6 @@ class SceneClassifier:
                 learned,
             )
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            reason = (str(error).splitlines() or ["no reason given"])[0][:200]
             raise EvaluationError(
-                f"{source} is no classifier ({reason}): give the folder of a run of terradistill classify train."
+                f"{source} is no classifier ({reason(error)}): give the folder of a run of terradistill classify train."
             ) from error
