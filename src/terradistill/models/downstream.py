@@ -74,15 +74,17 @@ def _convnet3(n_classes: int, _resolution: int) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128 * 16, n_classes))
 
 
-def _resnet(widths: tuple[int, ...], depths: tuple[int, ...], kind: str, n_classes: int, resolution: int) -> nn.Module:
+def _resnet(
+    widths: tuple[int, ...], depths: tuple[int, ...], kind: str, n_classes: int, resolution: int, stride: int = 1
+) -> nn.Module:
     from transformers import ResNetConfig, ResNetForImageClassification
 
     config = ResNetConfig(embedding_size=STEM, hidden_sizes=widths, depths=depths, layer_type=kind)
     config.num_labels = n_classes
     network: nn.Module = ResNetForImageClassification(config)
     if resolution <= SMALL:
-        # The convention for small images: a 3x3 stem of stride 1, no max-pool.
-        stem = nn.Sequential(nn.Conv2d(3, STEM, 3, padding=1, bias=False), nn.BatchNorm2d(STEM), nn.ReLU())
+        # The convention for small images: a 3x3 stem of stride 1, no max-pool. A stride of 2 [ours] is 4 times as fast.
+        stem = nn.Sequential(nn.Conv2d(3, STEM, 3, stride, 1, bias=False), nn.BatchNorm2d(STEM), nn.ReLU())
         network.set_submodule("resnet.embedder", stem)
     return network
 
@@ -125,6 +127,7 @@ def _efficientnet_lite0(n_classes: int, _resolution: int) -> nn.Module:
 BUILDERS: dict[str, Callable[[int, int], nn.Module]] = {
     "convnet3": _convnet3,
     "resnet18": partial(_resnet, (64, 128, 256, 512), (2, 2, 2, 2), "basic"),
+    "resnet18-stem2": partial(_resnet, (64, 128, 256, 512), (2, 2, 2, 2), "basic", stride=2),
     "resnet50": partial(_resnet, (256, 512, 1024, 2048), (3, 4, 6, 3), "bottleneck"),
     "vit-tiny": _vit_tiny,
     "convnext-atto": _convnext_atto,

@@ -44,7 +44,7 @@ def test_the_schedule_and_its_five_steps() -> None:
     assert float(alphas_cumprod()[400]) == pytest.approx(0.1936, abs=5e-4)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "convnext-atto", "vit-tiny", "efficientnet-lite0"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet18-stem2", "convnext-atto", "vit-tiny", "efficientnet-lite0"])
 def test_any_staged_backbone_is_watched_and_left_as_it_is(name: str) -> None:
     network = build_network(name, CLASSES, 32).eval()
     before = {key: value.clone() for key, value in network.state_dict().items()}
