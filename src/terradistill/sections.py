@@ -163,6 +163,7 @@ class ClassifySettings(Section):
         0.998, ge=0, lt=1, description="of the running average of the weights, which is what is kept"
     )
     validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="of the train scenes: selects the epoch")
+    soft_labels: bool = Field(False, description="learn from those that scenes bring along, instead of their classes")
     crop_area: tuple[float, float] = Field((0.67, 1.0), description="random resized crop: share of the area")
     crop_aspect: tuple[float, float] = Field((0.75, 1.33), description="width by height of the crops")
     flips: bool = Field(True, description="left to right and top to bottom, each for half of the scenes")

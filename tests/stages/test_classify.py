@@ -2,8 +2,10 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,10 @@ from terradistill.classification.explain import _gives_planes, heatmaps
 from terradistill.classification.learn import scores_of, train_classifier
 from terradistill.classification.training import _divergence
 from terradistill.data.check import check_scenes
+from terradistill.data.images import to_float
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
+from terradistill.distillation.teacher import soft_labels
 from terradistill.distillation.work import weights_hash
 from terradistill.generation.orders import Order
 from terradistill.hardware import Hardware
@@ -112,6 +116,27 @@ def test_test_scenes_are_read_once_the_epoch_is_chosen_and_not_before(
     assert SceneClassifier.load(out).about["epoch"] == 7, "the one that training has chosen"
 
 
+def test_what_a_teacher_says_is_learned_instead_of_the_class(drawn: Path, tmp_path: Path) -> None:
+    from terradistill.config import load_settings
+
+    scenes, rows = tmp_path / "scenes", []
+    shutil.copytree(drawn, scenes)
+    classes = open_scenes(drawn).classes
+    for path in sorted(scenes.glob("*/*.png")):
+        said = np.eye(len(classes))[(classes.index(path.parent.name) + 1) % len(classes)]
+        rows.append({"file_name": f"{path.parent.name}/{path.name}", "soft_labels": said.tolist()})
+    (scenes / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    longer = ("classify.epochs=8", "classify.network=convnet3", "classify.method=ce", "classify.ema_decay=0")
+    asked = [*SHORT, *longer, "classify.soft_labels=true", "classify.patience=100"]
+    settings = load_settings(["tiny"], overrides=asked, ipc=2)
+    found = scores_of(train_classifier(scenes, tmp_path / "run", settings).parent)
+    confusion = np.array(found["confusion"])
+    led = sum(confusion[k, (k + 1) % len(classes)] for k in range(len(classes))) / confusion.sum()
+    assert led > 0.6 > 0.3 > found["oa"], (led, found["oa"])
+    with pytest.raises(td.TerraDistillError, match="has 0 soft labels: expected one for each"):
+        train_classifier(drawn, tmp_path / "none", settings)
+
+
 def test_a_pretrained_scale_of_pixels_is_kept(tmp_path: Path) -> None:
     from terradistill.models.downstream import Network
 
@@ -185,15 +210,16 @@ def test_any_scene_folder_can_be_learned_from_and_real_scenes_judge(
     assert (code, "give one" in error) == (2, True)
 
 
+@pytest.mark.parametrize("plan", ["network=efficientnet-lite0 method=ce", "network=convnext-atto method=dsd"])
 def test_a_killed_training_goes_on_to_the_same_network(
-    drawn: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+    plan: str, drawn: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch
 ) -> None:
     from terradistill.classification import training as scene_classifier
 
     def weights(run: Path) -> dict[str, torch.Tensor]:
         return SceneClassifier.load(run).network.state_dict()
 
-    own = ("randaugment=2", "erasing=0.5", "optimizer=rmsprop", "epochs=4", "network=efficientnet-lite0", "method=ce")
+    own = ("randaugment=2", "erasing=0.5", "optimizer=rmsprop", "epochs=4", *plan.split())
     more = (
         "--limit",
         "12",
@@ -215,6 +241,10 @@ def test_a_killed_training_goes_on_to_the_same_network(
     assert code != 0
     monkeypatch.setattr(scene_classifier, "augmented", plain)
     assert trained(drawn, tmp_path / "killed", capsys, monkeypatch, *more)[0] == 0
+    about = [SceneClassifier.load(tmp_path / name).about for name in ("whole", "killed")]
+    gains = [each.get("divergence_from_teachers") for each in about]
+    assert gains[0] == gains[1], "its branches go on too"
+    assert (gains[0] is None) == ("method=ce" in plan)
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(whole[key], killed[key]) for key in whole)
 
@@ -370,6 +400,13 @@ def test_a_trained_classifier_teaches_and_is_asked_by_audit_and_fidelity(
     assert code == 0, error
     assert not (tmp_path / "fidelity" / "teacher").exists(), "none is trained"
     settings = load_settings(["tiny"], overrides=[f"evaluation.teacher={run}"], data__split_file=split)
+    work = SimpleNamespace(
+        settings=settings, hardware=Hardware(torch.device("cpu")), train=open_scenes(drawn), test=open_scenes(few)
+    )
+    images, model = np.arange(2 * 32 * 32 * 3, dtype=np.uint8).reshape(2, 32, 32, 3), SceneClassifier.load(run)
+    with torch.inference_mode():
+        said = model.network.eval()(to_float(images)) / model.temperature
+    assert np.allclose(soft_labels(work, images), said.softmax(1), atol=0.01), "at its own temperature"  # type: ignore
     with monkeypatch.context() as own:
         own.setattr("terradistill.distillation.audit.trained_network", lambda *_, **__: pytest.fail("none is trained"))
         found = td.audit(few, drawn, tmp_path / "audit", settings)

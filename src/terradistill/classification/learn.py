@@ -23,7 +23,7 @@ from terradistill.classification.training import require_augmentation, train_sce
 from terradistill.data.check import require_enough
 from terradistill.data.images import load_pixels
 from terradistill.data.scenes import SceneFolder
-from terradistill.distillation.scoreboard import learned_by, open_exam
+from terradistill.distillation.scoreboard import learned_by, open_exam, soft_of
 from terradistill.distillation.work import Work, open_work
 from terradistill.errors import ConfigError
 from terradistill.evaluation.metrics import agreement
@@ -107,6 +107,7 @@ def _train(work: Work, scenes: SceneFolder, known: frozenset[str]) -> None:
     with run.stage("classify", "Training the classifier") as stage:
         pixels, labels = _pixels(work, scenes, "learned"), scenes.labels
         n_classes = len(scenes.classes)
+        told = soft_of(scenes).astype(np.float32) if wanted.soft_labels else labels
         learned, held = stratified(labels, wanted.validation_fraction, derive(work.settings.seed, "classify"))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(work.settings.seed, "classify weights"))
@@ -114,7 +115,7 @@ def _train(work: Work, scenes: SceneFolder, known: frozenset[str]) -> None:
         trained = train_scene_classifier(
             network,
             pixels,
-            labels,
+            told,
             learned,
             (pixels[held], labels[held]),
             n_classes,

@@ -159,7 +159,7 @@ def _examined(
     hidden = settings.export.hide_real
     _require_comparable(made.scenes, learned.scenes, unseen.scenes)
     given = given_teacher(settings, learned.scenes.classes, unseen.scenes)
-    network, side = given or (network, SIDE)
+    network, side = (given.network, given.resolution) if given else (network, SIDE)
     if network is None:
         network = trained_network(
             learned.pixels,

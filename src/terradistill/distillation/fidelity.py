@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from terradistill.data.captions import class_prompt
 from terradistill.distillation.coresets import random_subset
@@ -25,6 +25,7 @@ from terradistill.evaluation.harness import Labelled
 from terradistill.evaluation.recipe import embed
 from terradistill.files import write_text
 from terradistill.models.clip import Clip
+from terradistill.models.scene_classifier import SceneClassifier
 from terradistill.run import Reporter
 from terradistill.seeding import derive
 from terradistill.settings import Settings
@@ -75,7 +76,9 @@ def fidelity(
             )
         cache, words = work.run / "cache", Clip.load(clip, work.hardware.device) if clip else None
         given = given_teacher(work.settings, work.train.classes, work.test) if network == "own" else None
-        side = max(scene.height for scene in judged.scenes) if network == "inception" else given[1] if given else SIDE
+        side = given.resolution if given else SIDE
+        if network == "inception":
+            side = max(scene.height for scene in judged.scenes)
         made, test, train = (
             labelled(scenes_, side, cache, name)
             for scenes_, name in ((judged, "judged"), (work.test, "test"), (work.train, "train"))
@@ -103,13 +106,13 @@ def _floor_of(labels: NDArray[np.int64], ipc: int) -> int:
     return max(1, min(ipc, int(np.bincount(labels).min()) // 2))
 
 
-def _eye(work: Work, network: Network, given: tuple[nn.Module, int] | None) -> Callable[[NDArray[np.uint8]], Tensor]:
+def _eye(work: Work, network: Network, given: SceneClassifier | None) -> Callable[[NDArray[np.uint8]], Tensor]:
     device = work.hardware.device
     if network == "inception":
         return partial(features, Inception(), device=device)
     if given is None:
         teach(work)
-    seeing, side = given or (teacher_network(work), SIDE)
+    seeing, side = (given.network, given.resolution) if given else (teacher_network(work), SIDE)
     return partial(embed, seeing.to(device), resolution=side, hardware=work.hardware)
 
 

@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 
-from torch import nn
-
 from terradistill.data.scenes import SceneFolder
 from terradistill.errors import EvaluationError
 from terradistill.models.scene_classifier import SceneClassifier
 from terradistill.settings import Settings
 
 
-def given_teacher(settings: Settings, classes: Sequence[str], judging: SceneFolder) -> tuple[nn.Module, int] | None:
-    """The network of `evaluation.teacher` and the side that it sees, if one is given.
+def given_teacher(settings: Settings, classes: Sequence[str], judging: SceneFolder) -> SceneClassifier | None:
+    """The classifier of `evaluation.teacher`, if one is given.
 
     Args:
         settings: of the run.
@@ -35,4 +33,4 @@ def given_teacher(settings: Settings, classes: Sequence[str], judging: SceneFold
             f"The teacher {settings.evaluation.teacher} has learned from {len(seen)} of the scenes that judge: train "
             "one on the same split (--split-file)."
         )
-    return given.network, given.resolution
+    return given

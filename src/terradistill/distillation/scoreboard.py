@@ -210,7 +210,7 @@ def _evaluate(work: Work, distilled: SceneFolder, resolution: int, more: dict[st
         }
         wanted: dict[str, Sets] = {name: sets[name] for name in settings.evaluation.methods if name in sets}
         if "distilled" in wanted and any(scene.soft_labels for scene in distilled.scenes):
-            soft = _soft(distilled)
+            soft = soft_of(distilled)
             wanted[f"distilled{SOFT}"] = lambda: [
                 replace(labelled(distilled, resolution, cache, "distilled"), soft=soft)
             ]
@@ -274,8 +274,12 @@ def _random_sets(train: Labelled, ipc: int, settings: Settings) -> list[Labelled
     return [pick(train, random_subset(train.labels, ipc, seed)) for seed in seeds]
 
 
-def _soft(scenes: SceneFolder) -> NDArray[np.float16]:
-    """The soft labels that scenes bring along, float16 (n, n_classes)."""
+def soft_of(scenes: SceneFolder) -> NDArray[np.float16]:
+    """The soft labels that scenes bring along, float16 (n, n_classes).
+
+    Raises:
+        DataError: not all of them have one for each class.
+    """
     odd = [scene for scene in scenes.scenes if len(scene.soft_labels) != len(scenes.classes)]
     if odd:
         raise DataError(

@@ -10,7 +10,7 @@ from torch import nn
 from terradistill.data.images import load_pixels
 from terradistill.distillation.given import given_teacher
 from terradistill.distillation.work import Work
-from terradistill.evaluation.recipe import embed, fit, probabilities, repeatable
+from terradistill.evaluation.recipe import embed, fit, logits, repeatable
 from terradistill.files import replacing
 from terradistill.hardware import Hardware
 from terradistill.models.downstream import build_network
@@ -114,12 +114,15 @@ def as_column(soft: NDArray[np.float16]) -> list[list[float]]:
 
 
 def soft_labels(work: Work, images: NDArray[np.uint8]) -> NDArray[np.float16]:
-    """What the teacher thinks of images (n, H, W, 3): float16 (n, n_classes).
+    """What the teacher thinks of images (n, H, W, 3), at its own temperature: float16 (n, n_classes).
 
     The teacher is that of `evaluation.teacher`, or else the one that `teach` trains.
     """
     given = given_teacher(work.settings, work.train.classes, work.test)
     if given is None:
         teach(work)
-    network, side = given or (teacher_network(work), SIDE)
-    return probabilities(network.to(work.hardware.device), images, side, hardware=work.hardware)
+    network, side, t = (
+        (given.network, given.resolution, given.temperature) if given else (teacher_network(work), SIDE, 1.0)
+    )
+    said = logits(network.to(work.hardware.device), images, side, hardware=work.hardware)
+    return np.asarray((said / t).softmax(1).half())

@@ -197,14 +197,6 @@ def predict(network: nn.Module, images: NDArray[np.uint8], resolution: int, *, h
     return logits(network, images, resolution, hardware=hardware).argmax(1).numpy()
 
 
-def probabilities(
-    network: nn.Module, images: NDArray[np.uint8], resolution: int, *, hardware: Hardware
-) -> NDArray[np.float16]:
-    """What a network thinks of uint8 images (n, height, width, 3): float16 (n, n_classes), two bytes a class."""
-    shares = logits(network, images, resolution, hardware=hardware).softmax(1)
-    return np.asarray(shares.half())
-
-
 def embed(network: nn.Module, images: NDArray[np.uint8], resolution: int, *, hardware: Hardware) -> Tensor:
     """What the last linear layer of a network is given for uint8 images (n, height, width, 3): float32 (n, D)."""
     with _listening(network) as seen:
