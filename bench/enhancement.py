@@ -1,8 +1,10 @@
 """What enhancing is worth on scenes that the generator has not learned from, under the simulations that taught it.
 
     python bench/enhancement.py super-resolve RUN DATA [--per-class 10] [--minutes 30] [--sheet SHEET.png]
+    python bench/enhancement.py bands RUN CUT [--minutes 30]     what `terradistill data cut` has cut
     python bench/enhancement.py fuse RUN DATA [--dates 1 2 4] [--seeds 3]
     python bench/enhancement.py timelapse RUN DATA [--dates 1 2 3]
+    python bench/enhancement.py pairs RUN PAIRS     real changes: before/, after/, and masks in change/
     python bench/enhancement.py inpaint GENERATOR DATA [--cover 0.3]
     python bench/enhancement.py seams RUN IMAGE     a large image super-resolved: gradients at the edges of tiles
 
@@ -16,6 +18,7 @@ the row that says so. A --sheet shows real scenes: it is for looking at, and not
 """
 
 import argparse
+import json
 import resource
 import time
 from collections.abc import Callable, Sequence
@@ -32,11 +35,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from terradistill.config import load_settings
+from terradistill.data.bands import BandScale, bands_of
 from terradistill.data.captions import class_prompt
 from terradistill.data.images import load_pixels, to_float, to_uint8
 from terradistill.data.pictures import open_pictures
 from terradistill.data.scenes import SceneFolder
-from terradistill.data.sensor import in_month
+from terradistill.data.sensor import MIDSUMMER, in_month
+from terradistill.data.sources import open_scenes
 from terradistill.data.weather import cloud_cover, clouded
 from terradistill.distillation.learning import simulation_of
 from terradistill.enhancing.canvas import filled, tiles_of
@@ -106,7 +111,7 @@ def taught(enhancer: Enhancer) -> EnhancerSettings:
     """The simulation that an enhancer learned with."""
     about = enhancer.adapter.about
     if "simulated" not in about:
-        raise SystemExit("This enhancer has learned from bands as they are, which no simulation makes: see `enhance`.")
+        raise SystemExit("This enhancer has learned from bands as they are, which no simulation makes: see `bands`.")
     return EnhancerSettings(task=about["task"], scale=enhancer.adapter.scale, **about["simulated"])
 
 
@@ -137,8 +142,14 @@ def super_resolve(asked: argparse.Namespace, settings: Settings, folder: Path) -
     row("the scene itself", fine)
     row("bicubic", np.stack([bicubic(image, scale) for image in coarse]))
     if asked.minutes:
-        regress = _regression(enhancer, seen, folder, wanted, 60 * asked.minutes)
-        row(f"regression, {asked.minutes:g} min", regress(coarse))
+        simulate, known = simulation_of(wanted), load_pixels(seen, fine.shape[1], folder / "regression.npy")
+
+        def pairs(index: NDArray[np.int64], rng: torch.Generator) -> tuple[Tensor, Tensor]:
+            y = to_float(np.asarray(known[index]))
+            return simulate.show(y, torch.zeros(len(y)), rng, most=True).frames[:, 0], y
+
+        regress = _regression(enhancer, len(known), pairs, 60 * asked.minutes)
+        row(f"regression, {asked.minutes:g} min", regress(to_float(coarse), to_float(coarse)))
 
     def drawn(texts: Sequence[str], seed: int) -> Pixels:
         each = enumerate(zip(to_float(coarse).numpy(), texts, strict=True))
@@ -174,38 +185,88 @@ def _judge(
     return judge
 
 
+def bands(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
+    enhancer, cut = open_enhancer(settings, "super-resolve"), Path(asked.data)
+    scale, side, scaling = enhancer.adapter.scale, enhancer.generator.resolution, enhancer.adapter.about["bands"]
+    names, sides = enhancer.adapter.bands, json.loads((cut / "split.json").read_text())
+    scenes, scaler = open_scenes(cut), BandScale(names, tuple(scaling["mean"]), tuple(scaling["std"]))
+
+    def shown(kind: str) -> tuple[NDArray[np.float32], Pixels]:
+        """Bands in the grid of the frames, and pictures, of the scenes of one side."""
+        some = scenes.subset([i for i, scene in enumerate(scenes.scenes) if scene.name in sides[kind]])
+        stacks = [bands_of(cut, scene.name).stacked(names, side // scale, side // scale) for scene in some.scenes]
+        return scaler.scaled(np.stack(stacks)), np.asarray(load_pixels(some, side, folder / f"{kind}.npy"))
+
+    frames, fine = shown("test")
+    coarse = F.avg_pool2d(to_float(fine), scale)
+    table = Table(fine, enhancer.hardware, f"of {len(names)} bands, {scale} x coarser")
+    table.add("bicubic", np.stack([bicubic(image, scale) for image in to_uint8(coarse)]))
+    if asked.minutes:
+        known, real = shown("train")
+
+        def pairs(index: NDArray[np.int64], _: torch.Generator) -> tuple[Tensor, Tensor]:
+            return torch.from_numpy(known[index]), to_float(real[index])
+
+        regress = _regression(enhancer, len(real), pairs, 60 * asked.minutes)
+        table.add(f"regression, {asked.minutes:g} min", regress(torch.from_numpy(frames), coarse))
+
+    def drawn(seed: int) -> Pixels:
+        each = enumerate(frames)
+        return np.stack([sharpened(enhancer, f, "", derive(seed, "bench", i), settings.sampling) for i, f in each])
+
+    free = [drawn(seed) for seed in range(asked.seeds)]
+    agreed = [
+        np.stack([agreeing(image, small, scale) for image, small in zip(made, to_uint8(coarse), strict=True)])
+        for made in free
+    ]
+    table.add("drawn, free", *free)
+    table.add("drawn", *agreed)
+    table.add(f"mean of {len(free)} drawn alone", np.mean(free, axis=0).round().astype(np.uint8))
+    table.picture(asked.sheet)
+
+
 def _regression(
-    enhancer: Enhancer, seen: SceneFolder, folder: Path, wanted: EnhancerSettings, seconds: float
-) -> Callable[[Pixels], Pixels]:
-    """A U-Net that learns to correct bicubic interpolation, of about the adapter's weights, for a time."""
+    enhancer: Enhancer,
+    n: int,
+    pairs: Callable[[NDArray[np.int64], torch.Generator], tuple[Tensor, Tensor]],
+    seconds: float,
+) -> Callable[[Tensor, Tensor], Pixels]:
+    """A U-Net that learns to correct bicubic interpolation, of about the adapter's weights, for a time.
+
+    `pairs` gives frames (B, C, h, w) and scenes (B, 3, H, W) of some of n. What is returned makes images of frames and
+    of the coarse pictures (B, 3, h, w) that are corrected.
+    """
     from diffusers import UNet2DModel
 
     device, size = enhancer.hardware.device, sum(p.numel() for p in enhancer.adapter.parameters())
+    scale, channels = enhancer.adapter.scale, len(enhancer.adapter.bands)
     widths = (32, 64, 128, 128)
     network: Any
     for width in range(16, 257, 16):
         widths = (width, 2 * width, 4 * width, 4 * width)
         network = UNet2DModel(
-            in_channels=3, out_channels=3, block_out_channels=widths, layers_per_block=1, norm_num_groups=8,
+            in_channels=channels, out_channels=3, block_out_channels=widths, layers_per_block=1, norm_num_groups=8,
             down_block_types=("DownBlock2D",) * 4, up_block_types=("UpBlock2D",) * 4, add_attention=False,
         )  # fmt: skip
         if sum(p.numel() for p in network.parameters()) >= size:
             break
     network = network.to(device).train()
-    fine = load_pixels(seen, enhancer.generator.resolution, folder / "regression.npy")
-    simulate, optimizer = simulation_of(wanted), torch.optim.AdamW(network.parameters(), 3e-4)
+    optimizer = torch.optim.AdamW(network.parameters(), 3e-4)
 
-    def corrected(x: Tensor) -> Tensor:
-        wide = F.interpolate(x, scale_factor=wanted.ratio, mode="bicubic", align_corners=False)
+    def corrected(x: Tensor, coarse: Tensor) -> Tensor:
+        wide, base = (
+            F.interpolate(each.to(device), scale_factor=scale, mode="bicubic", align_corners=False)
+            for each in (x, coarse)
+        )
         with enhancer.hardware.learning.autocast():
-            return torch.as_tensor(wide + network(wide, 0).sample.float())
+            return torch.as_tensor(base + network(wide, 0).sample.float())
 
     began, step = time.monotonic(), 0
     while time.monotonic() - began < seconds:
         rng = seeded(0, "regression", step)
-        y = to_float(np.asarray(fine[torch.randint(0, len(fine), (8,), generator=rng).numpy()]))
-        x = simulate.show(y, torch.zeros(len(y)), rng, most=True).frames[:, 0]
-        loss = (corrected(x.to(device)) - y.to(device)).abs().mean()
+        x, y = pairs(torch.randint(0, n, (8,), generator=rng).numpy(), rng)
+        coarse = x if x.shape[1] == 3 else F.avg_pool2d(y, scale)
+        loss = (corrected(x, coarse) - y.to(device)).abs().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -214,8 +275,8 @@ def _regression(
     print(f"<!-- regression: {sum(p.numel() for p in network.parameters()):,} weights, {step:,} steps of 8 -->")
 
     @torch.no_grad()
-    def apply(coarse: Pixels) -> Pixels:
-        parts = [to_uint8(corrected(to_float(coarse[k : k + 16]).to(device))) for k in range(0, len(coarse), 16)]
+    def apply(x: Tensor, coarse: Tensor) -> Pixels:
+        parts = [to_uint8(corrected(x[k : k + 16], coarse[k : k + 16])) for k in range(0, len(x), 16)]
         return np.concatenate(parts)
 
     return apply
@@ -317,6 +378,51 @@ def _day(month: float) -> date:
     return date(2021, int(month) + 1, 1 + min(27, int(31 * (month % 1))))
 
 
+def pairs(asked: argparse.Namespace, settings: Settings, _: Path) -> None:
+    enhancer = open_enhancer(settings, "timelapse")
+    side, found = (
+        enhancer.generator.resolution,
+        {picture.name: picture.pixels() for picture in open_pictures(asked.data)},
+    )
+    names = sorted(name.removeprefix("before/") for name in found if name.startswith("before/"))
+
+    def tiles(kind: str) -> Pixels:
+        """Squares of the generator's size, which show it the metres a pixel that the images have."""
+        each = [found[f"{kind}/{name}"] for name in names]
+        return np.stack(
+            [
+                image[y : y + side, x : x + side]
+                for image in each
+                for y in range(0, image.shape[0] - side + 1, side)
+                for x in range(0, image.shape[1] - side + 1, side)
+            ]
+        )
+
+    before, after = tiles("before"), tiles("after")
+    changed = tiles("change")[..., 0] > 127
+    table = Table(after, enhancer.hardware, "of real changes", "PSNR where changed", "elsewhere")
+
+    def row(name: str, *several: Pixels) -> None:
+        errors = np.array([np.square(made / 255.0 - after / 255.0).mean(3) for made in several])
+        parts = [[-10 * np.log10(each[some].mean() + 1e-9) for each in errors] for some in (changed, ~changed)]
+        table.add(name, *several, more=" | ".join(told(values, 2) for values in parts))
+
+    row("copy of the image before", before)
+    # Nothing says when these were taken: both are called midsummer, so that only the adapter's doing is seen.
+    day = _day(MIDSUMMER - 1)
+
+    def drawn(seed: int) -> Pixels:
+        each = [
+            at_date(enhancer, [(day, image)], day, "", derive(seed, "bench", i), settings.sampling)
+            for i, image in enumerate(before)
+        ]
+        return np.stack(each)
+
+    row("drawn after it", *(drawn(seed) for seed in range(asked.seeds)))
+    print(f"<!-- {len(names)} pairs, {len(after)} squares, {changed.mean():.1%} of the pixels changed -->")
+    table.picture(asked.sheet)
+
+
 def inpaint(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
     hardware = find_hardware(settings.precision)
     generator = Generator.load(asked.source).ready(hardware.device)
@@ -370,7 +476,15 @@ def seams(asked: argparse.Namespace, settings: Settings, _: Path) -> None:
     )
 
 
-TASKS = {"seams": seams, "super-resolve": super_resolve, "fuse": fuse, "timelapse": timelapse, "inpaint": inpaint}
+TASKS = {
+    "seams": seams,
+    "super-resolve": super_resolve,
+    "bands": bands,
+    "fuse": fuse,
+    "timelapse": timelapse,
+    "pairs": pairs,
+    "inpaint": inpaint,
+}
 
 
 def main() -> None:

@@ -4,8 +4,10 @@ import io
 import json
 import runpy
 import sys
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -202,6 +204,10 @@ def test_a_timelapse_goes_on_from_what_it_drew(
     command += ["--preset", "tiny", "--dates", "2021-08,2021-09,2021-10,2021-11,2021-12"]
     code, error = terradistill(*command, "--out", str(tmp_path / "out"), capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, error
+    alone = [*command, "--frames", "1", "--out", str(tmp_path / "alone")]
+    assert terradistill(*alone, capsys=capsys, monkeypatch=monkeypatch)[0] == 0
+    rows = [json.loads(line) for line in (tmp_path / "alone" / "metadata.jsonl").read_text().splitlines()]
+    assert [len(row["after"]) for row in rows] == [1] * 5
     rows = [json.loads(line) for line in (tmp_path / "out" / "metadata.jsonl").read_text().splitlines()]
     assert [row["month"] for row in rows] == [8, 9, 10, 11, 12]
     assert rows[0]["after"] == ["2021-07-04"]
@@ -426,20 +432,25 @@ def test_bands_of_a_multispectral_scene_are_learned_from_and_super_resolved(
     with Image.open(tmp_path / "out" / "s2.png") as image:
         assert image.size == (288, 192)
     enhancer = open_enhancer(tiny_settings(generator=str(tmp_path / "run")), "super-resolve")
-    planes, _ = _frames(tmp_path / "s2.npz")["s2"].read(enhancer)
+    planes, _ = _frames(tmp_path / "s2.npz", enhancer, None)["s2"].read()
     note = adapter.about["bands"]
     for plane, name, mean, std in zip(planes, adapter.bands, note["mean"], note["std"], strict=True):
         if name in fine:  # in the enhancer's order, which is not the file's, and in its scale
             assert np.allclose(plane, ((fine[name].astype(float) - mean) / (2 * std)).clip(-1, 1), atol=1e-5)
-    squares = _frames(tmp_path / "cut")
+    squares = _frames(tmp_path / "cut", enhancer, None)
     rows = {r["file_name"]: r for r in map(json.loads, (tmp_path / "cut" / "metadata.jsonl").read_text().splitlines())}
     for name in list(squares)[:3]:
         y, x = (rows[f"{name}.png"][key] for key in ("row", "column"))
-        assert np.allclose(squares[name].read(enhancer)[0][:3], planes[:3, y : y + 48, x : x + 48], atol=1e-5)
+        assert np.allclose(squares[name].read()[0][:3], planes[:3, y : y + 48, x : x + 48], atol=1e-5)
     enhance[2] = str(tmp_path / "cut")
     code, error = terradistill(*enhance, "tiny", "--out", str(tmp_path / "all"), capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, error
     assert len(list((tmp_path / "all" / "s2").glob("*.png"))) == len(squares)
+    given = (tmp_path / "cut", tmp_path / "sheet.png", capsys, monkeypatch, "--minutes", "0.001")
+    table = benched("bands", tmp_path / "run", *given)
+    assert [row[0].split(",")[0].strip() for row in table[2:]] == [
+        "bicubic", "regression", "drawn", "drawn", "mean of 2 drawn alone",
+    ]  # fmt: skip
     np.savez(tmp_path / "less.npz", **fine)
     enhance[2] = str(tmp_path / "less.npz")
     code, error = terradistill(*enhance, "tiny", "--out", str(tmp_path / "o"), capsys=capsys, monkeypatch=monkeypatch)
@@ -448,6 +459,59 @@ def test_bands_of_a_multispectral_scene_are_learned_from_and_super_resolved(
     enhance[2] = str(tmp_path / "a.png")
     code, error = terradistill(*enhance, "tiny", "--out", str(tmp_path / "o"), capsys=capsys, monkeypatch=monkeypatch)
     assert (code, "reads the bands" in error) == (2, True), error
+
+
+def test_bands_of_a_geotiff_are_super_resolved_in_their_place(
+    finished: td.Distilled, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    import rasterio
+    from rasterio.transform import Affine
+
+    def written(name: str, names: Sequence[str], **more: Any) -> Path:
+        with rasterio.open(
+            tmp_path / name, "w", driver="GTiff", width=64, height=48, count=5, dtype="uint16", crs="EPSG:32633",
+            transform=Affine(10, 0, 500_000, 0, -10, 200), **more,
+        ) as image:  # fmt: skip
+            image.write(planes)
+            for k, each in enumerate(names):
+                image.set_band_description(k + 1, each)
+        return tmp_path / name
+
+    names = ["B2", "B3", "B4", "B8", "B5"]
+    planes = np.random.default_rng(0).integers(1, 4000, (5, 48, 64)).astype(np.uint16)
+    named, bare = written("s2.tif", names), written("bare.tif", ())
+    cut = ["data", "cut", str(named), "--side", "16", "--rgb", "B4,B3,B2", "--out", str(tmp_path / "cut")]
+    code, error = terradistill(*cut, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, error
+    settings = tiny_settings(
+        generator=str(finished.run), enhancer__scale=2, enhancer__steps=2, enhancer__batch_size=4,
+        enhancer__bands=("B8", "B2"), data__split_file=tmp_path / "cut" / "split.json",
+    )  # fmt: skip
+    td.train(tmp_path / "cut", tmp_path / "run", settings, until="enhancer")
+    enhance = ["enhance", "super-resolve", "--generator", str(tmp_path / "run"), "--preset", "tiny"]
+    of_bare = ["--bands", "bands=B2,B3,B4,B8,B5"]
+    for path, more in ((named, []), (bare, of_bare)):
+        out = tmp_path / f"out-{path.stem}"
+        code, error = terradistill(
+            *enhance, str(path), *more, "--out", str(out), capsys=capsys, monkeypatch=monkeypatch
+        )
+        assert code == 0, error
+        with rasterio.open(out / path.name) as image:
+            assert (image.width, image.height, image.transform.a, image.crs.to_epsg()) == (128, 96, 5, 32633)
+    made = [(tmp_path / f"out-{path.stem}" / path.name) for path in (named, bare)]
+    assert np.array_equal(*(rasterio.open(path).read() for path in made)) is False, "seeds are those of the names"
+    assert json.loads((tmp_path / "out-s2" / "metadata.jsonl").read_text())["gsd_m"] == 5
+    planes[:, :3] = 0
+    (tmp_path / "x.tif").write_bytes(b"II*\0")
+    for path, more, says in (
+        (bare, [], "band B8 is missing"),
+        (written("hole.tif", names, nodata=0), [], "pixels without data"),
+        (tmp_path / "x.tif", [], "cannot be read as a GeoTIFF of bands"),
+    ):
+        code, error = terradistill(
+            *enhance, str(path), *more, "--out", str(tmp_path / "o"), capsys=capsys, monkeypatch=monkeypatch
+        )
+        assert (code, says in " ".join(error.split())) == (2, True), error
 
 
 def test_rows_and_folders_of_results_are_of_one_call(tmp_path: Path) -> None:
@@ -508,6 +572,41 @@ BENCHED = {
 }
 
 
+def benched(
+    task: str, source: Path, data: Path, sheet: Path, capsys: Capture, monkeypatch: Patch, *more: str
+) -> list[list[str]]:
+    """The table of bench/enhancement.py."""
+    bench = Path(__file__).parents[2] / "bench"
+    few = ["--per-class", "1", "--seeds", "2", "--dates", "1", "2", "--set", "sampling.steps=2"]
+    few += ["--set", "evaluation.min_steps=1", "--set", "evaluation.max_steps=2", "--preset", "tiny", *more]
+    monkeypatch.syspath_prepend(bench)
+    monkeypatch.setattr(sys, "argv", ["enhancement", task, str(source), str(data), *few, "--sheet", str(sheet)])
+    runpy.run_path(str(bench / "enhancement.py"), run_name="__main__")
+    table = [line.strip("|").split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len({len(row) for row in table}) == 1, "a table"
+    return table
+
+
+def test_the_bench_of_real_changes_looks_at_what_changed_and_at_the_rest(
+    runs: dict[str, Path], tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    before, change = scene(64, 70), np.zeros((64, 70), np.uint8)
+    change[:16, :8] = 255
+    after = np.where(change[..., None] > 0, 255 - before // 2, before)
+    for kind, image in (("before", before), ("after", after), ("change", change)):
+        (tmp_path / "pairs" / kind).mkdir(parents=True)
+        Image.fromarray(image).save(tmp_path / "pairs" / kind / "a.png")
+    head, _, copy, made = benched(
+        "pairs", runs["timelapse"], tmp_path / "pairs", tmp_path / "s.png", capsys, monkeypatch
+    )
+    assert [cell.strip() for cell in head[4:]] == ["PSNR where changed", "elsewhere"]
+    assert (copy[0].strip(), made[0].strip()) == ("copy of the image before", "drawn after it")
+    error = np.square((before - after.astype(float))[:16, :8] / 255).mean()
+    assert float(copy[4]) == pytest.approx(-10 * np.log10(error), abs=0.01)
+    assert float(copy[5]) == 90
+    assert "±" in made[5]
+
+
 @pytest.mark.parametrize("task", BENCHED)
 def test_the_bench_measures_each_task(
     task: str,
@@ -518,15 +617,8 @@ def test_the_bench_measures_each_task(
     capsys: Capture,
     monkeypatch: Patch,
 ) -> None:
-    bench, source = Path(__file__).parents[2] / "bench", runs.get(task, finished.run)
-    few = ["--per-class", "1", "--seeds", "2", "--dates", "1", "2", "--set", "sampling.steps=2"]
-    few += ["--set", "evaluation.min_steps=1", "--set", "evaluation.max_steps=2", "--preset", "tiny"]
     sheet = tmp_path / "sheet.png"
-    monkeypatch.syspath_prepend(bench)
-    monkeypatch.setattr(sys, "argv", ["enhancement", task, str(source), str(drawn), *few, "--sheet", str(sheet)])
-    runpy.run_path(str(bench / "enhancement.py"), run_name="__main__")
-    table = [line.strip("|").split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    assert len({len(row) for row in table}) == 1, "a table"
+    table = benched(task, runs.get(task, finished.run), drawn, sheet, capsys, monkeypatch)
     assert len(table[0]) == 4 + (task == "super-resolve")
     names = [row[0].strip() for row in table[2:]]
     assert len(names) == len(BENCHED[task])

@@ -120,7 +120,7 @@ def data_annotate(
 def data_cut(
     scene: Annotated[
         Path,
-        typer.Argument(metavar="SCENE.npz", help="Arrays (h, w), a band each, or of several bands."),
+        typer.Argument(metavar="SCENE", help="An .npz file of arrays (h, w), a band each, or of several; a GeoTIFF."),
     ],
     out: NewFolder,
     side: Annotated[int, typer.Option("--side", min=8, help="Of the squares, finest pixels.")] = 128,

@@ -59,7 +59,7 @@ def enhance_inpaint(
 
 @app.command("super-resolve")
 def enhance_super_resolve(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="As for the others, or an .npz file of bands.")],
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="As for the others, or a file of bands.")],
     out: Out,
     scale: Annotated[int | None, typer.Option("--scale", help="What the enhancer has learned.")] = None,
     prompt: Prompt = "",
@@ -117,6 +117,9 @@ def enhance_timelapse(
     out: Out,
     dates: Annotated[str, typer.Option("--dates", help="Such as 2021-01,2021-04,2021-07-15.", show_default=False)],
     prompt: Prompt = "",
+    frames: Annotated[
+        int | None, typer.Option("--frames", min=1, help="Draw each after so many; else as many as were learned.")
+    ] = None,
     generator: Trained = None,
     preset: Preset = None,
     config: Config = None,
@@ -130,5 +133,5 @@ def enhance_timelapse(
 
     wanted = [word.strip() for word in dates.split(",") if word.strip()]
     with console.Rich() as reporter:
-        made = timelapse(source, out, settings, days=wanted, prompt=prompt, reporter=reporter)
+        made = timelapse(source, out, settings, days=wanted, prompt=prompt, frames=frames, reporter=reporter)
     console.print_made({"images": made, "picture": made / "timelapse.png"})

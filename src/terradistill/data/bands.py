@@ -6,6 +6,7 @@ import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from terradistill.errors import ConfigError, DataError, reason
 
 Plane = NDArray[np.float32]
 TRAIN = 0.7  # of the width is learned from
+TIFF = (".tif", ".tiff")
 NOTE, BANDS = "bands.json", ".bands"  # of a folder of cut scenes: how, and the bands of each
 
 
@@ -83,29 +85,31 @@ def parse_bands(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def read_bands(path: Path, named: Mapping[str, Sequence[str]] | None = None) -> BandImage:
-    """An `.npz` file with an array (h, w) for each band, by its name, or arrays (bands, h, w).
+    """An `.npz` file with an array (h, w) for each band, by its name, or arrays (bands, h, w); or a GeoTIFF.
 
     Args:
         path: the file.
         named: array -> its bands, in their order; other arrays are left out. None or empty: all arrays, and bands
-            that share one are called ``array-1``, ``array-2``, …
+            that share one are called ``array-1``, ``array-2``, … A GeoTIFF is one array, ``bands``, unless it
+            describes each of its bands by a name.
 
     Raises:
         DataError: it is none, or its arrays do not show the same ground.
+        ConfigError: a GeoTIFF, and `rasterio` is not installed.
     """
+    tiff = path.suffix.lower() in TIFF
+    if tiff and find_spec("rasterio") is None:
+        raise ConfigError(f"Reading the bands of {path} needs rasterio: pip install '.[geo]'.")
     try:
-        with zipfile.ZipFile(path) as archive:
-            n_bytes = sum(entry.file_size for entry in archive.infolist())
-        if n_bytes > 16 * MAX_PIXELS:
-            raise DataError(f"{path} unpacks to {n_bytes / 2**20:.0f} MiB: cut it into tiles.")
-        with np.load(path, allow_pickle=False) as arrays:
-            if lacking := [name for name in named or () if name not in arrays.files]:
-                raise DataError(f"{path} has no array {lacking[0]!r}: expected one of {', '.join(arrays.files)}.")
-            planes = {name: np.asarray(arrays[name]) for name in named or arrays.files}
+        arrays = _of_geotiff(path, named) if tiff else _of_npz(path)
     except DataError:
         raise
-    except Exception as error:  # damaged files make numpy's reader raise nearly anything
-        raise DataError(f"{path} cannot be read as an .npz file of bands ({reason(error)}).") from error
+    except Exception as error:  # damaged files make the readers raise nearly anything
+        kind = "a GeoTIFF" if tiff else "an .npz file"
+        raise DataError(f"{path} cannot be read as {kind} of bands ({reason(error)}).") from error
+    if lacking := [name for name in named or () if name not in arrays]:
+        raise DataError(f"{path} has no array {lacking[0]!r}: expected one of {', '.join(arrays)}.")
+    planes = {name: arrays[name] for name in named or arrays}
     for name, plane in planes.items():
         if plane.ndim not in (2, 3) or plane.dtype.kind not in "uif" or not plane.size:
             raise DataError(
@@ -178,7 +182,7 @@ def cut_scenes(
     out, so that squares that overlap are never on both sides.
 
     Args:
-        path: the `.npz` file.
+        path: the `.npz` file or GeoTIFF.
         out: a new or empty folder.
         side: of the squares, pixels of the finest bands.
         stride: from one to the next.
@@ -259,6 +263,32 @@ def bands_of(folder: Path, name: str) -> BandImage:
 def bands_file(folder: Path, name: str) -> Path:
     """Where they lie."""
     return (folder / BANDS / name).with_suffix(".npz")
+
+
+def _of_npz(path: Path) -> dict[str, NDArray[Any]]:
+    with zipfile.ZipFile(path) as archive:
+        _require_room(path, sum(entry.file_size for entry in archive.infolist()))
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: np.asarray(arrays[name]) for name in arrays.files}
+
+
+def _of_geotiff(path: Path, named: Mapping[str, Sequence[str]] | None) -> dict[str, NDArray[Any]]:
+    """All bands as one array, or each by the name that the file gives it."""
+    import rasterio
+
+    with rasterio.open(path) as image:
+        _require_room(path, image.count * image.height * image.width * np.dtype(image.dtypes[0]).itemsize)
+        if not image.dataset_mask().all():
+            raise DataError(f"{path} has pixels without data: fill them first, or cut it.")
+        bands, names = image.read(), image.descriptions
+    if named or not all(names) or len(set(names)) < len(names):
+        return {"bands": bands}
+    return dict(zip(names, bands, strict=True))
+
+
+def _require_room(path: Path, n_bytes: int) -> None:
+    if n_bytes > 16 * MAX_PIXELS:
+        raise DataError(f"{path} unpacks to {n_bytes / 2**20:.0f} MiB: cut it into tiles.")
 
 
 def _apart(

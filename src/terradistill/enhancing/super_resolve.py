@@ -12,7 +12,17 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from terradistill.data.bands import NOTE, BandImage, BandScale, bands_file, bands_note, bands_of, read_bands, to_rgb
+from terradistill.data.bands import (
+    NOTE,
+    TIFF,
+    BandImage,
+    BandScale,
+    bands_file,
+    bands_note,
+    bands_of,
+    read_bands,
+    to_rgb,
+)
 from terradistill.data.images import MAX_PIXELS, to_float, to_uint8
 from terradistill.data.pictures import Picture, known_of, open_pictures
 from terradistill.enhancing.canvas import draw_large, padded, shown, tiles_of
@@ -39,13 +49,14 @@ def super_resolve(
     """Draw images at several times their resolution.
 
     Args:
-        source: an image file, a folder of them, DATA, what `data cut` left, or an `.npz` file of bands.
+        source: an image file, a folder of them, DATA, what `data cut` left, an `.npz` file of bands, or a GeoTIFF of
+            bands.
         out: a folder; the same call goes on with it.
         settings: `generator` (with an enhancer for this task), `sampling`, `seed`.
         scale: what the enhancer must have learned; None: whatever it has.
         prompt: what they show; may be empty.
         faithful: what is drawn, made coarse again, is the given image.
-        bands: of the arrays of an `.npz` file; see `read_bands`.
+        bands: of the arrays of a file of bands; see `read_bands`.
         reporter: told of progress.
 
     Returns:
@@ -57,19 +68,17 @@ def super_resolve(
     """
     settings, reporter = settings or Settings(), reporter or Silent()
     require_apart(Path(out), source)
-    frames = _frames(source, bands)
     enhancer = open_enhancer(settings, "super-resolve")
-    ratio = enhancer.adapter.scale
+    frames, ratio = _frames(source, enhancer, bands), enhancer.adapter.scale
     if scale not in (None, ratio):
         raise ConfigError(f"This enhancer draws at {ratio} times the resolution, and not at {scale}.")
     for name, frame in frames.items():
-        height, width = frame.size()
+        height, width = frame.size
         if height * width * ratio**2 > MAX_PIXELS:
             raise DataError(
                 f"{name} would have {width * ratio} x {height * ratio} pixels: at most {MAX_PIXELS} are drawn; cut it "
                 "into tiles."
             )
-        frame.check(enhancer)
     asked = asked_for("super-resolve", settings, enhancer.generator, scale=ratio, prompt=prompt, faithful=faithful)
     asked |= {"bands": {array: list(names) for array, names in bands.items()}} if bands else {}
     results, alone = Results(Path(out), asked), len(frames) == 1
@@ -79,13 +88,13 @@ def super_resolve(
 
     def make(piece: Piece) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         seed, steps = derive(settings.seed, "super-resolve", piece.name), reporter.progress if alone else None
-        frame, given = frames[piece.name].read(enhancer)
+        frame, given = frames[piece.name].read()
         made = sharpened(enhancer, frame, prompt, seed, settings.sampling, progress=steps)
         made = agreeing(made, given, ratio) if faithful else made
         return made, {**notes.get(piece.name, {}), "prompt": prompt, "seed": seed, "scale": ratio}
 
     def before(piece: Piece) -> NDArray[np.uint8]:
-        return bicubic(frames[piece.name].read(enhancer)[1], ratio)
+        return bicubic(frames[piece.name].read()[1], ratio)
 
     pieces = [Piece(name, [frame.data]) for name, frame in frames.items()]
     return make_all(results, pieces, make, before, "Super-resolving", reporter, ("given", "drawn"))
@@ -93,53 +102,54 @@ def super_resolve(
 
 @dataclass(frozen=True)
 class _Frame:
-    """What is super-resolved: a picture, or a file of bands; `check` refuses what `read` would."""
+    """What is super-resolved: a picture, or a file of bands.
+
+    Attributes:
+        data: all that it may be drawn after.
+        size: height and width.
+        read: bands (C, h, w) from -1 to 1, and what they look like, uint8 (h, w, 3).
+        picture: where it is one.
+    """
 
     data: Callable[[], bytes]
-    size: Callable[[], tuple[int, int]]
-    check: Callable[[Enhancer], object]
-    read: Callable[[Enhancer], tuple[NDArray[np.float32], NDArray[np.uint8]]]
+    size: tuple[int, int]
+    read: Callable[[], tuple[NDArray[np.float32], NDArray[np.uint8]]]
     picture: Picture | None = None
 
 
-def _frames(source: str | Path, named: Mapping[str, Sequence[str]] | None = None) -> dict[str, _Frame]:
-    """Frames by name: bands (C, h, w) from -1 to 1, and what they look like, uint8 (h, w, 3)."""
-    path = Path(source)
-    if path.suffix == ".npz":
+def _frames(source: str | Path, enhancer: Enhancer, named: Mapping[str, Sequence[str]] | None) -> dict[str, _Frame]:
+    """What to super-resolve, by name; all that an enhancer cannot read is refused here."""
+    path, wanted = Path(source), enhancer.adapter.bands if "bands" in enhancer.adapter.about else ()
+    several = path.suffix == ".npz" or (bool(wanted) and path.is_file() and path.suffix.lower() in TIFF)
+    if several and not wanted:
+        raise ConfigError("This enhancer reads pictures: give an image, or train one with enhancer.bands.")
+    if several:
         image = read_bands(path, named)
-
-        def stacked(enhancer: Enhancer) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-            if "bands" not in enhancer.adapter.about:
-                raise ConfigError("This enhancer reads pictures: give an image, or train one with enhancer.bands.")
-            return _scaled(enhancer, image)
-
-        return {path.stem: _Frame(path.read_bytes, lambda: image.size, stacked, stacked)}
+        image.stacked(wanted, *image.size)
+        (picture,) = [None] if path.suffix == ".npz" else open_pictures(source)
+        return {path.stem: _Frame(path.read_bytes, image.size, lambda: _scaled(enhancer, image), picture)}
     if named:
-        raise ConfigError(f"--bands are those of an .npz file, and {source} is none: leave them out.")
+        raise ConfigError(f"--bands are those of an .npz file or a GeoTIFF of bands, and {source} is none.")
     known = bands_note(path)["bands"] if (path / NOTE).is_file() else ()
-
-    def check(enhancer: Enhancer) -> None:
-        if "bands" not in enhancer.adapter.about:
-            return
-        if not known:
-            raise ConfigError(
-                f"This enhancer reads the bands {', '.join(enhancer.adapter.bands)}: give an .npz file of them, or "
-                "what terradistill data cut has made of one."
-            )
-        if lacking := [name for name in enhancer.adapter.bands if name not in known]:
-            raise DataError(f"{source} has no band {lacking[0]}: expected {', '.join(enhancer.adapter.bands)}.")
+    if wanted and not known:
+        raise ConfigError(
+            f"This enhancer reads the bands {', '.join(wanted)}: give an .npz file or a GeoTIFF of them, or what "
+            "terradistill data cut has made of one."
+        )
+    if lacking := [name for name in wanted if name not in known]:
+        raise DataError(f"{source} has no band {lacking[0]}: expected {', '.join(wanted)}.")
 
     def pictured(picture: Picture) -> _Frame:
-        def read(enhancer: Enhancer) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-            if "bands" in enhancer.adapter.about:
+        def read() -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+            if wanted:
                 return _scaled(enhancer, bands_of(path, picture.file))
             image = picture.pixels()
             return to_float(image[None])[0].numpy(), image
 
-        def data() -> bytes:  # all that it may be drawn after
+        def data() -> bytes:
             return picture.read() + (bands_file(path, picture.file).read_bytes() if known else b"")
 
-        return _Frame(data, picture.size, check, read, picture)
+        return _Frame(data, picture.size(), read, picture)
 
     return {picture.name: pictured(picture) for picture in open_pictures(source)}
 
