@@ -101,6 +101,21 @@ def test_sampling_is_timed_row_by_row_and_judged(drawn: Path, bench: Callable[..
     assert len(list((tmp_path / "out").glob("*-?/distilled"))) == 2 * 2 + len(rows)
 
 
+def test_steps_of_training_are_timed_and_what_they_wait_for(
+    finished: td.Distilled, drawn: Path, bench: Callable[..., str], tmp_path: Path
+) -> None:
+    few = ["--generator", str(finished.run), "--limit", "8", "--preset", "tiny", "--set", "finetune.batch_size=4"]
+    said = bench("training", str(drawn), "--out", str(tmp_path / "out"), "--steps", "5", few=few)
+    assert "Steps of 4 scenes on " in said
+    rows = [_cells(line) for line in said.splitlines() if line.startswith("|")][2:]
+    assert [row[0] for row in rows] == ["all weights", "low-rank adapters of rank 4"]
+    for row in rows:
+        assert float(row[2]) > 0
+        assert 0 < float(row[3].rstrip("%")) < 100, "reading takes a part of a step"
+        assert all(cell.endswith("%") for cell in row[4:])
+    assert (tmp_path / "out" / "training.md").read_text().strip() in said
+
+
 def test_classifiers_are_compared_and_the_table_grows(drawn: Path, bench: Callable[..., str], tmp_path: Path) -> None:
     brief = ["epochs=1", "resolution=32", "batch_size=16", "warmup_epochs=0.5", "least_steps=1"]
     few = [part for each in brief for part in ("--set", f"classify.{each}")]
