@@ -1,0 +1,84 @@
+"""A picture of the studio as it looks after a scene was made: python scripts/screenshot.py OUT.jpg [--generator G]
+[--prompt TEXT] [--seed N] [--set-metadata gsd_m=1]. Needs Chromium with its driver, and selenium (the extra `dev`)."""
+
+import argparse
+import shutil
+import time
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from terradistill.generation.orders import parse_metadata
+from terradistill.studio.page import opened
+
+PATIENCE = 120  # seconds
+
+
+def until(what: Any) -> Any:
+    """What a function gives as soon as it gives anything."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            if found := what():
+                return found
+        except Exception:  # the page is being redrawn
+            pass
+        time.sleep(0.2)
+    raise SystemExit(f"The page did not answer in {PATIENCE} seconds.")
+
+
+def main() -> None:
+    from selenium import webdriver
+    from selenium.webdriver.common.keys import Keys
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--generator", default="base-128")
+    parser.add_argument("--prompt", default="a satellite image of a river")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set-metadata", default="")
+    asked = parser.parse_args()
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "hide-scrollbars", "window-size=1300,1010"):
+        options.add_argument(f"--{flag}")
+    browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+
+    def find(css: str) -> list[Any]:
+        return list(browser.find_elements("css selector", css))
+
+    def known(name: str) -> bool:
+        """Whether the control of a number is there; else its part of the page is opened, which may not listen yet."""
+        if not find(f"#knows-{name} input"):
+            next(each for each in find("button") if "known of the place" in each.text).click()
+            time.sleep(1)
+        return bool(find(f"#knows-{name} input")[0].is_displayed())
+
+    try:
+        with opened(asked.generator) as address:
+            browser.get(address)
+            until(lambda: find("#prompt textarea"))[0].send_keys(asked.prompt)
+            for name, value in parse_metadata(asked.set_metadata).items():
+                until(lambda name=name: known(name))
+                find(f"#knows-{name} input")[0].click()
+                number = find(f"#{name} input[type=number]")[0]
+                number.send_keys(Keys.CONTROL, "a")
+                number.send_keys(f"{value:g}", Keys.TAB)
+            field = find("#seed input")[0]
+            field.send_keys(Keys.CONTROL, "a")
+            field.send_keys(str(asked.seed), Keys.TAB)
+            find("#draw")[0].click()
+            until(lambda: len(find("#gallery img")) >= 4 and "images" in find("#note")[0].text)
+            time.sleep(1)
+            browser.execute_script("window.scrollTo(0, 0)")
+            with Image.open(BytesIO(browser.get_screenshot_as_png())) as picture:
+                picture.convert("RGB").save(asked.out, quality=88)
+    finally:
+        browser.quit()
+
+
+if __name__ == "__main__":
+    main()
