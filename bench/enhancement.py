@@ -144,11 +144,12 @@ def super_resolve(asked: argparse.Namespace, settings: Settings, folder: Path) -
     if asked.minutes:
         simulate, known = simulation_of(wanted), load_pixels(seen, fine.shape[1], folder / "regression.npy")
 
-        def pairs(index: NDArray[np.int64], rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        def some(index: NDArray[np.int64], rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
             y = to_float(np.asarray(known[index]))
-            return simulate.show(y, torch.zeros(len(y)), rng, most=True).frames[:, 0], y
+            x = simulate.show(y, torch.zeros(len(y)), rng, most=True).frames[:, 0]
+            return x, x, y
 
-        regress = _regression(enhancer, len(known), pairs, 60 * asked.minutes)
+        regress = _regression(enhancer, len(known), some, 60 * asked.minutes)
         row(f"regression, {asked.minutes:g} min", regress(to_float(coarse), to_float(coarse)))
 
     def drawn(texts: Sequence[str], seed: int) -> Pixels:
@@ -187,15 +188,21 @@ def _judge(
 
 def bands(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
     enhancer, cut = open_enhancer(settings, "super-resolve"), Path(asked.data)
-    scale, side, scaling = enhancer.adapter.scale, enhancer.generator.resolution, enhancer.adapter.about["bands"]
-    names, sides = enhancer.adapter.bands, json.loads((cut / "split.json").read_text())
-    scenes, scaler = open_scenes(cut), BandScale(names, tuple(scaling["mean"]), tuple(scaling["std"]))
+    if "bands" not in enhancer.adapter.about:
+        raise SystemExit("This enhancer reads pictures: see `super-resolve`.")
+    scale, side, names = enhancer.adapter.scale, enhancer.generator.resolution, enhancer.adapter.bands
+    scaler = BandScale.noted(names, enhancer.adapter.about["bands"])
+    # Squares overlap: one that was not learned from may lie within others that were, but for the split of the cut.
+    sides = json.loads((cut / "split.json").read_text())
+    scenes, learned = open_scenes(cut), learned_from(asked.source)
 
     def shown(kind: str) -> tuple[NDArray[np.float32], Pixels]:
         """Bands in the grid of the frames, and pictures, of the scenes of one side."""
-        some = scenes.subset([i for i, scene in enumerate(scenes.scenes) if scene.name in sides[kind]])
-        stacks = [bands_of(cut, scene.name).stacked(names, side // scale, side // scale) for scene in some.scenes]
-        return scaler.scaled(np.stack(stacks)), np.asarray(load_pixels(some, side, folder / f"{kind}.npy"))
+        of = scenes.subset([i for i, scene in enumerate(scenes.scenes) if scene.name in sides[kind]])
+        stacks = [bands_of(cut, scene.name).stacked(names, side // scale, side // scale) for scene in of.scenes]
+        if kind == "test" and not of.hashes.isdisjoint(learned):
+            raise SystemExit(f"The enhancer has learned from test squares of {cut}: train it with --split-file of it.")
+        return scaler.scaled(np.stack(stacks)), np.asarray(load_pixels(of, side, folder / f"{kind}.npy"))
 
     frames, fine = shown("test")
     coarse = F.avg_pool2d(to_float(fine), scale)
@@ -204,10 +211,11 @@ def bands(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
     if asked.minutes:
         known, real = shown("train")
 
-        def pairs(index: NDArray[np.int64], _: torch.Generator) -> tuple[Tensor, Tensor]:
-            return torch.from_numpy(known[index]), to_float(real[index])
+        def some(index: NDArray[np.int64], _: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+            y = to_float(real[index])
+            return torch.from_numpy(known[index]), F.avg_pool2d(y, scale), y
 
-        regress = _regression(enhancer, len(real), pairs, 60 * asked.minutes)
+        regress = _regression(enhancer, len(real), some, 60 * asked.minutes)
         table.add(f"regression, {asked.minutes:g} min", regress(torch.from_numpy(frames), coarse))
 
     def drawn(seed: int) -> Pixels:
@@ -228,13 +236,13 @@ def bands(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
 def _regression(
     enhancer: Enhancer,
     n: int,
-    pairs: Callable[[NDArray[np.int64], torch.Generator], tuple[Tensor, Tensor]],
+    some: Callable[[NDArray[np.int64], torch.Generator], tuple[Tensor, Tensor, Tensor]],
     seconds: float,
 ) -> Callable[[Tensor, Tensor], Pixels]:
     """A U-Net that learns to correct bicubic interpolation, of about the adapter's weights, for a time.
 
-    `pairs` gives frames (B, C, h, w) and scenes (B, 3, H, W) of some of n. What is returned makes images of frames and
-    of the coarse pictures (B, 3, h, w) that are corrected.
+    `some` gives frames (B, C, h, w), coarse pictures (B, 3, h, w), which are corrected, and scenes (B, 3, H, W) of
+    some of n. What is returned makes images of frames and coarse pictures.
     """
     from diffusers import UNet2DModel
 
@@ -264,8 +272,7 @@ def _regression(
     began, step = time.monotonic(), 0
     while time.monotonic() - began < seconds:
         rng = seeded(0, "regression", step)
-        x, y = pairs(torch.randint(0, n, (8,), generator=rng).numpy(), rng)
-        coarse = x if x.shape[1] == 3 else F.avg_pool2d(y, scale)
+        x, coarse, y = some(torch.randint(0, n, (8,), generator=rng).numpy(), rng)
         loss = (corrected(x, coarse) - y.to(device)).abs().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -385,6 +392,11 @@ def pairs(asked: argparse.Namespace, settings: Settings, _: Path) -> None:
         {picture.name: picture.pixels() for picture in open_pictures(asked.data)},
     )
     names = sorted(name.removeprefix("before/") for name in found if name.startswith("before/"))
+    whole = [name for name in names if {f"after/{name}", f"change/{name}"} <= set(found)]
+    if not whole or len(whole) < len(names) or min(min(found[f"before/{name}"].shape[:2]) for name in names) < side:
+        raise SystemExit(
+            f"{asked.data} needs before/, after/ and change/ with images of the same names, of {side} pixels or more."
+        )
 
     def tiles(kind: str) -> Pixels:
         """Squares of the generator's size, which show it the metres a pixel that the images have."""
@@ -399,8 +411,8 @@ def pairs(asked: argparse.Namespace, settings: Settings, _: Path) -> None:
         )
 
     before, after = tiles("before"), tiles("after")
-    changed = tiles("change")[..., 0] > 127
-    table = Table(after, enhancer.hardware, "of real changes", "PSNR where changed", "elsewhere")
+    changed = tiles("change")[..., 0] > 0
+    table = Table(after, enhancer.hardware, "of real changes", "PSNR of all that changed", "of all else")
 
     def row(name: str, *several: Pixels) -> None:
         errors = np.array([np.square(made / 255.0 - after / 255.0).mean(3) for made in several])

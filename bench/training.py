@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from terradistill.config import load_settings
 from terradistill.console import Rich
 from terradistill.distillation import learning
+from terradistill.distillation.learning import ALL
 from terradistill.distillation.work import Work, open_work
 from terradistill.models.generator import Generator
 from terradistill.settings import DiffusionSettings
@@ -68,13 +69,16 @@ class Clock(Unwatched):
 
 def trained(work: Work, wanted: DiffusionSettings, rank: int | None) -> Clock:
     """So many steps from the given generator on; nothing is kept."""
-    assert work.settings.generator is not None
-    generator, clock = Generator.load(work.settings.generator).to(work.hardware.device), Clock(work.hardware.device)
+    generator, clock = (
+        Generator.load(str(work.settings.generator)).to(work.hardware.device),
+        Clock(work.hardware.device),
+    )
     generator.weaker = None
     with patch("terradistill.training.diffusion.draw_told", clock.drawing):
         train_diffusion(
             generator, work.latents(), work.captions(), wanted, metadata=learning.known_numbers(work, generator),
-            lora_rank=rank, seed=0, hardware=work.hardware, watch=clock,
+            parts=ALL if rank is None else ("unet", "metadata_encoder"), lora_rank=rank, seed=0,
+            hardware=work.hardware, watch=clock,
         )  # fmt: skip
     return clock
 
@@ -92,6 +96,8 @@ def main() -> None:
     if asked.steps < WARM + 2:
         parser.error(f"--steps {asked.steps}: the first {WARM} are not timed, give {WARM + 2} or more")
     settings = load_settings(asked.preset, None, asked.set, ipc=1, generator=asked.generator, data__limit=asked.limit)
+    if settings.generator is None:
+        parser.error("a generator that is trained from scratch is not timed: give --generator")
     with Rich() as reporter:
         work = open_work(asked.data, asked.out, settings, reporter=reporter)
         with closing(work.run):
@@ -99,7 +105,7 @@ def main() -> None:
                 stage(work)
             wanted = settings.finetune.of(settings.diffusion, len(work.train))
             wanted = wanted.model_copy(update={"steps": asked.steps, "held_out": 0.0, "warmup_steps": 0})
-            best, batch = peak(work.hardware), wanted.batch_size
+            best, batch = peak(work.hardware.learning), wanted.batch_size
             lines = [
                 "| trained | s a step | images/s | waiting for data | of the peak product | of the peak convolution |"
             ]
@@ -113,7 +119,9 @@ def main() -> None:
                     f"| {name} | {clock.step:.2f} | {batch / clock.step:.1f} | {clock.waiting:.1%} "
                     f"| {rate / best['matrix product']:.0%} | {rate / best['convolution']:.0%} |"
                 )
-    text = "\n".join(["", f"Steps of {batch} scenes on {work.hardware.name}, {work.hardware.precision}.", "", *lines])
+    text = "\n".join(
+        ["", f"Steps of {batch} scenes on {work.hardware.name}, {work.hardware.learning.precision}.", "", *lines]
+    )
     (asked.out / "training.md").write_text(text + "\n")
     print(text)
 

@@ -135,6 +135,8 @@ def test_what_a_teacher_says_is_learned_instead_of_the_class(drawn: Path, tmp_pa
     assert led > 0.6 > 0.3 > found["oa"], (led, found["oa"])
     with pytest.raises(td.TerraDistillError, match="has 0 soft labels: expected one for each"):
         train_classifier(drawn, tmp_path / "none", settings)
+    assert not (tmp_path / "none").exists(), "the mended command finds it free"
+    assert SceneClassifier.load(tmp_path / "run").about["labels"] == "soft"
 
 
 def test_a_pretrained_scale_of_pixels_is_kept(tmp_path: Path) -> None:

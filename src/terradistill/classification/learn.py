@@ -23,9 +23,9 @@ from terradistill.classification.training import require_augmentation, train_sce
 from terradistill.data.check import require_enough
 from terradistill.data.images import load_pixels
 from terradistill.data.scenes import SceneFolder
-from terradistill.distillation.scoreboard import learned_by, open_exam, soft_of
+from terradistill.distillation.scoreboard import learned_by, open_exam
 from terradistill.distillation.work import Work, open_work
-from terradistill.errors import ConfigError
+from terradistill.errors import ConfigError, TerraDistillError
 from terradistill.evaluation.metrics import agreement
 from terradistill.evaluation.recipe import logits
 from terradistill.models.downstream import build_network, count_parameters, named_network, require_network
@@ -72,6 +72,7 @@ def train_classifier(
     require_augmentation(wanted)
     if wanted.method != "ce":
         stages_of(build_network(wanted.network, 2, wanted.resolution))  # refused now rather than after the reading
+    fresh = not (Path(out) / "resolved.json").exists()
     if against is None:
         work = open_work(data, Path(out), settings, reporter=reporter, spare=LEAST - settings.ipc)
         learned, known = work.train, work.learned
@@ -79,10 +80,18 @@ def train_classifier(
         if not isinstance(data, str | Path):
             data = only(data)
         learned, work = open_exam(data, against, out, settings, reporter=reporter, least=1)
-        known = learned_by(Path(data)) | frozenset[str]().union(*(scene.hashes for scene in learned.scenes))
+        known = learned_by(Path(data)) | learned.hashes
     with closing(work.run):
-        if against is not None:
-            require_enough(learned, LEAST, spare=0)
+        try:
+            if against is not None:
+                require_enough(learned, LEAST, spare=0)
+            if wanted.soft_labels:
+                _ = learned.soft_labels
+        except TerraDistillError:
+            # As in `open_work`: the mended command should find the folder free.
+            if fresh:
+                work.run.discard()
+            raise
         _train(work, learned, known)
         _test(work)
         write_classifier_report(work.run.root)
@@ -107,7 +116,7 @@ def _train(work: Work, scenes: SceneFolder, known: frozenset[str]) -> None:
     with run.stage("classify", "Training the classifier") as stage:
         pixels, labels = _pixels(work, scenes, "learned"), scenes.labels
         n_classes = len(scenes.classes)
-        told = soft_of(scenes).astype(np.float32) if wanted.soft_labels else labels
+        told = scenes.soft_labels.astype(np.float32) if wanted.soft_labels else labels
         learned, held = stratified(labels, wanted.validation_fraction, derive(work.settings.seed, "classify"))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(work.settings.seed, "classify weights"))
@@ -128,6 +137,7 @@ def _train(work: Work, scenes: SceneFolder, known: frozenset[str]) -> None:
         )
         about = {
             "method": wanted.method,
+            "labels": "soft" if wanted.soft_labels else "hard",
             "epoch": trained.epoch,
             "validation_accuracy": round(trained.accuracy, 4),
             "parameters": count_parameters(network),

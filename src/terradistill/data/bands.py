@@ -2,9 +2,9 @@
 
 import json
 import math
-import shutil
+import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +16,7 @@ from PIL import Image
 
 from terradistill.data.images import MAX_PIXELS
 from terradistill.errors import ConfigError, DataError, reason
+from terradistill.files import replacing
 
 Plane = NDArray[np.float32]
 TRAIN = 0.7  # of the width is learned from
@@ -44,10 +45,7 @@ class BandImage:
         Raises:
             DataError: a band is missing.
         """
-        if lacking := [name for name in names if name not in self.planes]:
-            raise DataError(
-                f"The band {lacking[0]} is missing: expected {', '.join(names)}, found {', '.join(self.planes)}."
-            )
+        require_bands(names, self.planes)
         return np.stack([_resampled(self.planes[name], height, width) for name in names])
 
     def cut(self, top: int, left: int, side: int) -> "BandImage":
@@ -63,6 +61,19 @@ class BandImage:
     def step(self) -> int:
         """Finest pixels after which pixels of all bands begin together."""
         return math.lcm(*(self.size[0] // plane.shape[0] for plane in self.planes.values()))
+
+
+def require_bands(names: Sequence[str], found: Iterable[str], where: str = "") -> None:
+    """Make sure that bands are among those found.
+
+    Raises:
+        DataError: one is missing.
+    """
+    if lacking := [name for name in names if name not in (found := list(found))]:
+        raise DataError(
+            f"The band {lacking[0]} is missing{where and f' in {where}'}: expected {', '.join(names)}, found "
+            f"{', '.join(found)} (--bands names those of an array)."
+        )
 
 
 def parse_bands(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -101,21 +112,18 @@ def read_bands(path: Path, named: Mapping[str, Sequence[str]] | None = None) -> 
     if tiff and find_spec("rasterio") is None:
         raise ConfigError(f"Reading the bands of {path} needs rasterio: pip install '.[geo]'.")
     try:
-        arrays = _of_geotiff(path, named) if tiff else _of_npz(path)
+        arrays = _of_geotiff(path, named) if tiff else _of_npz(path, named)
     except DataError:
         raise
     except Exception as error:  # damaged files make the readers raise nearly anything
         kind = "a GeoTIFF" if tiff else "an .npz file"
         raise DataError(f"{path} cannot be read as {kind} of bands ({reason(error)}).") from error
-    if lacking := [name for name in named or () if name not in arrays]:
-        raise DataError(f"{path} has no array {lacking[0]!r}: expected one of {', '.join(arrays)}.")
-    planes = {name: arrays[name] for name in named or arrays}
-    for name, plane in planes.items():
+    for name, plane in arrays.items():
         if plane.ndim not in (2, 3) or plane.dtype.kind not in "uif" or not plane.size:
             raise DataError(
                 f"{path}: {name} has shape {plane.shape}; expected an array (h, w) of numbers a band, or (bands, h, w)."
             )
-    apart = [each for name, array in planes.items() for each in _apart(path, name, array, named)]
+    apart = [each for name, array in arrays.items() for each in _apart(path, name, array, named)]
     planes = dict(apart)
     if len(planes) < len(apart):
         raise DataError(f"{path} has two bands of one name among {', '.join(name for name, _ in apart)}.")
@@ -147,6 +155,11 @@ class BandScale:
     names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @classmethod
+    def noted(cls, names: Sequence[str], note: Mapping[str, Any]) -> "BandScale":
+        """As an enhancer has kept it."""
+        return cls(tuple(names), tuple(note["mean"]), tuple(note["std"]))
 
     @classmethod
     def of(cls, names: Sequence[str], stacks: NDArray[np.float32]) -> "BandScale":
@@ -197,6 +210,9 @@ def cut_scenes(
     """
     from terradistill.data.writing import write_scene_folder
 
+    out = out.expanduser().resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} exists and is not an empty folder; choose another place or remove it.")
     image = read_bands(path, named)
     height, width = image.size
     step = image.step
@@ -217,24 +233,17 @@ def cut_scenes(
     pictures = np.stack([to_rgb(cut, rgb, low, high) for cut in cuts])
     name = path.stem
     rows = [{"row": y, "column": x} for y, x in corners]
-    out = out.expanduser().resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} exists and is not an empty folder; choose another place or remove it.")
-    made = out.with_name(out.name + ".cut")  # until the bands are there too
-    shutil.rmtree(made, ignore_errors=True)
-    write_scene_folder(made, (name,), pictures, [0] * len(cuts), rows, {"name": name, "title": name})
-    (made / BANDS / name).mkdir(parents=True)
     sides: dict[str, list[str]] = {"train": [], "test": []}
-    for k, (cut, (_, x)) in enumerate(zip(cuts, corners, strict=True)):
-        planes: dict[str, Any] = dict(cut.planes)
-        np.savez(made / BANDS / name / f"{name}_{k:04d}.npz", **planes)
-        sides["train" if x < edge else "test"].append(f"{name}/{name}_{k:04d}.png")
     note = {"rgb": list(rgb), "low": low, "high": high, "bands": list(image.planes)}
-    (made / NOTE).write_text(json.dumps(note) + "\n")
-    (made / "split.json").write_text(json.dumps(sides) + "\n")
-    if out.exists():
-        out.rmdir()
-    made.replace(out)
+    with replacing(out) as made:
+        write_scene_folder(made, (name,), pictures, [0] * len(cuts), rows, {"name": name, "title": name})
+        (made / BANDS / name).mkdir(parents=True)
+        for k, (cut, (_, x)) in enumerate(zip(cuts, corners, strict=True)):
+            planes: dict[str, Any] = dict(cut.planes)
+            np.savez(made / BANDS / name / f"{name}_{k:04d}.npz", **planes)
+            sides["train" if x < edge else "test"].append(f"{name}/{name}_{k:04d}.png")
+        (made / NOTE).write_text(json.dumps(note) + "\n")
+        (made / "split.json").write_text(json.dumps(sides) + "\n")
     return len(cuts)
 
 
@@ -265,25 +274,38 @@ def bands_file(folder: Path, name: str) -> Path:
     return (folder / BANDS / name).with_suffix(".npz")
 
 
-def _of_npz(path: Path) -> dict[str, NDArray[Any]]:
+def _of_npz(path: Path, named: Mapping[str, Sequence[str]] | None) -> dict[str, NDArray[Any]]:
     with zipfile.ZipFile(path) as archive:
         _require_room(path, sum(entry.file_size for entry in archive.infolist()))
     with np.load(path, allow_pickle=False) as arrays:
-        return {name: np.asarray(arrays[name]) for name in arrays.files}
+        _require_arrays(path, named, arrays.files)
+        found = {name: np.asarray(arrays[name]) for name in named or arrays.files}
+    if odd := [name for name, array in found.items() if array.ndim == 3 and len(array) > min(array.shape[1:])]:
+        raise DataError(f"{path}: {odd[0]} has shape {found[odd[0]].shape}; expected (bands, h, w), bands first.")
+    return found
 
 
 def _of_geotiff(path: Path, named: Mapping[str, Sequence[str]] | None) -> dict[str, NDArray[Any]]:
     """All bands as one array, or each by the name that the file gives it."""
     import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
 
-    with rasterio.open(path) as image:
-        _require_room(path, image.count * image.height * image.width * np.dtype(image.dtypes[0]).itemsize)
-        if not image.dataset_mask().all():
-            raise DataError(f"{path} has pixels without data: fill them first, or cut it.")
-        bands, names = image.read(), image.descriptions
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # then what is made has no place either
+        with rasterio.open(path, driver="GTiff") as image:  # of other kinds some read further files
+            _require_room(path, image.count * image.height * image.width * np.dtype(image.dtypes[0]).itemsize)
+            if not image.read_masks().all():
+                raise DataError(f"{path} has pixels without data: fill them first, or cut it.")
+            bands, names = image.read(), image.descriptions
     if named or not all(names) or len(set(names)) < len(names):
+        _require_arrays(path, named, ["bands"])
         return {"bands": bands}
     return dict(zip(names, bands, strict=True))
+
+
+def _require_arrays(path: Path, named: Mapping[str, Sequence[str]] | None, found: Sequence[str]) -> None:
+    if lacking := [name for name in named or () if name not in found]:
+        raise DataError(f"{path} has no array {lacking[0]!r}: expected one of {', '.join(found)}.")
 
 
 def _require_room(path: Path, n_bytes: int) -> None:
@@ -295,8 +317,6 @@ def _apart(
     path: Path, name: str, array: NDArray[Any], named: Mapping[str, Sequence[str]] | None
 ) -> list[tuple[str, NDArray[Any]]]:
     """The bands of an array, by name."""
-    if array.ndim == 3 and len(array) > min(array.shape[1:]):
-        raise DataError(f"{path}: {name} has shape {array.shape}; expected (bands, h, w), bands first.")
     several = list(array) if array.ndim == 3 else [array]
     names = (named or {}).get(name) or ([name] if array.ndim == 2 else [f"{name}-{k + 1}" for k in range(len(several))])
     if len(names) != len(several):

@@ -121,6 +121,26 @@ class SceneFolder:
         return {name: int(total) for name, total in zip(self.classes, totals, strict=True)}
 
     @property
+    def hashes(self) -> frozenset[str]:
+        """Those by which any of the scenes is known again."""
+        return frozenset[str]().union(*(scene.hashes for scene in self.scenes))
+
+    @property
+    def soft_labels(self) -> NDArray[np.float16]:
+        """The soft labels that scenes bring along, float16 (n, n_classes).
+
+        Raises:
+            DataError: not all of them have one for each class.
+        """
+        odd = [scene for scene in self.scenes if len(scene.soft_labels) != len(self.classes)]
+        if odd:
+            raise DataError(
+                f"{odd[0].name!r} has {len(odd[0].soft_labels)} soft labels: expected one for each of the "
+                f"{len(self.classes)} classes in metadata.jsonl; else leave out all of them, and learn from classes."
+            )
+        return np.array([scene.soft_labels for scene in self.scenes], dtype=np.float16)
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of classes, names, labels and pixel hashes: two folders with the same one hold the same scenes."""
         digest = sha256("\x1f".join(self.classes).encode(errors="surrogateescape"))

@@ -249,7 +249,7 @@ def _members(scenes: Path, real: SceneFolder, dropped: Collection[str], settings
     learned = learned_by(scenes)
     if not learned and settings.data.split_file is not None:
         train, _ = load_split(settings.data.split_file, real, dropped=dropped)
-        learned = frozenset[str]().union(*(scene.hashes for scene in train.scenes))
+        learned = train.hashes
     return np.array([not learned or not scene.hashes.isdisjoint(learned) for scene in real.scenes])
 
 

@@ -114,7 +114,8 @@ def compare(
     recipe = common.evaluation.model_dump(mode="json", exclude=boards)
     recipe |= {"seed": common.seed}
     if common.evaluation.teacher is not None:  # another one may stand at its place next time
-        recipe["teacher"] = weights_hash([SceneClassifier.located(common.evaluation.teacher)])
+        teacher = SceneClassifier.located(common.evaluation.teacher)
+        recipe["teacher"] = [weights_hash([teacher]), SceneClassifier.load(teacher).temperature]
     _require_recipe(out, recipe)
     if not methods or not ipcs:
         raise ConfigError("No method or no number of images is named: give --methods and --ipc at least one each.")

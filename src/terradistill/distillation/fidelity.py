@@ -14,9 +14,8 @@ from torch import Tensor
 
 from terradistill.data.captions import class_prompt
 from terradistill.distillation.coresets import random_subset
-from terradistill.distillation.given import given_teacher
 from terradistill.distillation.scoreboard import labelled, open_exam, pick
-from terradistill.distillation.teacher import SIDE, teach, teacher_network
+from terradistill.distillation.teacher import teacher_of
 from terradistill.distillation.work import Work
 from terradistill.errors import EvaluationError
 from terradistill.evaluation.coverage import frechet, intra_class_coverage, neighbourhoods
@@ -75,10 +74,8 @@ def fidelity(
                 "lower --train-fraction."
             )
         cache, words = work.run / "cache", Clip.load(clip, work.hardware.device) if clip else None
-        given = given_teacher(work.settings, work.train.classes, work.test) if network == "own" else None
-        side = given.resolution if given else SIDE
-        if network == "inception":
-            side = max(scene.height for scene in judged.scenes)
+        teacher = teacher_of(work) if network == "own" else None
+        side = teacher.resolution if teacher else max(scene.height for scene in judged.scenes)
         made, test, train = (
             labelled(scenes_, side, cache, name)
             for scenes_, name in ((judged, "judged"), (work.test, "test"), (work.train, "train"))
@@ -88,7 +85,7 @@ def fidelity(
         index = random_subset(test.labels, _floor_of(test.labels, ipc), derive(work.settings.seed, "floor"))
         rest = np.setdiff1d(np.arange(len(test.labels)), index)
         sets = {"made": made, "floor": pick(test, index)}
-        see = _eye(work, network, given)
+        see = _eye(work, teacher)
         real, known = see(test.images[rest]), see(train.images)
         result: dict[str, Any] = {"network": network, "clip": clip, "n_test": len(rest)}
         for name, each in sets.items():
@@ -106,14 +103,10 @@ def _floor_of(labels: NDArray[np.int64], ipc: int) -> int:
     return max(1, min(ipc, int(np.bincount(labels).min()) // 2))
 
 
-def _eye(work: Work, network: Network, given: SceneClassifier | None) -> Callable[[NDArray[np.uint8]], Tensor]:
-    device = work.hardware.device
-    if network == "inception":
-        return partial(features, Inception(), device=device)
-    if given is None:
-        teach(work)
-    seeing, side = (given.network, given.resolution) if given else (teacher_network(work), SIDE)
-    return partial(embed, seeing.to(device), resolution=side, hardware=work.hardware)
+def _eye(work: Work, teacher: SceneClassifier | None) -> Callable[[NDArray[np.uint8]], Tensor]:
+    if teacher is None:
+        return partial(features, Inception(), device=work.hardware.device)
+    return partial(embed, teacher.network, resolution=teacher.resolution, hardware=work.hardware)
 
 
 def _distances(seen: Tensor, each: Labelled, real: Tensor, known: Tensor, train: Labelled) -> dict[str, float]:

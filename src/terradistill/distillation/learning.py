@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from terradistill.data.bands import BandScale, bands_note, bands_of
+from terradistill.data.bands import BandScale, bands_note, bands_of, require_bands
 from terradistill.data.maps import load_maps, parse_maps
 from terradistill.data.sensor import Sensor
 from terradistill.data.views import view
 from terradistill.distillation.teacher import SIDE, trained_network
 from terradistill.distillation.work import Work, metadata_fields, views_needed
-from terradistill.errors import DataError, RunError
+from terradistill.errors import RunError
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.content_encoder import ContentEncoder
 from terradistill.models.control_nets import ControlNets
@@ -353,9 +353,7 @@ def require_readable_frames(work: Work) -> None:
     require_scale(Generator.load(str(work.settings.generator)).factor, wanted.ratio)
     if wanted.bands:
         folder = Path(str(work.run.manifest["data"]["source"]))
-        known = bands_note(folder)["bands"]
-        if lacking := [name for name in wanted.bands if name not in known]:
-            raise DataError(f"{folder} has no band {lacking[0]}: expected some of {', '.join(known)}.")
+        require_bands(wanted.bands, bands_note(folder)["bands"], str(folder))
 
 
 def simulation_of(wanted: EnhancerSettings) -> Simulation:

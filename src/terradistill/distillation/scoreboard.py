@@ -147,7 +147,7 @@ def _require_honest(
         raise DataError(
             f"{scenes} and {against} differ in the classes {', '.join(odd[:5])}: give scenes of the same classes."
         )
-    exam = frozenset[str]().union(*(scene.hashes for scene in work.test.scenes))
+    exam = work.test.hashes
     if exam & seen:
         raise DataError(
             f"{scenes} was made by a generator that has learned from test scenes of this split: give the split "
@@ -204,13 +204,14 @@ def _evaluate(work: Work, distilled: SceneFolder, resolution: int, more: dict[st
         test = labelled(work.test, resolution, cache, "test")
         sets: dict[str, Sets] = {
             "distilled": lambda: [labelled(distilled, resolution, cache, "distilled")],
-            "random": lambda: _random_sets(train, settings.ipc, settings),
+            # A new draw for every training: the spread of `random` holds the luck of the draw.
+            "random": lambda: random_sets(train, settings.ipc, settings.seed, settings.evaluation.n_seeds),
             **{name: partial(_alone, make, train) for name, make in more.items()},
             "full": lambda: [train],
         }
         wanted: dict[str, Sets] = {name: sets[name] for name in settings.evaluation.methods if name in sets}
         if "distilled" in wanted and any(scene.soft_labels for scene in distilled.scenes):
-            soft = soft_of(distilled)
+            soft = distilled.soft_labels
             wanted[f"distilled{SOFT}"] = lambda: [
                 replace(labelled(distilled, resolution, cache, "distilled"), soft=soft)
             ]
@@ -268,25 +269,9 @@ def labelled(scenes: SceneFolder, resolution: int, cache: Path, name: str) -> La
     return Labelled(load_pixels(scenes, resolution, cache / f"{name}-{resolution}.npy"), scenes.labels)
 
 
-def _random_sets(train: Labelled, ipc: int, settings: Settings) -> list[Labelled]:
-    # A new draw for every training: the spread of `random` holds the luck of the draw.
-    seeds = [derive(settings.seed, "random", i) for i in range(settings.evaluation.n_seeds)]
-    return [pick(train, random_subset(train.labels, ipc, seed)) for seed in seeds]
-
-
-def soft_of(scenes: SceneFolder) -> NDArray[np.float16]:
-    """The soft labels that scenes bring along, float16 (n, n_classes).
-
-    Raises:
-        DataError: not all of them have one for each class.
-    """
-    odd = [scene for scene in scenes.scenes if len(scene.soft_labels) != len(scenes.classes)]
-    if odd:
-        raise DataError(
-            f"{odd[0].name!r} has {len(odd[0].soft_labels)} soft labels: expected one for each of the "
-            f"{len(scenes.classes)} classes, or none in all of metadata.jsonl."
-        )
-    return np.array([scene.soft_labels for scene in scenes.scenes], dtype=np.float16)
+def random_sets(train: Labelled, ipc: int, seed: int, n_sets: int) -> list[Labelled]:
+    """Several sets of so many random images of each class."""
+    return [pick(train, random_subset(train.labels, ipc, derive(seed, "random", i))) for i in range(n_sets)]
 
 
 def pick(scenes: Labelled, index: NDArray[np.int64]) -> Labelled:

@@ -19,10 +19,10 @@ from terradistill.data.images import resize
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.distillation import drawing, learning, refining
-from terradistill.distillation.coresets import CORESETS, random_subset
+from terradistill.distillation.coresets import CORESETS
 from terradistill.distillation.originality import Originality
 from terradistill.distillation.rded import stitched_crops
-from terradistill.distillation.scoreboard import coreset, labelled, pick
+from terradistill.distillation.scoreboard import coreset, labelled, pick, random_sets
 from terradistill.distillation.teacher import SIDE as TAUGHT_AT
 from terradistill.distillation.teacher import as_column, soft_labels, teach, teacher_network
 from terradistill.distillation.work import Work, generator_hash, seen_by
@@ -106,11 +106,11 @@ def _draw(work: Work, root: Path, settings: Settings) -> SceneFolder:
 
 
 def real_sets(exam: Work, method: str, ipc: int, n_sets: int) -> list[Labelled]:
-    train, labels = at_size(exam, exam.train, exam.run / "cache", "train"), exam.train.labels
+    train = at_size(exam, exam.train, exam.run / "cache", "train")
     if method == "full":
         return [train]
     if method == "random":
-        return [pick(train, random_subset(labels, ipc, derive(exam.settings.seed, "random", i))) for i in range(n_sets)]
+        return random_sets(train, ipc, exam.settings.seed, n_sets)
     if method == "rded" or CORESETS[method].taught:
         teach(exam)
     else:

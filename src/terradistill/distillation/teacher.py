@@ -14,6 +14,7 @@ from terradistill.evaluation.recipe import embed, fit, logits, repeatable
 from terradistill.files import replacing
 from terradistill.hardware import Hardware
 from terradistill.models.downstream import build_network
+from terradistill.models.scene_classifier import SceneClassifier
 from terradistill.run import Progress
 from terradistill.seeding import derive
 from terradistill.settings import EvaluationSettings
@@ -93,6 +94,17 @@ def teach(work: Work) -> None:
             save_file({"train": embed(network, pixels, SIDE, hardware=work.hardware)}, folder / "features.safetensors")
 
 
+def teacher_of(work: Work) -> SceneClassifier:
+    """Whose eyes see scenes: the classifier of `evaluation.teacher`, or else the one that `teach` trains."""
+    given = given_teacher(work.settings, work.train.classes, work.test)
+    if given is None:
+        teach(work)
+        classes = tuple(work.train.classes)
+        given = SceneClassifier(teacher_network(work), NETWORK, classes, {name: name for name in classes}, SIDE)
+    given.network.to(work.hardware.device)
+    return given
+
+
 def teacher_network(work: Work) -> nn.Module:
     """The network that `teach` trained."""
     network = build_network(NETWORK, len(work.train.classes), SIDE)
@@ -114,15 +126,7 @@ def as_column(soft: NDArray[np.float16]) -> list[list[float]]:
 
 
 def soft_labels(work: Work, images: NDArray[np.uint8]) -> NDArray[np.float16]:
-    """What the teacher thinks of images (n, H, W, 3), at its own temperature: float16 (n, n_classes).
-
-    The teacher is that of `evaluation.teacher`, or else the one that `teach` trains.
-    """
-    given = given_teacher(work.settings, work.train.classes, work.test)
-    if given is None:
-        teach(work)
-    network, side, t = (
-        (given.network, given.resolution, given.temperature) if given else (teacher_network(work), SIDE, 1.0)
-    )
-    said = logits(network.to(work.hardware.device), images, side, hardware=work.hardware)
-    return np.asarray((said / t).softmax(1).half())
+    """What the teacher thinks of images (n, H, W, 3), at its own temperature: float16 (n, n_classes)."""
+    teacher = teacher_of(work)
+    said = logits(teacher.network, images, teacher.resolution, hardware=work.hardware)
+    return np.asarray((said / teacher.temperature).softmax(1).half())

@@ -104,7 +104,7 @@ class Work:
     @property
     def learned(self) -> frozenset[str]:
         """Hashes of the train scenes."""
-        return frozenset[str]().union(*(scene.hashes for scene in self.train.scenes))
+        return self.train.hashes
 
     def prompts(self) -> list[str]:
         """The prompt of each class."""

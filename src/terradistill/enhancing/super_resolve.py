@@ -21,6 +21,7 @@ from terradistill.data.bands import (
     bands_note,
     bands_of,
     read_bands,
+    require_bands,
     to_rgb,
 )
 from terradistill.data.images import MAX_PIXELS, to_float, to_uint8
@@ -120,12 +121,12 @@ class _Frame:
 def _frames(source: str | Path, enhancer: Enhancer, named: Mapping[str, Sequence[str]] | None) -> dict[str, _Frame]:
     """What to super-resolve, by name; all that an enhancer cannot read is refused here."""
     path, wanted = Path(source), enhancer.adapter.bands if "bands" in enhancer.adapter.about else ()
-    several = path.suffix == ".npz" or (bool(wanted) and path.is_file() and path.suffix.lower() in TIFF)
-    if several and not wanted:
-        raise ConfigError("This enhancer reads pictures: give an image, or train one with enhancer.bands.")
-    if several:
+    if not wanted and (named or path.suffix == ".npz"):
+        raise ConfigError("This enhancer reads pictures, no bands: give an image, or train one with enhancer.bands.")
+    needed = [*wanted, *(enhancer.adapter.about["bands"]["rgb"] if wanted else ())]
+    if path.suffix == ".npz" or (wanted and path.is_file() and path.suffix.lower() in TIFF):
         image = read_bands(path, named)
-        image.stacked(wanted, *image.size)
+        require_bands(needed, image.planes, str(source))
         (picture,) = [None] if path.suffix == ".npz" else open_pictures(source)
         return {path.stem: _Frame(path.read_bytes, image.size, lambda: _scaled(enhancer, image), picture)}
     if named:
@@ -136,8 +137,7 @@ def _frames(source: str | Path, enhancer: Enhancer, named: Mapping[str, Sequence
             f"This enhancer reads the bands {', '.join(wanted)}: give an .npz file or a GeoTIFF of them, or what "
             "terradistill data cut has made of one."
         )
-    if lacking := [name for name in wanted if name not in known]:
-        raise DataError(f"{source} has no band {lacking[0]}: expected {', '.join(wanted)}.")
+    require_bands(needed, known, str(source))
 
     def pictured(picture: Picture) -> _Frame:
         def read() -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -157,7 +157,7 @@ def _frames(source: str | Path, enhancer: Enhancer, named: Mapping[str, Sequence
 def _scaled(enhancer: Enhancer, image: BandImage) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """The bands that an enhancer has learned, as it has learned them, and their picture."""
     note = enhancer.adapter.about["bands"]
-    scale = BandScale(enhancer.adapter.bands, tuple(note["mean"]), tuple(note["std"]))
+    scale = BandScale.noted(enhancer.adapter.bands, note)
     planes = scale.scaled(image.stacked(scale.names, *image.size))
     return planes, to_rgb(image, note["rgb"], note["low"], note["high"])
 

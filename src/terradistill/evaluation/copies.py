@@ -20,6 +20,7 @@ from terradistill.data.views import N_VIEWS, view
 
 SIDE = 64  # pixels at which images are compared
 BANDS = ("coarse", "middle", "fine")
+SHARE = 0.01  # of real scenes that may be beyond the limits
 COMPARED = 2048  # images and scenes at a time
 SLACK = 0.25  # of the way from the limit to identity: real scenes exceed a limit seen on few by a little
 
@@ -84,13 +85,13 @@ def twins(real: Likeness) -> Tensor:
     return (real.value > usual + 0.5 * (1 - usual)).all(1)
 
 
-def thresholds(real: Likeness, share: float = 0.01) -> Tensor:
-    """How like an image may be in each band, float32 (3,): at most `share` of the real scenes are more so in any.
+def thresholds(real: Likeness) -> Tensor:
+    """How like an image may be in each band, float32 (3,): at most `SHARE` of the real scenes are more so in any.
 
     Scenes that occur twice are left out, or one of them would let every copy of its class pass.
     """
     alone = real.value[~twins(real)]
-    return torch.quantile(alone if len(alone) else real.value, 1 - share / len(BANDS), dim=0, interpolation="higher")
+    return torch.quantile(alone if len(alone) else real.value, 1 - SHARE / len(BANDS), dim=0, interpolation="higher")
 
 
 def flagged(found: Likeness, most: Tensor) -> Tensor:

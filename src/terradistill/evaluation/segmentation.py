@@ -1,6 +1,5 @@
 """What image-mask pairs are worth: train a small segmentation network on them, test it on real ones."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +11,13 @@ from torch.nn import functional as F
 
 from terradistill.data.images import to_float
 from terradistill.data.views import N_VIEWS, viewed
-from terradistill.evaluation.recipe import repeatable
+from terradistill.evaluation.recipe import learning_share, repeatable
 from terradistill.hardware import Hardware
 from terradistill.run import Progress
 from terradistill.sections import EngineSettings
 from terradistill.seeding import batch_indices, derive, generator
 
-PREDICT_BATCH = 64
+AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,8 @@ def fit_segmenter(
     with repeatable(derive(seed, "segmenter"), hardware.device):
         network = Segmenter(settings.widths).to(hardware.device)
         optimizer = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=1e-2)
-        warmup = max(1, settings.steps // 20)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * step / settings.steps)))
+            optimizer, lambda step: learning_share(step, settings.steps, "cosine")
         )
         chance = generator(seed, "segmenter")
         network.train()
@@ -94,9 +92,9 @@ def fit_segmenter(
 def segmented(network: nn.Module, images: NDArray[np.uint8], hardware: Hardware) -> NDArray[np.bool_]:
     """Masks bool (n, H, W) of uint8 images (n, H, W, 3)."""
     found = []
-    for start in range(0, len(images), PREDICT_BATCH):
+    for start in range(0, len(images), AT_ONCE):
         with hardware.autocast():
-            logits = network(to_float(images[start : start + PREDICT_BATCH]).to(hardware.device))
+            logits = network(to_float(images[start : start + AT_ONCE]).to(hardware.device))
         found.append((logits.float() > 0).cpu().numpy())
     return np.concatenate(found)
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -102,7 +103,7 @@ def test_pictures_are_stretched_as_asked() -> None:
 
 def test_arrays_of_several_bands_are_taken_apart_by_name(tmp_path: Path) -> None:
     fine, coarse = np.arange(4 * 48 * 72).reshape(4, 48, 72), np.arange(2 * 24 * 36).reshape(2, 24, 36)
-    path = saved(tmp_path / "a.npz", im10=fine, im20=coarse, other=np.zeros((7, 7)))
+    path = saved(tmp_path / "a.npz", im10=fine, im20=coarse, other=np.array([{}]))  # pickled, and not looked at
     image = read_bands(path, parse_bands(["im10=B4,B3, B2,B8", "im20=B5,B6"]))
     assert list(image.planes) == ["B4", "B3", "B2", "B8", "B5", "B6"], "others are left out"
     assert np.array_equal(image.planes["B2"], fine[2])
@@ -114,6 +115,14 @@ def test_arrays_of_several_bands_are_taken_apart_by_name(tmp_path: Path) -> None
     for named, says in (({"im10": "abc"}, "holds 4 bands, and 3 were named"), ({"im60": "a"}, "no array 'im60'")):
         with pytest.raises(DataError, match=says):
             read_bands(path, named)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    with pytest.raises(DataError, match="not an empty folder"):
+        cut_scenes(path, tmp_path / "full", side=24, stride=24, rgb=("a", "b", "c"), named={"im10": "abcd"})
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="full"):
+        patch.setattr(np, "savez", Mock(side_effect=OSError("the disk is full")))
+        cut_scenes(path, tmp_path / "half", side=24, stride=24, rgb=("a", "b", "c"), named={"im10": "abcd"})
+    assert not [each.name for each in tmp_path.iterdir() if "half" in each.name]
     for wrong in (["B4,B3"], ["im10=B4,,B3"], ["=B4"], ["im10=B4,B4"], ["im10=B4", "im10=B3"]):
         with pytest.raises(ConfigError, match="--bands"):
             parse_bands(wrong)
