@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -306,6 +307,27 @@ def test_scenes_drawn_by_a_generator_that_saw_the_exam_are_refused(
     assert td.evaluate(tmp_path / "made", drawn, tmp_path / "c", tiny_settings(data__split_seed=5))
     seen = set(json.loads((tmp_path / "made" / "learned_from.json").read_text())["sha256"])
     assert not seen & {scene["sha256"] for scene in json.loads((tmp_path / "c" / "split.json").read_text())["test"]}
+
+
+def test_a_dataset_that_a_generator_knows_by_its_title_alone_is_told_of(
+    finished: td.Distilled, drawn: Path, tmp_path: Path
+) -> None:
+    given, data = (Path(shutil.copytree(path, tmp_path / path.name)) for path in (finished.run / "generator", drawn))
+    note = json.loads((given / "learned_from.json").read_text())
+    (given / "learned_from.json").write_text(json.dumps(note | {"sources": {"Mine": "none"}}))
+    for path in data.rglob("*.png"):
+        with Image.open(path) as image:
+            larger = image.resize((48, 48))
+        larger.save(path)
+    settings, told = tiny_settings(generator=str(given)), {}
+    for title in ("Mine", "Another"):
+        (data / "dataset.json").write_text(json.dumps({"title": title}))
+        reporter = Mock()
+        open_work(data, tmp_path / title, settings, reporter=reporter).run.close()
+        told[title] = [call.args[0] for call in reporter.say.call_args_list]
+    said = [line for line in told["Mine"] if "has learned from Mine, and recognises none" in line]
+    assert len(said) == 1
+    assert not [line for line in told["Another"] if "recognises none" in line]
 
 
 def test_a_run_goes_on_with_the_generator_and_the_notes_it_began_with(

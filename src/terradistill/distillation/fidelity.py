@@ -50,8 +50,8 @@ def fidelity(
         against: DATA, as everywhere, split as for `evaluate`.
         out: run folder; `fidelity.json` in it holds what is returned.
         settings: as for `evaluate`.
-        network: whose features: "own", trained on the train split (as DPD does, with a small network for its
-            Inception-v3), or "inception", that of FID (needs the extra `metrics`).
+        network: whose features: "own", a small network trained on the train split (DPD: a ResNet-18 from ImageNet), or
+            "inception", that of FID (needs the extra `metrics`).
         clip: hub id or folder of a CLIP, for the fit of images and class prompts; None: not asked.
         captions: as for `evaluate`.
         reporter: told of progress.

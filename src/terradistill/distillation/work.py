@@ -255,6 +255,11 @@ def _scenes(
             run.say(
                 f"{len(aside)} images are on neither side: the generator has learned from them, so they cannot judge"
             )
+        elif info.title in run.manifest["generator_sources"]:
+            run.say(
+                f"the generator has learned from {info.title}, and recognises none of these images: at another size, or "
+                "compressed anew, scenes that it has learned from may judge unnoticed (--from-scratch: none do)"
+            )
         for line in _unused(run.settings):
             run.say(line)
     return train, test, aside
