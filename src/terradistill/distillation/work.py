@@ -257,7 +257,7 @@ def _scenes(
             )
         elif info.title in run.manifest["generator_sources"]:
             run.say(
-                f"the generator has learned from {info.title}, and recognises none of these images: at another size, or "
+                f"the generator has learned from {info.title}, and recognises none of these images: at another size or "
                 "compressed anew, scenes that it has learned from may judge unnoticed (--from-scratch: none do)"
             )
         for line in _unused(run.settings):
