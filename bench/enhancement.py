@@ -48,6 +48,7 @@ from terradistill.enhancing.canvas import filled, tiles_of
 from terradistill.enhancing.enhancer import Enhancer, open_enhancer
 from terradistill.enhancing.fuse import fused
 from terradistill.enhancing.inpaint import fill_hidden
+from terradistill.enhancing.results import AT_ONCE
 from terradistill.enhancing.super_resolve import agreeing, bicubic, sharpened
 from terradistill.enhancing.timelapse import at_date
 from terradistill.evaluation.fidelity import Lpips
@@ -152,21 +153,32 @@ def super_resolve(asked: argparse.Namespace, settings: Settings, folder: Path) -
         regress = _regression(enhancer, len(known), some, 60 * asked.minutes)
         row(f"regression, {asked.minutes:g} min", regress(to_float(coarse), to_float(coarse)))
 
-    def drawn(texts: Sequence[str], seed: int) -> Pixels:
-        each = enumerate(zip(to_float(coarse).numpy(), texts, strict=True))
-        return np.stack(
-            [sharpened(enhancer, frame, text, derive(seed, "bench", i), settings.sampling) for i, (frame, text) in each]
-        )
-
-    def agreed(made: Pixels) -> Pixels:
-        return np.stack([agreeing(image, small, scale) for image, small in zip(made, coarse, strict=True)])
-
-    free = [drawn([""] * len(fine), seed) for seed in range(asked.seeds)]
+    frames = to_float(coarse).numpy()
+    free = [sharp(enhancer, settings, frames, [""] * len(fine), seed) for seed in range(asked.seeds)]
     row("drawn, free", *free)
-    row("drawn", *map(agreed, free))
+    row("drawn", *(agreeing(made, coarse, scale) for made in free))
     row(f"mean of {len(free)} drawn alone", np.mean(free, axis=0).round().astype(np.uint8))
-    row("drawn, told its class (oracle)", agreed(drawn(prompts, 0)))
+    row("drawn, told its class (oracle)", agreeing(sharp(enhancer, settings, frames, prompts, 0), coarse, scale))
     table.picture(asked.sheet)
+
+
+def sharp(
+    enhancer: Enhancer, settings: Settings, frames: NDArray[np.float32], texts: Sequence[str], seed: int
+) -> Pixels:
+    """Frames (n, C, h, w) drawn, each after its own text."""
+    return by_text(
+        texts, seed, lambda some, text, seeds: sharpened(enhancer, frames[some], text, seeds, settings.sampling)
+    )
+
+
+def by_text(texts: Sequence[str], seed: int, draw: Callable[[list[int], str, list[int]], Pixels]) -> Pixels:
+    """An image for each text, some of one text at once: `draw` is told which they are, the text, and their seeds."""
+    made: dict[int, Pixels] = {}
+    for text in dict.fromkeys(texts):
+        index = [i for i, own in enumerate(texts) if own == text]
+        for some in (index[k : k + AT_ONCE] for k in range(0, len(index), AT_ONCE)):
+            made |= dict(zip(some, draw(some, text, [derive(seed, "bench", i) for i in some]), strict=True))
+    return np.stack([made[i] for i in range(len(texts))])
 
 
 def _judge(
@@ -218,17 +230,9 @@ def bands(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
         regress = _regression(enhancer, len(real), some, 60 * asked.minutes)
         table.add(f"regression, {asked.minutes:g} min", regress(torch.from_numpy(frames), coarse))
 
-    def drawn(seed: int) -> Pixels:
-        each = enumerate(frames)
-        return np.stack([sharpened(enhancer, f, "", derive(seed, "bench", i), settings.sampling) for i, f in each])
-
-    free = [drawn(seed) for seed in range(asked.seeds)]
-    agreed = [
-        np.stack([agreeing(image, small, scale) for image, small in zip(made, to_uint8(coarse), strict=True)])
-        for made in free
-    ]
+    free = [sharp(enhancer, settings, frames, [""] * len(fine), seed) for seed in range(asked.seeds)]
     table.add("drawn, free", *free)
-    table.add("drawn", *agreed)
+    table.add("drawn", *(agreeing(made, to_uint8(coarse), scale) for made in free))
     table.add(f"mean of {len(free)} drawn alone", np.mean(free, axis=0).round().astype(np.uint8))
     table.picture(asked.sheet)
 
@@ -448,11 +452,12 @@ def inpaint(asked: argparse.Namespace, settings: Settings, folder: Path) -> None
     table.add("interpolated", np.stack([filled(*each) for each in zip(given, hidden, strict=True)]))
 
     def drawn(texts: Sequence[str], seed: int) -> Pixels:
-        return np.stack(
-            [
-                fill_hidden(generator, given[i], hidden[i], texts[i], derive(seed, "bench", i), settings, hardware)
-                for i in range(len(fine))
-            ]
+        return by_text(
+            texts,
+            seed,
+            lambda some, text, seeds: fill_hidden(
+                generator, given[some], hidden[some], text, seeds, settings, hardware
+            ),
         )
 
     for name, texts in (("drawn, no prompt", [""] * len(fine)), ("drawn, prompt of the class", prompts)):
@@ -465,8 +470,8 @@ def seams(asked: argparse.Namespace, settings: Settings, _: Path) -> None:
     enhancer = open_enhancer(settings, "super-resolve")
     (picture,) = open_pictures(asked.data)
     began, image = time.monotonic(), picture.pixels()
-    frame = to_float(image[None])[0].numpy()
-    made = sharpened(enhancer, frame, "", 0, settings.sampling).astype(np.float32).mean(2)
+    (drawn,) = sharpened(enhancer, to_float(image[None]).numpy(), "", [0], settings.sampling)
+    made = drawn.astype(np.float32).mean(2)
     height, width = made.shape
     factor, side = enhancer.generator.factor, enhancer.generator.latent_shape[1]
     multiple = enhancer.multiple  # to which an image is enlarged before it is cut into tiles

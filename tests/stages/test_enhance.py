@@ -121,7 +121,7 @@ def test_the_command_super_resolves_any_size_and_goes_on(
 def test_what_is_drawn_agrees_with_what_was_given() -> None:
     given = scene(12, 20)
     drawn = np.clip(bicubic(given, 4).astype(int) + 25, 0, 255).astype(np.uint8)
-    again = agreeing(drawn, given, 4).astype(float).reshape(12, 4, 20, 4, 3).mean((1, 3))
+    again = agreeing(drawn[None], given[None], 4)[0].astype(float).reshape(12, 4, 20, 4, 3).mean((1, 3))
     assert np.abs(again - given).max() < 3
 
 
@@ -236,10 +236,52 @@ def test_large_scenes_are_drawn_in_tiles_of_bounded_batches(runs: dict[str, Path
 
     enhancer.generator.unet.forward = counted
     wanted = tiny_settings().sampling.model_copy(update={"batch_size": 3})
-    made = sharpened(enhancer, to_float(scene(60, 45)[None])[0].numpy(), "", 0, wanted)
-    assert made.shape == (120, 90, 3)
+    made = sharpened(enhancer, to_float(scene(60, 45)[None]).numpy(), "", [0], wanted)
+    assert made.shape == (1, 120, 90, 3)
     assert {width for _, width in sizes} == {side}
     assert max(n for n, _ in sizes) == 3, "tiles at a time; nothing is told, so guidance costs nothing"
+
+
+def test_small_images_are_drawn_at_once_as_they_are_alone(
+    runs: dict[str, Path], finished: td.Distilled, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    from terradistill.enhancing import inpaint, results, super_resolve
+
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for k, size in enumerate([(16, 12), (16, 12), (16, 12), (16, 16), (40, 40), (16, 12)]):
+        Image.fromarray(scene(*size, seed=k)).save(folder / f"{k}.png")
+    batches: list[int] = []
+    plain = {"sharpened": super_resolve.sharpened, "fill_hidden": inpaint.fill_hidden}
+
+    def counted(module: Any, name: str) -> None:
+        def call(first: object, images: np.ndarray, *more: Any, **named: Any) -> Any:
+            batches.append(len(images))
+            return plain[name](first, images, *more, **named)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(module, name, call)
+
+    counted(super_resolve, "sharpened")
+    counted(inpaint, "fill_hidden")
+    for name, module, generator, more in (
+        ("super_resolve", super_resolve, runs["super-resolve"], {}),
+        ("inpaint", inpaint, finished.run, {"clouds": 0.4}),
+    ):
+        settings = tiny_settings(generator=str(generator), precision="fp32")
+        batches.clear()
+        out = getattr(module, name)(folder, tmp_path / name, settings, **more)
+        assert batches == [3, 1, 1, 1], "one size and one tile each"
+        whole = {path.name: np.asarray(Image.open(path)).astype(int) for path in out.glob("?.png")}
+        with monkeypatch.context() as one:
+            one.setattr(results, "AT_ONCE", 1)
+            alone = getattr(module, name)(folder, tmp_path / f"{name}-alone", settings, **more)
+        for path in alone.glob("?.png"):
+            assert np.abs(np.asarray(Image.open(path)) - whole[path.name]).max() <= 1
+        (out / "1.png").unlink()  # a kill amid a block
+        batches.clear()
+        getattr(module, name)(folder, out, settings, **more)
+        assert batches == [3], "the block is made whole, so that"
+        assert np.array_equal(np.asarray(Image.open(out / "1.png")), whole["1.png"])
 
 
 def test_in_painting_leaves_all_other_pixels_as_they_are(

@@ -15,8 +15,8 @@ from terradistill.hardware import Hardware
 from terradistill.models.control import Control
 from terradistill.models.generator import Generator
 from terradistill.run import Progress
-from terradistill.sampling.guidance import classifier_free, reporting
-from terradistill.sampling.sampler import Guidance, Request, sample
+from terradistill.sampling.guidance import chunked, classifier_free, reporting
+from terradistill.sampling.sampler import Guidance, Request, decoded, sample
 from terradistill.sampling.tiling import Corner, corners, in_tiles, tiled
 from terradistill.settings import SamplingSettings
 
@@ -54,6 +54,12 @@ def tiles_of(generator: Generator, size: tuple[int, int]) -> list[Corner]:
     return corners(*size, side, overlap(side))
 
 
+def in_one_piece(generator: Generator, size: tuple[int, int]) -> bool:
+    """Whether an image of a size (height, width), pixels, is no larger than the generator's own: one tile."""
+    multiple = multiple_of(generator)
+    return all(-(-length // multiple) * multiple <= generator.resolution for length in size)
+
+
 def overlap(side: int) -> int:
     """Of tiles of a side, latents."""
     return min(OVERLAP, side // 2)
@@ -73,15 +79,17 @@ def encoded(generator: Generator, image: NDArray[np.uint8], hardware: Hardware) 
 
 @torch.no_grad()
 def shown(generator: Generator, latents: Tensor, hardware: Hardware) -> NDArray[np.uint8]:
-    """The image uint8 (H, W, 3) of scaled latents (C, h, w)."""
+    """The images uint8 (n, H, W, 3) of scaled latents (n, C, h, w)."""
+    if len(tiles_of(generator, (latents.shape[2], latents.shape[3]))) == 1:
+        return decoded(generator, latents, hardware)
 
     def work(tiles: Tensor) -> Tensor:
         with hardware.autocast():
             return generator.decode(tiles.to(hardware.device))
 
     side = generator.latent_shape[1]
-    images = to_uint8(in_tiles(work, latents, side, overlap(side), take=generator.factor)[None])
-    return np.asarray(images[0])
+    images = [in_tiles(work, each, side, overlap(side), take=generator.factor) for each in latents]
+    return np.asarray(to_uint8(torch.stack(images)))
 
 
 def classifier_freely(wanted: SamplingSettings, empty: Tensor, *, told: bool) -> Guidance:
@@ -93,7 +101,7 @@ def classifier_freely(wanted: SamplingSettings, empty: Tensor, *, told: bool) ->
 def draw_large(
     generator: Generator,
     prompt: str,
-    seed: int,
+    seeds: Sequence[int],
     size: tuple[int, int],
     wanted: SamplingSettings,
     hardware: Hardware,
@@ -104,39 +112,42 @@ def draw_large(
     guidances: Sequence[Guidance] = (),
     progress: Progress | None = None,
 ) -> Tensor:
-    """Scaled latents (C, h, w) of one image.
+    """Scaled latents (n, C, h, w) of one image in tiles, or of several that are one tile each.
 
     Args:
         generator: what draws.
-        prompt: may be empty.
-        seed: of the noise.
+        prompt: of all; may be empty.
+        seeds: of each image's noise; one, where it takes several tiles.
         size: h and w.
         wanted: of sampling; `batch_size` tiles are predicted at a time.
         hardware: device and precision.
         metadata: a row of `MetadataEncoder.table`, (1, fields), or None.
-        control: from tile numbers, as `places` counts them, to what an adapter has read off their conditions.
+        control: from tile numbers, as `places` counts them, or from image numbers, to what an adapter has read off
+            their conditions.
         places: of the tiles; None: all that `tiles_of` gives.
-        guidances: of the whole image; they come last.
+        guidances: of whole images; they come last.
         progress: called with denoising steps done and steps in all.
     """
-    text = generator.embed([prompt, ""])
-    request = Request(text[:1], torch.zeros(1, dtype=torch.long), [seed], metadata=metadata, size=size)
-    side = generator.latent_shape[1]
-    drawn = sample(
+    n, every, side = len(seeds), tiles_of(generator, size), generator.latent_shape[1]
+    text, whole = generator.embed([prompt, ""]), len(every) == 1
+    numbers = None if metadata is None else metadata.expand(n, -1)
+    read = control if whole else None
+    request = Request(text[:1], torch.zeros(n, dtype=torch.long), seeds, metadata=numbers, size=size, control=read)
+    tiles = tiled(places or every, side, overlap(side), control=control, batch_size=wanted.batch_size)
+    return sample(
         generator,
         request,
         wanted,
         hardware=hardware,
         guidances=[
+            *([chunked(2 * wanted.batch_size)] if whole else []),
             classifier_freely(wanted, text[1:], told=bool(prompt) or metadata is not None),
-            tiled(
-                places or tiles_of(generator, size), side, overlap(side), control=control, batch_size=wanted.batch_size
-            ),
+            *([] if whole else [tiles]),
             *guidances,
             *([reporting(progress)] if progress else []),
         ],
+        batch_size=n,
     )
-    return drawn[0]
 
 
 def filled(image: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -5,7 +5,6 @@ There the coarse latents are joined to the noisy ones; here a frame adapter read
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from terradistill.data.pictures import Picture, open_pictures, place_of
 from terradistill.enhancing.canvas import classifier_freely, padded, require_small, shown
 from terradistill.enhancing.dates import parse_date, required_date
 from terradistill.enhancing.enhancer import Enhancer, open_enhancer
-from terradistill.enhancing.results import Piece, Results, asked_for, make_all, require_apart
+from terradistill.enhancing.results import Made, Piece, Results, asked_for, make_all, require_apart
 from terradistill.enhancing.super_resolve import bicubic
 from terradistill.errors import DataError
 from terradistill.run import Progress, Reporter, Silent
@@ -77,7 +76,8 @@ def fuse_dates(
             f"some images are more than the {learned:g} days away that the enhancer has learned: taken for that"
         )
 
-    def make(piece: Piece) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+    def make(block: Sequence[Piece]) -> list[Made]:
+        (piece,) = block
         pictures, target, seed = places[piece.name], targets[piece.name], derive(settings.seed, "fuse", piece.name)
         days = [(when - target).days for when in dates[piece.name]]
         images = np.stack([picture.pixels() for picture in pictures])
@@ -89,17 +89,17 @@ def fuse_dates(
             "month": target.month,
             "day": target.day,
         }
-        return made, {"prompt": prompt, "seed": seed, **told, "made_of": [picture.name for picture in pictures]}
+        return [(made, {"prompt": prompt, "seed": seed, **told, "made_of": [picture.name for picture in pictures]})]
 
     def before(piece: Piece) -> NDArray[np.uint8]:
         days = [abs((when - targets[piece.name]).days) for when in dates[piece.name]]
         return bicubic(places[piece.name][int(np.argmin(days))].pixels(), enhancer.adapter.scale)
 
-    pieces = [
-        Piece(name, [picture.read for picture in several], targets[name], dates[name])
+    blocks = [
+        [Piece(name, [picture.read for picture in several], targets[name], dates[name])]
         for name, several in places.items()
     ]
-    return make_all(results, pieces, make, before, "Fusing dates", reporter, ("nearest in time", "fused"))
+    return make_all(results, blocks, make, before, "Fusing dates", reporter, ("nearest in time", "fused"))
 
 
 def fused(
@@ -156,5 +156,5 @@ def fused(
         ],
         batch_size=n,
     )
-    made = shown(generator, latents.mean(0), enhancer.hardware)
-    return made[: height * scale, : width * scale]
+    made = shown(generator, latents.mean(0, keepdim=True), enhancer.hardware)
+    return made[0, : height * scale, : width * scale]

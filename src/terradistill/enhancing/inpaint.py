@@ -1,8 +1,7 @@
 """In-painting: what a mask or clouds hide is drawn; all other pixels stay as they are, bit for bit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +12,17 @@ from torch.nn import functional as F
 from terradistill.data.images import decode, is_scene_file, to_float, to_uint8
 from terradistill.data.pictures import Picture, known_of, open_pictures
 from terradistill.data.weather import cloud_cover, clouded
-from terradistill.enhancing.canvas import draw_large, encoded, filled, multiple_of, padded, shown, tiles_of
-from terradistill.enhancing.results import Piece, Results, asked_for, make_all, require_apart
+from terradistill.enhancing.canvas import (
+    draw_large,
+    encoded,
+    filled,
+    in_one_piece,
+    multiple_of,
+    padded,
+    shown,
+    tiles_of,
+)
+from terradistill.enhancing.results import Made, Piece, Results, asked_for, make_all, require_apart, together
 from terradistill.errors import ConfigError, DataError
 from terradistill.generation.orders import require_numbers
 from terradistill.hardware import Hardware, find_hardware
@@ -84,30 +92,37 @@ def inpaint(
     of_classes = any("/" in name for name in pictures)
     results.describe(generator, source, [picture.read for picture in pictures.values()], of_classes=of_classes)
     generator.ready(hardware.device, low_memory=settings.sampling.low_memory)
-    alone, notes = len(pictures) == 1, known_of(list(pictures.values()))
+    notes = known_of(list(pictures.values()))
 
     def given(name: str) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         if clouds is None:
             return pictures[name].pixels(), _read_mask(masks[name])
         return _under_clouds(pictures[name].pixels(), clouds, derive(settings.seed, "clouds", name))
 
-    def make(piece: Piece) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        (image, hidden), seed = given(piece.name), derive(settings.seed, "inpaint", piece.name)
-        steps = reporter.progress if alone else None
-        made = fill_hidden(generator, image, hidden, prompt, seed, settings, hardware, metadata=told, progress=steps)
+    pieces = [
+        Piece(name, [picture.read, *([masks[name].read_bytes] if name in masks else [])])
+        for name, picture in pictures.items()
+    ]
+    sizes = [picture.size() for picture in pictures.values()]
+    blocks = together(pieces, [size if in_one_piece(generator, size) else None for size in sizes])
+    steps = reporter.progress if len(blocks) == 1 else None
+
+    def make(block: Sequence[Piece]) -> list[Made]:
+        seeds = [derive(settings.seed, "inpaint", piece.name) for piece in block]
+        images, hidden = (np.stack(each) for each in zip(*[given(piece.name) for piece in block], strict=True))
+        made = fill_hidden(generator, images, hidden, prompt, seeds, settings, hardware, metadata=told, progress=steps)
         more = {**known, "simulated": "clouds"} if clouds is not None else known
-        row = {**notes[piece.name], "prompt": prompt, "seed": seed, "hidden": round(float(hidden.mean()), 4)}
-        return made, {**row, **more}
+        rows = [
+            {**notes[piece.name], "prompt": prompt, "seed": seed, "hidden": round(float(of.mean()), 4), **more}
+            for piece, seed, of in zip(block, seeds, hidden, strict=True)
+        ]
+        return list(zip(made, rows, strict=True))
 
     def before(piece: Piece) -> NDArray[np.uint8]:
         image, hidden = given(piece.name)
         return image if clouds is not None else np.where(hidden[..., None], np.uint8(255), image)
 
-    pieces = [
-        Piece(name, [picture.read, *([masks[name].read_bytes] if name in masks else [])])
-        for name, picture in pictures.items()
-    ]
-    return make_all(results, pieces, make, before, "In-painting", reporter)
+    return make_all(results, blocks, make, before, "In-painting", reporter)
 
 
 def require_repeatable(settings: Settings) -> None:
@@ -125,28 +140,29 @@ def require_repeatable(settings: Settings) -> None:
 
 def fill_hidden(
     generator: Generator,
-    image: NDArray[np.uint8],
+    images: NDArray[np.uint8],
     hidden: NDArray[np.bool_],
     prompt: str,
-    seed: int,
+    seeds: Sequence[int],
     settings: Settings,
     hardware: Hardware,
     *,
     metadata: Tensor | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.uint8]:
-    """An image (H, W, 3) with its hidden pixels, bool (H, W), drawn; see `draw_large`."""
-    factor, multiple, (height, width) = generator.factor, multiple_of(generator), hidden.shape
-    known = encoded(generator, padded(filled(image, hidden), multiple), hardware)
+    """Images (n, H, W, 3) with their hidden pixels, bool (n, H, W), drawn: one, or several that are a tile each."""
+    factor, multiple, (height, width) = generator.factor, multiple_of(generator), hidden.shape[1:]
+    pairs = list(zip(images, hidden, strict=True))
+    known = torch.cat([encoded(generator, padded(filled(*pair), multiple), hardware) for pair in pairs])
     # What is beyond the edges is neither hidden nor shown: it may become what it likes.
-    covered = torch.from_numpy(padded(hidden, multiple))[None, None].float()
+    covered = torch.from_numpy(np.stack([padded(each, multiple) for each in hidden]))[:, None].float()
     drawn = F.max_pool2d(F.max_pool2d(covered, factor), 2 * REACH + 1, 1, REACH)
     size, side = (known.shape[2], known.shape[3]), generator.latent_shape[1]
     places = [(y, x) for y, x in tiles_of(generator, size) if drawn[0, 0, y : y + side, x : x + side].any()]
     latents = draw_large(
         generator,
         prompt,
-        seed,
+        seeds,
         size,
         settings.sampling,
         hardware,
@@ -157,14 +173,14 @@ def fill_hidden(
                 known,
                 drawn,
                 generator.parameterisation,
-                seeds=[derive(seed, "again")],
+                seeds=[derive(seed, "again") for seed in seeds],
                 repeats=settings.enhance.repeats,
             )
         ],
         progress=progress,
     )
-    made = shown(generator, latents, hardware)[:height, :width]
-    return np.where(hidden[..., None], made, image)
+    made = shown(generator, latents, hardware)[:, :height, :width]
+    return np.where(hidden[..., None], made, images)
 
 
 def _masks(given: Path, pictures: list[Picture]) -> dict[str, Path]:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -31,6 +31,8 @@ from terradistill.settings import Settings
 
 SHOWN = 8  # columns of the picture
 MOST_SHOWN = 256  # pixels of an image in it
+AT_ONCE = 16  # small images that are drawn at once: always the same, so that images are too
+Made = tuple[Pixels, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -185,10 +187,23 @@ def _lines(table: Path) -> list[str]:
     return [line for line in table.read_text(encoding="utf-8").split("\n") if line]
 
 
+def together(pieces: Sequence[Piece], kinds: Sequence[Hashable | None]) -> list[list[Piece]]:
+    """Pieces in blocks that are made at once: neighbours of one kind, `AT_ONCE` at most; those of none each alone."""
+    blocks: list[list[Piece]] = []
+    last = None
+    for piece, kind in zip(pieces, kinds, strict=True):
+        if kind is not None and kind == last and len(blocks[-1]) < AT_ONCE:
+            blocks[-1].append(piece)
+        else:
+            blocks.append([piece])
+        last = kind
+    return blocks
+
+
 def make_all(
     results: Results,
-    pieces: Sequence[Piece],
-    make: Callable[[Piece], tuple[Pixels, dict[str, Any]]],
+    blocks: Sequence[Sequence[Piece]],
+    make: Callable[[Sequence[Piece]], Sequence[Made]],
     before: Callable[[Piece], Pixels],
     title: str,
     reporter: Reporter,
@@ -198,8 +213,9 @@ def make_all(
 
     Args:
         results: where to.
-        pieces: what.
-        make: gives the image, and its row of `metadata.jsonl`.
+        blocks: what, and what of it together. A block of which a kill left a part is made whole again, so that images
+            do not depend on it.
+        make: gives each image of a block, and its row of `metadata.jsonl`.
         before: what to show beside it.
         title: of the work.
         reporter: told of it.
@@ -212,18 +228,21 @@ def make_all(
     reporter.start(title)
     began = time.monotonic()
     with closing(results):
-        for number, piece in enumerate(pieces):
+        pieces, done = [piece for block in blocks for piece in block], 0
+        for block in blocks:
+            lacking = [piece for piece in block if results.made(piece) is None]
+            if lacking:
+                for piece, (pixels, row) in zip(block, make(block), strict=True):
+                    if piece in lacking:
+                        results.keep(piece, pixels, **row)
+            done += len(block)
+            if len(blocks) > 1:
+                reporter.progress(done, len(pieces))
+        for piece in pieces[:SHOWN]:
             path = results.made(piece)
-            if path is None:
-                pixels, row = make(piece)
-                results.keep(piece, pixels, **row)
-            elif number < SHOWN:
-                pixels = decode(path.read_bytes())
-            if number < SHOWN:
-                for label, image in zip(labels, (before(piece), pixels), strict=True):
-                    rows[label].append(shrunk(image))
-            if len(pieces) > 1:
-                reporter.progress(number + 1, len(pieces))
+            assert path is not None, "it has just been made"
+            for label, image in zip(labels, (before(piece), decode(path.read_bytes())), strict=True):
+                rows[label].append(shrunk(image))
         reporter.end(title, time.monotonic() - began, f"{len(pieces)} images")
         side_by_side(rows, results.out / "before_after.png", MOST_SHOWN)
     return results.out

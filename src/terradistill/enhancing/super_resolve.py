@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,9 +25,9 @@ from terradistill.data.bands import (
 )
 from terradistill.data.images import MAX_PIXELS, to_float, to_uint8
 from terradistill.data.pictures import Picture, known_of, open_pictures
-from terradistill.enhancing.canvas import draw_large, padded, shown, tiles_of
+from terradistill.enhancing.canvas import draw_large, in_one_piece, padded, shown, tiles_of
 from terradistill.enhancing.enhancer import Enhancer, open_enhancer
-from terradistill.enhancing.results import Piece, Results, asked_for, make_all, require_apart
+from terradistill.enhancing.results import Made, Piece, Results, asked_for, make_all, require_apart, together
 from terradistill.errors import ConfigError, DataError
 from terradistill.models.control import Control
 from terradistill.run import Progress, Reporter, Silent
@@ -82,23 +81,34 @@ def super_resolve(
             )
     asked = asked_for("super-resolve", settings, enhancer.generator, scale=ratio, prompt=prompt, faithful=faithful)
     asked |= {"bands": {array: list(names) for array, names in bands.items()}} if bands else {}
-    results, alone = Results(Path(out), asked), len(frames) == 1
+    results = Results(Path(out), asked)
     of_classes, given = any("/" in name for name in frames), [frame.data for frame in frames.values()]
     results.describe(enhancer.generator, source, given, of_classes=of_classes, scale=ratio)
     notes = known_of([frame.picture for frame in frames.values() if frame.picture is not None], ratio)
 
-    def make(piece: Piece) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        seed, steps = derive(settings.seed, "super-resolve", piece.name), reporter.progress if alone else None
-        frame, given = frames[piece.name].read()
-        made = sharpened(enhancer, frame, prompt, seed, settings.sampling, progress=steps)
-        made = agreeing(made, given, ratio) if faithful else made
-        return made, {**notes.get(piece.name, {}), "prompt": prompt, "seed": seed, "scale": ratio}
+    pieces = [Piece(name, [frame.data]) for name, frame in frames.items()]
+    sizes = [(frame.size[0] * ratio, frame.size[1] * ratio) for frame in frames.values()]
+    blocks = together(pieces, [size if in_one_piece(enhancer.generator, size) else None for size in sizes])
+    steps = reporter.progress if len(blocks) == 1 else None
+
+    def make(block: Sequence[Piece]) -> list[Made]:
+        seeds = [derive(settings.seed, "super-resolve", piece.name) for piece in block]
+        read = [frames[piece.name].read() for piece in block]
+        drawn = sharpened(
+            enhancer, np.stack([frame for frame, _ in read]), prompt, seeds, settings.sampling, progress=steps
+        )
+        if faithful:
+            drawn = agreeing(drawn, np.stack([given for _, given in read]), ratio)
+        rows = [
+            {**notes.get(piece.name, {}), "prompt": prompt, "seed": seed, "scale": ratio}
+            for piece, seed in zip(block, seeds, strict=True)
+        ]
+        return list(zip(drawn, rows, strict=True))
 
     def before(piece: Piece) -> NDArray[np.uint8]:
         return bicubic(frames[piece.name].read()[1], ratio)
 
-    pieces = [Piece(name, [frame.data]) for name, frame in frames.items()]
-    return make_all(results, pieces, make, before, "Super-resolving", reporter, ("given", "drawn"))
+    return make_all(results, blocks, make, before, "Super-resolving", reporter, ("given", "drawn"))
 
 
 @dataclass(frozen=True)
@@ -164,41 +174,43 @@ def _scaled(enhancer: Enhancer, image: BandImage) -> tuple[NDArray[np.float32], 
 
 def sharpened(
     enhancer: Enhancer,
-    frame: NDArray[np.float32],
+    frames: NDArray[np.float32],
     prompt: str,
-    seed: int,
+    seeds: Sequence[int],
     wanted: SamplingSettings,
     *,
     progress: Progress | None = None,
 ) -> NDArray[np.uint8]:
-    """An image (H * scale, W * scale, 3) after a frame (C, H, W) from -1 to 1."""
+    """Images (n, H * scale, W * scale, 3) after frames (n, C, H, W) from -1 to 1: one, or several of a tile each."""
     generator, scale = enhancer.generator, enhancer.adapter.scale
-    height, width = frame.shape[1:]
-    wide = padded(np.moveaxis(frame, 0, -1), enhancer.multiple // scale)
-    coarse = torch.from_numpy(np.ascontiguousarray(np.moveaxis(wide, -1, 0))).to(enhancer.hardware.device)
+    height, width = frames.shape[2:]
+    wide = np.stack([padded(np.moveaxis(frame, 0, -1), enhancer.multiple // scale) for frame in frames])
+    coarse = torch.from_numpy(np.ascontiguousarray(np.moveaxis(wide, -1, 1))).to(enhancer.hardware.device)
     step = generator.factor // scale  # coarse pixels per latent
-    size = (coarse.shape[1] // step, coarse.shape[2] // step)
+    size = (coarse.shape[2] // step, coarse.shape[3] // step)
     places, side = tiles_of(generator, size), generator.latent_shape[1] * step
 
     def control(numbers: Tensor) -> Control:
         # Read anew in each step: that is little beside the denoiser, and keeping it would grow with the image.
-        corners = [places[int(k)] for k in numbers]
-        tiles = [coarse[:, y * step : y * step + side, x * step : x * step + side] for y, x in corners]
-        return enhancer.control(torch.stack(tiles)[:, None], [[{}]] * len(tiles), [{}] * len(tiles))
+        if len(places) == 1:
+            tiles = coarse[numbers.to(coarse.device)]
+        else:
+            corners = [places[int(k)] for k in numbers]
+            tiles = torch.stack([coarse[0, :, y * step :, x * step :][:, :side, :side] for y, x in corners])
+        return enhancer.control(tiles[:, None], [[{}]] * len(tiles), [{}] * len(tiles))
 
     hardware = enhancer.hardware
-    latents = draw_large(generator, prompt, seed, size, wanted, hardware, control=control, progress=progress)
-    return shown(generator, latents, hardware)[: height * scale, : width * scale]
+    latents = draw_large(generator, prompt, seeds, size, wanted, hardware, control=control, progress=progress)
+    return shown(generator, latents, hardware)[:, : height * scale, : width * scale]
 
 
 def agreeing(made: NDArray[np.uint8], coarse: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    """What was drawn, with the coarse image's means: averaged over `scale` x `scale` pixels it is that image."""
-    drawn, given = (to_float(image[None]) for image in (made, coarse))
+    """Images that were drawn, (n, H * scale, W * scale, 3), with the means of the coarse ones, (n, H, W, 3)."""
+    drawn, given = (to_float(images) for images in (made, coarse))
     for _ in range(3):  # what is cut off at black and white is made up for
         lacking = given - F.avg_pool2d(drawn, scale)
         drawn = (drawn + F.interpolate(lacking, scale_factor=scale, mode="bicubic", align_corners=False)).clamp(-1, 1)
-    images = to_uint8(drawn)
-    return np.asarray(images[0])
+    return np.asarray(to_uint8(drawn))
 
 
 def bicubic(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:

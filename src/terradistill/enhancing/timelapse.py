@@ -126,4 +126,4 @@ def at_date(
             classifier_freely(wanted, text[1:], told=bool(prompt)),
         ],
     )
-    return shown(generator, latents[0], enhancer.hardware)[:height, :width]
+    return shown(generator, latents, enhancer.hardware)[0, :height, :width]
