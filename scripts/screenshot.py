@@ -4,6 +4,7 @@
 import argparse
 import shutil
 import time
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,22 +17,11 @@ from terradistill.studio.page import opened
 PATIENCE = 120  # seconds
 
 
-def until(what: Any) -> Any:
-    """What a function gives as soon as it gives anything."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        try:
-            if found := what():
-                return found
-        except Exception:  # the page is being redrawn
-            pass
-        time.sleep(0.2)
-    raise SystemExit(f"The page did not answer in {PATIENCE} seconds.")
-
-
 def main() -> None:
     from selenium import webdriver
+    from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
 
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
@@ -47,10 +37,13 @@ def main() -> None:
         options.add_argument(f"--{flag}")
     browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
 
+    # While the page is being redrawn, elements are not there or out of date.
+    wait = WebDriverWait(browser, PATIENCE, ignored_exceptions=[WebDriverException, IndexError, StopIteration])
+
     def find(css: str) -> list[Any]:
         return list(browser.find_elements("css selector", css))
 
-    def known(name: str) -> bool:
+    def known(name: str, _: object) -> bool:
         """Whether the control of a number is there; else its part of the page is opened, which may not listen yet."""
         if not find(f"#knows-{name} input"):
             next(each for each in find("button") if "known of the place" in each.text).click()
@@ -60,9 +53,9 @@ def main() -> None:
     try:
         with opened(asked.generator) as address:
             browser.get(address)
-            until(lambda: find("#prompt textarea"))[0].send_keys(asked.prompt)
+            wait.until(lambda _: find("#prompt textarea"))[0].send_keys(asked.prompt)
             for name, value in parse_metadata(asked.set_metadata).items():
-                until(lambda name=name: known(name))
+                wait.until(partial(known, name))
                 find(f"#knows-{name} input")[0].click()
                 number = find(f"#{name} input[type=number]")[0]
                 number.send_keys(Keys.CONTROL, "a")
@@ -71,7 +64,7 @@ def main() -> None:
             field.send_keys(Keys.CONTROL, "a")
             field.send_keys(str(asked.seed), Keys.TAB)
             find("#draw")[0].click()
-            until(lambda: len(find("#gallery img")) >= 4 and "images" in find("#note")[0].text)
+            wait.until(lambda _: len(find("#gallery img")) >= 4 and "images" in find("#note")[0].text)
             time.sleep(1)
             browser.execute_script("window.scrollTo(0, 0)")
             with Image.open(BytesIO(browser.get_screenshot_as_png())) as picture:

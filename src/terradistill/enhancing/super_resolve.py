@@ -190,14 +190,17 @@ def sharpened(
     size = (coarse.shape[2] // step, coarse.shape[3] // step)
     places, side = tiles_of(generator, size), generator.latent_shape[1] * step
 
-    def control(numbers: Tensor) -> Control:
-        # Read anew in each step: that is little beside the denoiser, and keeping it would grow with the image.
-        if len(places) == 1:
-            tiles = coarse[numbers.to(coarse.device)]
-        else:
-            corners = [places[int(k)] for k in numbers]
-            tiles = torch.stack([coarse[0, :, y * step :, x * step :][:, :side, :side] for y, x in corners])
+    def read(tiles: Tensor) -> Control:
         return enhancer.control(tiles[:, None], [[{}]] * len(tiles), [{}] * len(tiles))
+
+    small = read(coarse) if len(places) == 1 else None
+
+    def control(numbers: Tensor) -> Control:
+        if small is not None:
+            return small.rows(numbers.to(coarse.device))
+        # Read anew in each step: that is little beside the denoiser, and keeping it would grow with the image.
+        corners = [places[int(k)] for k in numbers]
+        return read(torch.stack([coarse[0, :, y * step :, x * step :][:, :side, :side] for y, x in corners]))
 
     hardware = enhancer.hardware
     latents = draw_large(generator, prompt, seeds, size, wanted, hardware, control=control, progress=progress)
