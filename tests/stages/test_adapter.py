@@ -120,9 +120,17 @@ def test_the_command_draws_after_a_map_and_keeps_every_condition(
     made = [json.loads(line) for line in (tmp_path / "made" / "metadata.jsonl").read_text().splitlines()]
     assert len(made) == 3
     river = next(row for row in made if row["prompt"] == "a river")
-    assert (river["map_edges"], river["map_edges_strength"]) == (str(tmp_path / "mine.png"), 0.5)
-    assert river["map_segmentation"] == str(files / "mask.png")
+    assert river["map_edges_strength"] == 0.5
+    assert river["map_edges"] == river["map_segmentation"], "one picture is kept once"
+    assert (tmp_path / "made" / river["map_edges"]).read_bytes() == (files / "mask.png").read_bytes()
     assert river["content"] is None
+    assert str(tmp_path) not in (tmp_path / "made" / "metadata.jsonl").read_text(), "it says nothing of the machine"
+    from datasets import load_dataset
+
+    made_of = str(tmp_path / "made")
+    opened = load_dataset("imagefolder", data_dir=made_of, split="train", cache_dir=str(tmp_path / "hub"))
+    assert sorted(opened["prompt"]) == ["", "", "a river"]
+    assert td.open_scenes(tmp_path / "made").classes == ("a-river", "scene")
     with Image.open(next((tmp_path / "made").rglob("*_0000.png"))) as image:
         assert image.size == (36, 36)
 

@@ -75,8 +75,9 @@ def test_the_engine_says_what_its_pairs_are_worth(
     judges = {scene.sha256 for scene in td.check_scenes(td.open_scenes(out / "tiles" / "test"))[0].scenes}
     assert known
     assert not known & judges
-    rows = [json.loads(line) for line in (out / "synthetic" / "scenes" / "metadata.jsonl").read_text().splitlines()]
-    assert all(Path(row["map_road"]).exists() for row in rows)
+    scenes = out / "synthetic" / "scenes"
+    rows = [json.loads(line) for line in (scenes / "metadata.jsonl").read_text().splitlines()]
+    assert all(row["map_road"].startswith("../") and (scenes / row["map_road"]).exists() for row in rows)
     with Image.open(out / "engine.png") as picture:
         assert picture.width > 8 * 32
 

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,8 +57,8 @@ def generate(
     Args:
         orders: what to draw, orders of one folder one after the other; image i of a folder depends on its order and
             (seed, folder, i) alone.
-        out: a new or empty folder; `<folder>/*.png`, `metadata.jsonl` and `gallery.png` go there, with the
-            hashes of the scenes that the generator has learned from.
+        out: a new or empty folder; `<folder>/*.png`, `metadata.jsonl`, `gallery.png` and copies of the maps and
+            pictures go there, with the hashes of the scenes that the generator has learned from.
         generator: what draws.
         n: images an order, where it does not say itself.
         seed: another seed, other images; None: that of the settings.
@@ -117,10 +119,21 @@ def generate(
         write_learned_from(writer.part, generator.learned_from)
         pictures = {name: sorted((writer.part / name).glob("*.png")) for name in dict.fromkeys(folders)}
         write_gallery(pictures, writer.part / "gallery.png")
-        rows = [{**orders[k].row(), "seed": own} for k, own in zip(of, seeds, strict=True)]
+        told = _told(orders, writer.part)
+        rows = [{**told[k], "seed": own} for k, own in zip(of, seeds, strict=True)]
         info = {"title": "Scenes made to order", "made_by": "terradistill generate", "synthetic": True}
         writer.finish(rows, info)
     return open_scenes(out)
+
+
+def _told(orders: Sequence[Order], folder: Path) -> list[dict[str, Any]]:
+    """What each order says of its images. Its maps and pictures are copied beside them: sets are handed on."""
+    kept = {}
+    for path in set().union(*(order.files() for order in orders)):
+        content = path.read_bytes()
+        kept[path] = f"condition-{sha256(content).hexdigest()[:16]}{path.suffix.lower()}"
+        (folder / kept[path]).write_bytes(content)
+    return [order.row(kept) for order in orders]
 
 
 def _blocks(pictured: Sequence[bool], most: int) -> Iterator[list[int]]:

@@ -52,13 +52,17 @@ class Order:
     content: Shown | None = None
     n: int | None = None
 
-    def row(self) -> dict[str, Any]:
-        """Every condition, as columns of `metadata.jsonl`."""
+    def files(self) -> set[Path]:
+        """Its maps and its content image."""
+        return {shown.path for shown in (*self.maps.values(), self.content) if shown is not None}
+
+    def row(self, kept: Mapping[Path, str]) -> dict[str, Any]:
+        """Every condition, as columns of `metadata.jsonl`; `kept` says where each of `files` lies from there."""
         row: dict[str, Any] = {"prompt": self.prompt, **self.metadata}
         for name, shown in self.maps.items():
-            row |= {f"map_{name}": str(shown.path), f"map_{name}_strength": shown.strength}
+            row |= {f"map_{name}": kept[shown.path], f"map_{name}_strength": shown.strength}
         if self.content is not None:
-            row |= {"content": str(self.content.path), "content_strength": self.content.strength}
+            row |= {"content": kept[self.content.path], "content_strength": self.content.strength}
         return row
 
     def made_of(self) -> dict[str, Any]:
