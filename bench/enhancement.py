@@ -301,17 +301,18 @@ def fuse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
     fine = np.asarray(load_pixels(scenes, enhancer.generator.resolution, folder / "fine.npy"))
     simulation = simulation_of(wanted)
     assert isinstance(simulation, OtherDay)
-    shots = [
-        simulation.show(to_float(fine), torch.zeros(len(fine)), seeded(0, "date", k), most=True) for k in range(most)
-    ]
+    looks = torch.randint(0, 12, (len(fine),), generator=seeded(0, "months"))
+    shots = [simulation.show(to_float(fine), looks, seeded(0, "date", k), most=True) for k in range(most)]
+    seasons = shots[0].target
+    truth = to_uint8(in_month(to_float(fine), 1 + torch.tensor([season["month"] for season in seasons])))
     stacks = np.stack([to_uint8(shot.frames[:, 0]) for shot in shots], 1)  # (n, dates, h, w, 3)
     days = np.array([[row[0]["days"] for row in shot.known] for shot in shots]).T
-    table = Table(fine, enhancer.hardware, f"of simulated dates, {scale} x coarser")
+    table = Table(truth, enhancer.hardware, f"of simulated dates, {scale} x coarser")
     wide = np.stack([[bicubic(image, scale) for image in stack] for stack in stacks])
     nearest = np.abs(days).argmin(1)
     table.add("bicubic of the nearest date", wide[np.arange(len(wide)), nearest])
     errors = [
-        np.square(dates - scene.astype(np.float32)).mean((1, 2, 3)) for dates, scene in zip(wide, fine, strict=True)
+        np.square(dates - scene.astype(np.float32)).mean((1, 2, 3)) for dates, scene in zip(wide, truth, strict=True)
     ]
     best = np.argmin(errors, axis=1)  # the highest PSNR: an oracle
     table.add("bicubic of the best date (oracle)", wide[np.arange(len(wide)), best])
@@ -325,7 +326,10 @@ def fuse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
         how = settings.model_copy(update={"enhance": enhance})
         own = [(stack[some], list(when[some])) for stack, when, some in zip(stacks, days, order[:, :n], strict=True)]
         return np.stack(
-            [fused(enhancer, images, when, "", derive(seed, "bench", i), how) for i, (images, when) in enumerate(own)]
+            [
+                fused(enhancer, images, when, seasons[i], "", derive(seed, "bench", i), how)
+                for i, (images, when) in enumerate(own)
+            ]
         )
 
     def alone(k: int, seed: int) -> Pixels:
@@ -333,7 +337,7 @@ def fuse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
         own = [(stack[[some]], [when[some]]) for stack, when, some in zip(stacks, days, order[:, k], strict=True)]
         return np.stack(
             [
-                fused(enhancer, images, when, "", derive(seed, "alone", k, i), settings)
+                fused(enhancer, images, when, seasons[i], "", derive(seed, "alone", k, i), settings)
                 for i, (images, when) in enumerate(own)
             ]
         )

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from terradistill.data.arrays import evenly
 from terradistill.data.images import decode, pixel_hash
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
@@ -287,7 +288,7 @@ def _picture(drawn: Pairs, test: Pairs, path: Path) -> None:
     """Drawn pairs above, real ones below: each scene over its mask."""
 
     def some(pairs: Pairs) -> list[NDArray[np.uint8]]:
-        index = np.resize(np.linspace(0, len(pairs) - 1, min(SHOWN, len(pairs))).astype(int), SHOWN)
+        index = np.resize(evenly(SHOWN, len(pairs)), SHOWN)
         masks = np.repeat(pairs.masks[index][..., None], 3, 3).astype(np.uint8) * 255
         return [pairs.images[index], masks]
 

@@ -26,6 +26,7 @@ from terradistill.errors import DataError, RunError
 from tests.conftest import terradistill, tiny_settings
 
 Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
+SUMMER = {"month": 6.5}
 TASKS = {"super-resolve": 2, "fuse": 2, "timelapse": 1}
 
 
@@ -143,14 +144,18 @@ def test_fusing_takes_any_number_of_images_in_any_order(runs: dict[str, Path]) -
     enhancer = open_enhancer(tiny_settings(generator=str(runs["fuse"])), "fuse")
     images, days = np.stack([scene(16, 16, seed) for seed in range(8)]), [-30, 4, 90, 7, -2, 60, 11, 0]
     wanted = tiny_settings()
-    made = {n: fused(enhancer, images[:n], days[:n], "", 0, wanted) for n in (1, 2, 4, 8)}
+    made = {n: fused(enhancer, images[:n], days[:n], SUMMER, "", 0, wanted) for n in (1, 2, 4, 8)}
     assert all(image.shape == (32, 32, 3) for image in made.values())
-    turned = fused(enhancer, images[:4][::-1], days[:4][::-1], "", 0, wanted)
+    turned = fused(enhancer, images[:4][::-1], days[:4][::-1], SUMMER, "", 0, wanted)
     assert np.abs(turned.astype(int) - made[4]).max() <= 1
-    other = fused(enhancer, images[:4], [day + 40 for day in days[:4]], "", 0, wanted)
+    other = fused(enhancer, images[:4], [day + 40 for day in days[:4]], SUMMER, "", 0, wanted)
     assert not np.array_equal(other, made[4]), "the days matter"
+    winter = fused(enhancer, images[:4], days[:4], {"month": 0.5}, "", 0, wanted)
+    assert not np.array_equal(winter, made[4]), "the season matters"
     # One image is plain super-resolution by the same adapter, whatever the fusion's weight.
-    alone = [fused(enhancer, images[:1], days[:1], "", 0, tiny_settings(enhance__fusion=share)) for share in (0, 1)]
+    alone = [
+        fused(enhancer, images[:1], days[:1], SUMMER, "", 0, tiny_settings(enhance__fusion=share)) for share in (0, 1)
+    ]
     assert np.array_equal(*alone)
 
 
@@ -167,7 +172,7 @@ def test_fusing_costs_a_call_a_step_and_image_and_two_with_a_prompt(runs: dict[s
     wanted = tiny_settings(sampling__steps=5, sampling__cfg_between=(0, 1))
     for prompt, each in (("", 1), ("a dark field", 2)):
         calls.clear()
-        fused(enhancer, images, days, prompt, 0, wanted)
+        fused(enhancer, images, days, SUMMER, prompt, 0, wanted)
         assert sum(calls) == 5 * 3 * each
 
 

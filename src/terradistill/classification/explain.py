@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from terradistill.data.arrays import evenly
 from terradistill.errors import EvaluationError
 from terradistill.evaluation.recipe import to_input
 from terradistill.hardware import Hardware
@@ -26,7 +27,7 @@ def looked_at(
     if find_spec("captum") is None:
         return
     first = [int(np.flatnonzero(labels == k)[0]) for k in np.unique(labels)]
-    some = np.array(first)[np.unique(np.linspace(0, len(first) - 1, SHOWN).astype(int))]
+    some = np.array(first)[evenly(SHOWN, len(first))]
     heat = heatmaps(classifier, pixels[some], torch.from_numpy(labels[some]), hardware)
     if heat is None:
         return

@@ -69,3 +69,8 @@ class Rows:
 def by_class(array: NDArray[Any], labels: NDArray[np.int64], n_classes: int) -> list[Rows]:
     """The rows of each class."""
     return [Rows(array, np.flatnonzero(labels == label)) for label in range(n_classes)]
+
+
+def evenly(n: int, of: int) -> NDArray[np.int64]:
+    """n places of `of`, spread from the first to the last: all of them where there are fewer."""
+    return np.unique(np.linspace(0, of - 1, n).astype(np.int64))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from terradistill.data.arrays import evenly
 from terradistill.data.check import check_scenes
 from terradistill.data.images import load_pixels
 from terradistill.data.scenes import SceneFolder
@@ -141,7 +142,7 @@ class _Side:
         """Indices of a class's scenes, at most so many of them, and their pixels."""
         here = np.flatnonzero(self.scenes.labels == self.scenes.classes.index(name))
         if most is not None and len(here) > most:
-            here = here[np.linspace(0, len(here) - 1, most).astype(int)]
+            here = here[evenly(most, len(here))]
         return here, np.asarray(self.pixels[here])
 
 
@@ -187,7 +188,7 @@ def _examined(
         nearest[here] = inside[found.excess[2].numpy()]
         published["made"] += found.ssim.mean(1).tolist()
         if len(others):
-            some = others[np.unique(np.linspace(0, len(others) - 1, max(len(images), 10)).astype(int))]
+            some = others[evenly(max(len(images), 10), len(others))]
             published["unseen"] += most_similar(some, real)[0].mean(1).tolist()
             both = np.concatenate([real, others])
             told.append((np.arange(len(both)) < len(real), likeness(both, images).value))

@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from terradistill.data.aggregation import medoid_caption, telling_phrases, within
-from terradistill.data.arrays import mapped, write_array
+from terradistill.data.arrays import evenly, mapped, write_array
 from terradistill.data.writing import write_scene_folder
 from terradistill.distillation.choosing import chosen
 from terradistill.distillation.clusters import pooled_features
@@ -80,7 +80,7 @@ def _projections(work: Work, features: NDArray[np.float32], chosen: Prototypes) 
         if len(member) > 2:
             n = min(2, features.shape[1])
             flat[:, :n] = PCA(n, random_state=0).fit_transform(features[member])
-        some = np.unique(np.linspace(0, len(member) - 1, SHOWN).astype(int))
+        some = evenly(SHOWN, len(member))
         shown = np.union1d(some, np.flatnonzero(np.isin(member, chosen.indices[label])))
         projections.append(
             {

@@ -42,6 +42,7 @@ from terradistill.training.frames import (
     OtherDay,
     OtherSeasons,
     Simulation,
+    seasonal,
     seasonal_view,
 )
 from terradistill.training.latents import LatentCache, encode_scenes
@@ -294,7 +295,7 @@ def enhancer(work: Work) -> None:
         table: Conditions = (
             BandTable(bands[0], adapter, wanted.noise)
             if bands
-            else FrameTable(work.pixels(), simulation_of(wanted), adapter, seasonal=wanted.task == "timelapse")
+            else FrameTable(work.pixels(), simulation_of(wanted), adapter, seasonal=seasonal(wanted.task))
         )
         _train_beside(work, stage, generator, wanted, ["frame_adapter"], table, "enhancer")
 

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from terradistill.data.arrays import Rows
+from terradistill.data.arrays import Rows, evenly
 from terradistill.data.images import load_pixels, resize
 from terradistill.distillation.work import Work
 from terradistill.evaluation.copies import SIDE, flagged, likeness, thresholds
@@ -33,7 +33,7 @@ class Originality:
         for label in np.unique(labels).tolist():
             scenes, here = Rows(self.pixels, np.flatnonzero(self.labels == label)), labels == label
             if label not in self.limits:
-                some = np.unique(np.linspace(0, len(scenes) - 1, CALIBRATED_BY).astype(int))
+                some = evenly(CALIBRATED_BY, len(scenes))
                 self.limits[label] = thresholds(likeness(scenes[some], scenes, itself=some))
             found[here] = flagged(likeness(small[here], scenes), self.limits[label])
         return found

@@ -23,6 +23,7 @@ from terradistill.report.page import write_report
 from terradistill.run import Reporter
 from terradistill.settings import Settings
 from terradistill.team import Team
+from terradistill.training.frames import seasonal
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def train(
             return work.run / "generator"
         if until == "enhancer":
             learning.require_readable_frames(work)
-            learning.encode(work, seasons=settings.enhancer.task == "timelapse")
+            learning.encode(work, seasons=seasonal(settings.enhancer.task))
             learning.enhancer(work)
             return work.run / "generator"
         if until == "adapter":

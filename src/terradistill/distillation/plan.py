@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from terradistill.data.arrays import evenly
 from terradistill.data.check import check_scenes, require_enough
 from terradistill.data.sources import open_scenes
 from terradistill.data.splits import divide, limit_scenes
@@ -75,7 +76,7 @@ def plan(
     n_train = len(train)
     n_classes = len(scenes.classes)
     hardware = find_hardware(settings.precision)
-    few = scenes.subset(np.unique(np.linspace(0, len(scenes) - 1, 64).astype(int)).tolist())
+    few = scenes.subset(evenly(64, len(scenes)).tolist())
     began = time.monotonic()
     check_scenes(few)
     each = (time.monotonic() - began) / len(few)

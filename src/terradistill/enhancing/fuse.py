@@ -3,7 +3,7 @@
 There the coarse latents are joined to the noisy ones; here a frame adapter reads each image and its days. [ours]
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from terradistill.data.images import pixel_hash
 from terradistill.data.pictures import Picture, open_pictures, place_of
 from terradistill.enhancing.canvas import classifier_freely, padded, require_small, shown
-from terradistill.enhancing.dates import parse_date, required_date
+from terradistill.enhancing.dates import parse_date, required_date, season_of
 from terradistill.enhancing.enhancer import Enhancer, open_enhancer
 from terradistill.enhancing.results import Made, Piece, Results, asked_for, make_all, require_apart
 from terradistill.enhancing.super_resolve import bicubic
@@ -82,7 +82,7 @@ def fuse_dates(
         days = [(when - target).days for when in dates[piece.name]]
         images = np.stack([picture.pixels() for picture in pictures])
         steps = reporter.progress if alone else None
-        made = fused(enhancer, images, days, prompt, seed, settings, progress=steps)
+        made = fused(enhancer, images, days, season_of(target), prompt, seed, settings, progress=steps)
         told = {
             **place_of(pictures, enhancer.adapter.scale),
             "year": target.year,
@@ -106,13 +106,14 @@ def fused(
     enhancer: Enhancer,
     images: NDArray[np.uint8],
     days: Sequence[float],
+    season: Mapping[str, float],
     prompt: str,
     seed: int,
     settings: Settings,
     *,
     progress: Progress | None = None,
 ) -> NDArray[np.uint8]:
-    """One image (H, W, 3) of N coarse ones (N, h, w, 3) that were taken so many days from it.
+    """One image (H, W, 3) of a season, see `season_of`, of N coarse ones (N, h, w, 3) taken so many days from it.
 
     N trajectories are drawn, each from noise of its image's own, so that their order does not matter; what comes out
     is their mean.
@@ -125,7 +126,7 @@ def fused(
     most = enhancer.adapter.of_frame.days or 0.0
     known = [[{"days": float(np.clip(day, -most, most))}] for day in days]
     frames = enhancer.frames(coarse)[:, None]
-    read, text = enhancer.control(frames, known, [{}] * n), generator.embed([prompt, ""])
+    read, text = enhancer.control(frames, known, [season] * n), generator.embed([prompt, ""])
     seeds = [derive(seed, "trajectory", pixel_hash(image)) for image in images]
     request = Request(
         text[:1],

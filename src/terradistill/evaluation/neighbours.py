@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from terradistill.data.arrays import evenly
 from terradistill.evaluation.copies import Likeness, flagged, likeness, thresholds, twins
 from terradistill.evaluation.similarity import most_similar
 
@@ -71,7 +72,7 @@ def neighbours_of(
     alike: list[Likeness] = []
     near: list[Tensor] = []
     if len(real) > 1:
-        some = np.unique(np.linspace(0, len(real) - 1, CALIBRATED_BY).astype(int))
+        some = evenly(CALIBRATED_BY, len(real))
         alike.append(likeness(real[some], real, itself=some))
         near.append((f_real[some] @ f_real.T).index_put((torch.arange(len(some)), torch.as_tensor(some)), _NONE))
     if len(others):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from terradistill.data.annotations import METADATA_FIELDS
+from terradistill.data.arrays import evenly
 from terradistill.data.captions import class_prompt
 from terradistill.data.check import check_scenes
 from terradistill.data.scenes import SceneFolder, resized_metadata
@@ -100,7 +101,7 @@ def orders_like(scenes: SceneFolder, template: str, generator: Generator) -> lis
         template: see `class_prompt`.
         generator: says how large its images are, and whether it has learned metadata.
     """
-    some = np.unique(np.linspace(0, len(scenes) - 1, 32).astype(int)).tolist()
+    some = evenly(32, len(scenes)).tolist()
     checked, _ = check_scenes(scenes.subset(some))
     rows = [resized_metadata(scene, scenes.info, generator.resolution) for scene in checked.scenes]
     sizes = [row["gsd_m"] for row in rows if "gsd_m" in row]

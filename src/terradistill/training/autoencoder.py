@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
+from terradistill.data.arrays import evenly
 from terradistill.data.images import to_float
 from terradistill.data.views import random_views
 from terradistill.hardware import Hardware
@@ -186,7 +187,7 @@ def reconstruction_psnr(
     vae: Any, pixels: NDArray[np.uint8], hardware: Hardware, *, images: int = 512, batch_size: int = 64
 ) -> float:
     """Mean PSNR in dB of decoded posterior means, over images spread evenly: scenes lie sorted by class."""
-    spread = np.unique(np.linspace(0, len(pixels) - 1, images).astype(int))
+    spread = evenly(images, len(pixels))
     values = []
     for start in range(0, len(spread), batch_size):
         x = to_float(pixels[spread[start : start + batch_size]]).to(hardware.device)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from terradistill.data.images import to_float
-from terradistill.data.sensor import MIDSUMMER, Sensor, in_month, shifted
+from terradistill.data.sensor import Sensor, in_month, shifted
 from terradistill.data.views import N_VIEWS, view, viewed
 from terradistill.data.weather import cloud_cover, clouded
 from terradistill.models.frame_adapter import FrameAdapter
@@ -44,7 +44,7 @@ class Simulation(Protocol):
 
         Args:
             images: turned and flipped already.
-            looks: int64 (B,), in which season each scene is drawn, by the month from 0; 0 where there are none.
+            looks: int64 (B,), in the middle of which month each scene is drawn, from 0; 0 where the task knows none.
             rng: the chance.
             most: as many frames as there may be, instead of a number by chance.
         """
@@ -80,10 +80,11 @@ class OtherDay:
     def show(self, images: Tensor, looks: Tensor, rng: torch.Generator, most: bool) -> Shown:  # noqa: ARG002
         n = len(images)
         days = self.days * (2 * torch.rand(n, generator=rng) - 1)
-        x = in_month(images, MIDSUMMER + days / DAYS_A_MONTH)
+        target = looks + 0.5
+        x = in_month(images, 1 + target + days / DAYS_A_MONTH)
         x = shifted(x, self.shift * torch.randn(n, 2, generator=rng))
         frames = self.sensor.see(_under_clouds(x, self.clouds, rng), rng)
-        return Shown(frames[:, None], [[{"days": float(day)}] for day in days], [{}] * n)
+        return Shown(frames[:, None], [[{"days": float(day)}] for day in days], [{"month": float(m)} for m in target])
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,14 @@ class OtherSeasons:
 # What each task's frames, and what is drawn, are told of: fields of `MetadataEncoder`.
 TOLD: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "super-resolve": ((), ()),
-    "fuse": (("days",), ()),
+    "fuse": (("days",), ("month",)),
     "timelapse": (("month",), ("month",)),
 }
+
+
+def seasonal(task: str) -> bool:
+    """Whether a task draws scenes in any month."""
+    return "month" in TOLD[task][1]
 
 
 def _under_clouds(images: Tensor, share: float, rng: torch.Generator) -> Tensor:

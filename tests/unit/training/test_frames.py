@@ -6,7 +6,7 @@ import torch
 
 from terradistill.config import load_settings
 from terradistill.data.images import to_float
-from terradistill.data.sensor import MIDSUMMER, Sensor, in_month
+from terradistill.data.sensor import Sensor, in_month
 from terradistill.data.views import N_VIEWS, view
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.frame_adapter import FrameAdapter
@@ -52,11 +52,12 @@ def test_frames_are_in_the_view_of_what_is_drawn(reader: FrameAdapter) -> None:
 def test_an_other_day_looks_like_its_season_and_says_how_far_it_is(reader: FrameAdapter) -> None:
     simulation = OtherDay(EXACT, days=180, shift=0.0, clouds=0.0)
     images = to_float(PIXELS)
-    shown = simulation.show(images, torch.zeros(5), rng(), most=False)
+    shown = simulation.show(images, torch.tensor([6, 0, 11, 3, 6]), rng(), most=False)
+    assert [row["month"] for row in shown.target] == [6.5, 0.5, 11.5, 3.5, 6.5]
     days = [row[0]["days"] for row in shown.known]
     assert max(map(abs, days)) <= 180
     assert min(days) < 0 < max(days)
-    right = in_month(images, MIDSUMMER + torch.tensor(days) / DAYS_A_MONTH)
+    right = in_month(images, torch.tensor([7.5, 1.5, 12.5, 4.5, 7.5]) + torch.tensor(days) / DAYS_A_MONTH)
     torch.testing.assert_close(shown.frames[:, 0], right, atol=1e-5, rtol=0)
     assert len(FrameTable(PIXELS, simulation, reader).draw(np.arange(5), torch.zeros(5, dtype=torch.long), rng())) == 3
 
