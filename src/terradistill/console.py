@@ -169,7 +169,7 @@ def print_settings(rows: Sequence[tuple[str, Any, Any, str]]) -> None:
 
 
 def print_address(address: str) -> None:
-    console.print(f"The studio is open at [bold]{escape(address)}[/]; Ctrl+C closes it.", soft_wrap=True)
+    console.print(f"The studio is open until Ctrl+C: [bold]{escape(address)}[/]", soft_wrap=True)
 
 
 def print_made(paths: Mapping[str, Path]) -> None:
