@@ -22,7 +22,7 @@ NOTE = "blue: synthetic; orange: random real images; grey: chosen real ones; dot
 
 
 def write_overview(rows: Sequence[Row], path: Path) -> bool:
-    """Draw a table as a PNG, datasets beside each other and networks below, at the number of images a class most have.
+    """Draw a table as a PNG, datasets beside each other and networks below, at the commonest number of images a class.
 
     Methods that no more than half of the panels have, such as an ablation's on one dataset, are left to the table. What
     share of a synthetic method's images are near-copies of real scenes stands beside it.
@@ -43,16 +43,18 @@ def write_overview(rows: Sequence[Row], path: Path) -> bool:
     methods.sort(key=lambda name: _gain([row for board in shown for row in board if row["method"] == name]))
     if not methods:
         return False
-    columns = list(dict.fromkeys(str(board[0]["dataset"]) for board in shown))
-    lines = list(dict.fromkeys(board_name(board[0]) for board in shown))
+    columns = len({str(board[0]["dataset"]) for board in shown})
+    often = Counter(board_name(board[0]) for board in shown)
+    order = list(often)
+    # Networks that judge all datasets have a line each; those that judge some share what follows.
+    shown.sort(key=lambda board: (often[board_name(board[0])] < columns, order.index(board_name(board[0]))))
+    lines = -(-len(shown) // columns)
     with rc_context({**STYLE, "font.size": 10, "figure.facecolor": "white"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a dataset may be called as its people write
-        height = 60 + (70 + LINE * len(methods)) * len(lines)
-        figure = Figure(figsize=((90 + WIDTH * len(columns)) / 72, height / 72), layout="constrained")
-        for board in shown:
-            column, line = columns.index(str(board[0]["dataset"])), lines.index(board_name(board[0]))
-            axes = figure.add_subplot(len(lines), len(columns), line * len(columns) + column + 1)
-            _panel(axes, board, methods, names=column == 0)
+        height = 60 + (70 + LINE * len(methods)) * lines
+        figure = Figure(figsize=((90 + WIDTH * columns) / 72, height / 72), layout="constrained")
+        for place, board in enumerate(shown):
+            _panel(figure.add_subplot(lines, columns, place + 1), board, methods, names=place % columns == 0)
         figure.suptitle(f"{ipc} image{'' if ipc == 1 else 's'} a class: overall accuracy on real test scenes")
         figure.supxlabel(NOTE, fontsize=9, color=COLOURS["muted"])
         with replacing(path) as part:

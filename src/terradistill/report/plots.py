@@ -43,8 +43,8 @@ COLOURS = {
     "full": "#46545a",
     "on-fill": "#fefefe",
 }
-SHAPES = "osD^vP*X<>h"  # with eight colours, no two lines of a plot are alike
-LINES = ("#0b6fa4", "#2f8f6b", "#b8860b", "#a03a5a", "#5a5ab0", "#7a8a2a", "#3a8fa0", "#8a5a2a")
+SHAPES = "osD^vP*X<>h"  # with ten colours, no two lines of a plot are alike
+LINES = ("#0b6fa4", "#2f8f6b", "#b8860b", "#a03a5a", "#5a5ab0", "#7a8a2a", "#3a8fa0", "#8a5a2a", "#c65fa0", "#4a4a4a")
 MARKERS = {"distilled": "o", "random": "s", "medoid": "D", "full": "^"}
 
 # One user unit is one CSS pixel: figures are drawn at 72 dots an inch, where a point is a pixel.

@@ -3,6 +3,8 @@
 import csv
 import html
 import json
+import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,6 +64,8 @@ NOTES = (
 def write_table(rows: Sequence[Row], out: Path) -> None:
     """Write `scoreboard.md`, `scoreboard.png`, `scoreboard.csv` and `scoreboard.html` into a folder.
 
+    Where methods stand at three numbers of images or more, a plot of them too, such as `eurosat-convnet3-64-px.svg`.
+
     What `notes.md` there says comes first in `scoreboard.md`: what somebody has to say of a table stays when it grows.
 
     Args:
@@ -76,9 +80,14 @@ def write_table(rows: Sequence[Row], out: Path) -> None:
     if write_overview(rows, out / "scoreboard.png"):
         parts += ["![Overall accuracy by method, dataset and network](scoreboard.png)\n\n"]
     parts += ["```\n", "\n".join(commands), "\n```\n\n", *(f"- {note}\n" for note in notes)]
-    for _, title, beside, cells in boards:
+    for board, title, beside, cells in boards:
         lines = [["method", *HEADS], ["---"] * (len(HEADS) + 1), *cells]
-        parts += [f"\n## {title}\n\n{beside}\n\n", *("| " + " | ".join(line) + " |\n" for line in lines)]
+        parts += [f"\n## {title}\n\n{beside}\n\n"]
+        if several := _at_several(board):
+            name = re.sub(r"[^\w.]+", "-", title) + ".svg"
+            write_text(out / name, plots.budget_plot(several, "ipc"))
+            parts += [f"![Overall accuracy against images a class]({name})\n\n"]
+        parts += ["| " + " | ".join(line) + " |\n" for line in lines]
     write_text(out / "scoreboard.md", "".join(parts))
     columns = [*FIRST, *sorted({key for row in rows for key in row} - set(FIRST))]
     with replacing(out / "scoreboard.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
@@ -136,6 +145,13 @@ def _html(cells: Sequence[Sequence[str]]) -> str:
 
     body = "".join(line(values, "td") for values in cells)
     return f"<table><thead>{line(['method', *HEADS], 'th')}</thead><tbody>{body}</tbody></table>"
+
+
+def _at_several(board: Sequence[Row]) -> list[Row]:
+    """The rows of methods that stand at three numbers of images or more, and of all images; or none."""
+    times = Counter(row["method"] for row in board if row["ipc"])
+    rows = [row for row in board if times[row["method"]] >= 3 or not row["ipc"]]
+    return rows if any(row["ipc"] for row in rows) else []
 
 
 def _plots(board: Sequence[Row]) -> str:

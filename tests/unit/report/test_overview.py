@@ -35,6 +35,15 @@ def test_a_column_a_dataset_and_a_line_a_network(tmp_path: Path) -> None:
     assert (wide, high > height) == (width, True)
 
 
+def test_networks_that_judge_some_datasets_share_a_line(tmp_path: Path) -> None:
+    one = table("default", networks=("convnet3",))
+    both = [*one, *(row | {"dataset": "other"} for row in one)]
+    drawn([*both, *table("default", networks=("resnet18",))], tmp_path)
+    size = Image.open(tmp_path / "o.png").size
+    drawn([*table("default", networks=("resnet18", "vit-tiny")), *both], tmp_path)
+    assert Image.open(tmp_path / "o.png").size == pytest.approx(size, abs=1)
+
+
 def test_what_few_panels_have_is_left_to_the_table(tmp_path: Path) -> None:
     rows = table("default", "dpd")
     plain = drawn(rows, tmp_path)
