@@ -258,7 +258,8 @@ def _draw_after(
         orders.append(Order(settings.engine.prompt, maps={name: Shown(path, settings.engine.strength)}))
     seeds = [derive(settings.seed, "pair", i) for i in range(len(masks))]
     images = draw(drawing, orders, seeds, [1] * len(masks), settings.sampling, hardware, progress=progress)
-    kept = {path: f"../{path.relative_to(out).as_posix()}" for order in orders for path in order.files()}
+    shown = [shown for order in orders for shown in order.shown()]
+    kept = {each.path: f"../{each.path.relative_to(out).as_posix()}" for each in shown}
     rows = [{**order.row(kept), "seed": seed} for order, seed in zip(orders, seeds, strict=True)]
     info = {"name": f"{name}-drawn", "title": "Drawn after masks", "synthetic": True}
     write_scene_folder(target, (name,), images, [0] * len(masks), rows, info)

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from hashlib import sha256
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import numpy as np
@@ -129,10 +129,9 @@ def generate(
 def _told(orders: Sequence[Order], folder: Path) -> list[dict[str, Any]]:
     """What each order says of its images. Its maps and pictures are copied beside them: sets are handed on."""
     kept = {}
-    for path in set().union(*(order.files() for order in orders)):
-        content = path.read_bytes()
-        kept[path] = f"condition-{sha256(content).hexdigest()[:16]}{path.suffix.lower()}"
-        (folder / kept[path]).write_bytes(content)
+    for path, shown in {shown.path: shown for order in orders for shown in order.shown()}.items():
+        kept[path] = f"condition-{shown.digest()}{path.suffix.lower()}"
+        copyfile(path, folder / kept[path])
     return [order.row(kept) for order in orders]
 
 

@@ -32,6 +32,10 @@ class Shown:
     path: Path
     strength: float = 1.0
 
+    def digest(self) -> str:
+        """Of what is in the file, wherever it lies."""
+        return sha256(self.path.read_bytes()).hexdigest()[:16]
+
 
 @dataclass(frozen=True)
 class Order:
@@ -53,12 +57,12 @@ class Order:
     content: Shown | None = None
     n: int | None = None
 
-    def files(self) -> set[Path]:
+    def shown(self) -> list[Shown]:
         """Its maps and its content image."""
-        return {shown.path for shown in (*self.maps.values(), self.content) if shown is not None}
+        return [*self.maps.values(), *([self.content] if self.content else [])]
 
     def row(self, kept: Mapping[Path, str]) -> dict[str, Any]:
-        """Every condition, as columns of `metadata.jsonl`; `kept` says where each of `files` lies from there."""
+        """Every condition, as columns of `metadata.jsonl`; `kept` says where each file lies from there."""
         row: dict[str, Any] = {"prompt": self.prompt, **self.metadata}
         for name, shown in self.maps.items():
             row |= {f"map_{name}": kept[shown.path], f"map_{name}_strength": shown.strength}
@@ -69,11 +73,8 @@ class Order:
     def made_of(self) -> dict[str, Any]:
         """All that its images are made of, as JSON holds it: files by their hashes, wherever they lie."""
 
-        def of(shown: Shown) -> list[Any]:
-            return [sha256(shown.path.read_bytes()).hexdigest()[:16], shown.strength]
-
-        maps = {name: of(shown) for name, shown in self.maps.items()}
-        content = None if self.content is None else of(self.content)
+        maps = {name: [shown.digest(), shown.strength] for name, shown in self.maps.items()}
+        content = None if self.content is None else [self.content.digest(), self.content.strength]
         return {"prompt": self.prompt, "metadata": dict(self.metadata), "maps": maps, "content": content}
 
 
