@@ -1,6 +1,5 @@
 """What stands behind the page: requests in, pictures and an archive out; limits that no page can talk it out of."""
 
-import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -131,33 +130,23 @@ class Workshop:
         return Made(images, archive, f"{len(images)} {noun}, {asked.steps} steps, seed {asked.seed}, {seconds:.1f} s")
 
     def _drawn(self, asked: Asked, room: Path, progress: Progress | None) -> SceneFolder:
-        """The scene folder, with the files of its conditions, by which `metadata.jsonl` calls them."""
-        order, target = self._order(asked, room), room / "scenes"
-        shown = [*order.maps.values(), *([order.content] if order.content is not None else [])]
+        """The scene folder, with the files of its conditions."""
+        order = self._order(asked, room)
         sampling = self.settings.sampling.model_copy(update={"steps": asked.steps})
         if asked.guidance is not None and asked.guidance != self.guidance:
             scales = {"cfg_scale": asked.guidance}
-            if self._autoguided() and not shown and asked.guidance > 1:
+            if self._autoguided() and not order.shown() and asked.guidance > 1:
                 scales = {"autoguidance": asked.guidance}
             sampling = sampling.model_copy(update={"autoguidance": 1.0} | scales)
-        scenes = generate(
+        return generate(
             [order],
-            target,
+            room / "scenes",
             self.generator,
             n=asked.n,
             seed=asked.seed,
             settings=self.settings.model_copy(update={"sampling": sampling}),
             step_progress=progress,
         )
-        for each in shown:
-            shutil.copy(each.path, target / each.path.name)
-        beside = {str(each.path): each.path.name for each in shown}
-        table = target / "metadata.jsonl"
-        rows = [json.loads(line) for line in table.read_bytes().splitlines()]
-        for row in rows:  # paths of this machine are nobody else's business
-            row |= {key: beside[value] for key, value in row.items() if isinstance(value, str) and value in beside}
-        table.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-        return scenes
 
     def _order(self, asked: Asked, room: Path) -> Order:
         maps, content = {}, None
