@@ -37,16 +37,17 @@ def test_the_matrix_has_every_cell_and_one_budget(
     finished: td.Distilled, drawn: Path, bench: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(BENCH)
-    import worth
+    from terradistill.evaluation import recipe
 
-    judged: list[tuple[list[Any], dict[str, Any]]] = []
-    score = worth.score
+    learned: list[tuple[Any, int]] = []
+    fit = recipe.fit
 
-    def spied(train: list[Any], *rest: Any) -> Any:
-        judged.append((train, score(train, *rest)))
-        return judged[-1][1]
+    def spied(network: Any, images: Any, *rest: Any, **more: Any) -> int:
+        steps = fit(network, images, *rest, **more)
+        learned.append((images, steps))
+        return steps
 
-    monkeypatch.setattr(worth, "score", spied)
+    monkeypatch.setattr(recipe, "fit", spied)
     asked = ["--per-class", "2", "--ratios", "0.5", "2", "--steps", "3", "--network", "convnet3"]
     head, *table = bench("matrix", str(finished.run), str(drawn), *asked).strip().splitlines()
     assert "3 classes, chance 33.3 %, 2 images a class" in head
@@ -54,12 +55,10 @@ def test_the_matrix_has_every_cell_and_one_budget(
     assert [row[0] for row in cells] == ["real", "drawn", "real and 0.5 × drawn", "real and 2 × drawn"]
     assert all("±" in cell for row in cells[:2] for cell in row[1:])
     assert all("±" in row[1] for row in cells[2:])
-    assert {row["steps"] for _, row in judged} == {3}
-    sizes = [len(train[0].labels) for train, _ in judged]
-    assert sizes == [6, 6, 6, 6, 9, 18]
-    for train, _ in judged:
-        first, second = train
-        assert not np.array_equal(first.images, second.images), "each seed has a set of its own"
+    assert {steps for _, steps in learned} == {3}
+    assert [len(images) for images, _ in learned] == [6] * 4 + [9] * 2 + [18] * 2, "both tests judge each"
+    for (first, _), (second, _) in zip(learned[::2], learned[1::2], strict=True):
+        assert not np.array_equal(first, second), "each seed has a set of its own"
 
 
 def test_worth_is_told_beside_as_many_real_ones(
