@@ -127,8 +127,11 @@ def print_scores(rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         return
     several = len({row["dataset"] for row in rows}) > 1
-    heads = [*["dataset"] * several, "network", "method", "images a class", "OA %", "IOR", "HLR", "AA %", "κ"]
-    table = Table(*heads, box=None, padding=(0, 2))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for head in [*["dataset"] * several, "network"]:
+        table.add_column(head, overflow="fold")
+    for head in ("method", "IPC", "OA %", "IOR", "HLR", "AA %", "κ"):
+        table.add_column(head, no_wrap=True)  # on 80 columns only names break
     for row in rows:
         table.add_row(
             *[escape(row["dataset"])] * several,
@@ -138,7 +141,7 @@ def print_scores(rows: Sequence[Mapping[str, Any]]) -> None:
             accuracy(row),
             *(points(row[key]) if row.get(key) is not None else "" for key in ("ior", "hlr")),
             f"{100 * row['aa_mean']:.1f}",
-            f"{row['kappa_mean']:.3f}",
+            f"{row['kappa_mean']:.2f}",
         )
     console.print(table)
 

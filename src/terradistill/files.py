@@ -85,6 +85,17 @@ def require_same(note: Path, asked: Mapping[str, Any], what: str) -> None:
     write_text(note, text)
 
 
+def require_apart(out: Path, source: str | Path) -> None:
+    """Make sure that what is made is not read with what it is made of.
+
+    Raises:
+        RunError: it would be.
+    """
+    place = Path(source).expanduser()
+    if place.is_dir() and out.expanduser().resolve().is_relative_to(place.resolve()):
+        raise RunError(f"{out} lies inside {source}, which would be read with it: choose --out elsewhere.")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all.
 

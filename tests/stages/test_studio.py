@@ -16,11 +16,12 @@ import pytest
 from PIL import Image
 
 import terradistill as td
-from terradistill.studio.workshop import MOST_PIXELS, Asked, Workshop
+from terradistill.studio.workshop import MOST_PIXELS, Asked, Made, Workshop
 from tests.conftest import tiny_settings
 
 Driver = Any
 ASKED = Asked("a river", n=2, steps=3)
+WHITE = np.full((8, 8), 255, np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,41 @@ def test_what_is_asked_is_drawn_and_packed_with_its_conditions(workshop: Worksho
     assert [path.read_bytes() for path in other.images] != [path.read_bytes() for path in made.images]
 
 
+def test_every_control_says_what_its_label_does(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    from terradistill.studio.page import SLIDERS, build_page
+
+    asked = list[Asked]()
+    monkeypatch.setattr(workshop, "make", lambda given, _: asked.append(given) or Made([], Path("x.zip"), ""))
+    page = build_page(workshop)
+    (press, *_) = [each for each in page.fns.values() if each.name == "make"]
+    canvas = np.zeros((4, 4, 4), np.uint8)
+    canvas[:2, :2], canvas[2:, 2:] = (255, 255, 255, 255), (255, 255, 255, 0)
+    told = {name: float(number) for number, name in enumerate(SLIDERS, 1)}
+    said: dict[str, Any] = {
+        "What to draw": "a road",
+        "What it shows": "edges",
+        "Draw it in white, or upload it": {"composite": canvas},
+        "It is a photograph: find the map in it by a filter": True,
+        "How closely to follow it": 0.25,
+        "Picture": "look.png",
+        "How much to look like it": 0.75,
+        "Images": 3,
+        "Steps": 11,
+        "Guidance (0: as usual)": 4.5,
+        "Seed": 6,
+        **{f"knows-{name}": name != "year" for name in SLIDERS},
+        **told,
+    }
+    press.fn(*[said[each.elem_id if each.elem_id in said else each.label] for each in press.inputs])
+    drawn = asked[0].map_image
+    assert drawn is not None
+    assert drawn[:2, :2].all()
+    assert drawn.sum() == 255 * 12, "nothing is drawn where it is transparent"
+    told.pop("year")
+    wanted = Asked("a road", told, "edges", drawn, True, 0.25, Path("look.png"), 0.75, 3, 11, 4.5, 6)
+    assert asked == [wanted]
+
+
 def test_a_photograph_becomes_a_map_by_a_filter(workshop: Workshop) -> None:
     photograph = np.full((60, 60, 3), 40, np.uint8)
     photograph[20:40, 20:40] = 220
@@ -64,9 +100,11 @@ def test_a_photograph_becomes_a_map_by_a_filter(workshop: Workshop) -> None:
     [
         (True, {}, (3.0, None)),
         (True, {"guidance": 3.0}, (3.0, None)),
+        (True, {"map_name": "edges", "map_image": WHITE, "guidance": 3.0}, (1.0, 3.0)),
+        (True, {"map_name": "edges", "map_image": WHITE, "guidance": 5.0, "map_strength": 0.0}, (5.0, None)),
         (True, {"guidance": 5.0}, (5.0, None)),
         (True, {"guidance": 1.0}, (1.0, 1.0)),
-        (True, {"guidance": 5.0, "map_name": "edges", "map_image": np.ones((8, 8), np.uint8)}, (1.0, 5.0)),
+        (True, {"guidance": 5.0, "map_name": "edges", "map_image": WHITE}, (1.0, 5.0)),
         (False, {}, (3.0, None)),
         (False, {"guidance": 5.0}, (1.0, 5.0)),
     ],
@@ -87,7 +125,6 @@ def test_the_slider_sets_the_guidance_that_acts(
     monkeypatch.setattr("terradistill.studio.workshop.generate", generate)
     monkeypatch.setattr(workshop.generator, "weaker", object() if weaker else None)
     monkeypatch.setattr(workshop, "settings", td.Settings())
-    assert workshop.guidance == (3.0 if weaker else 2.0)
     with pytest.raises(InterruptedError):
         workshop.make(replace(ASKED, **more))
     assert asked == [scales]

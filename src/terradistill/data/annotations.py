@@ -12,6 +12,8 @@ from terradistill.errors import DataError
 
 CAPTION_COLUMNS = ("captions", "caption", "text")
 METADATA_FIELDS = ("lon", "lat", "gsd_m", "cloud_fraction", "year", "month", "day")
+LEAST = {"gsd_m": 0.001, "month": 1.0, "day": 1.0}
+"""What is below is no such number; 0 is how some tables say unknown."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ def note_of(row: Mapping[str, Any], where: str) -> Note:
         where: what an error message calls this row.
 
     Raises:
-        DataError: a caption is no text, a metadata field is no finite number, or soft labels are no probabilities.
+        DataError: a caption is no text, a metadata field is no finite number or below `LEAST`, or soft labels are no
+            probabilities.
     """
     captions: list[str] = []
     for column in CAPTION_COLUMNS:
@@ -49,6 +52,10 @@ def note_of(row: Mapping[str, Any], where: str) -> Note:
             continue
         if not is_finite(value):
             raise DataError(f"{where}: {name!r} is {_short(value)}; expected a number, or null where it is unknown.")
+        if value < (least := LEAST.get(name, -math.inf)):
+            raise DataError(
+                f"{where}: {name!r} is {_short(value)}; expected at least {least:g}, or null where it is unknown."
+            )
         metadata[name] = float(value)
     made_from, soft = row.get("made_from"), row.get("soft_labels")
     if soft is not None and not (

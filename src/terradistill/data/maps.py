@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +16,12 @@ from PIL import Image
 
 from terradistill.data.arrays import write_array
 from terradistill.data.detectors import DETECTORS, load_detector, require_detector
-from terradistill.data.images import BATCH, decode, n_threads
-from terradistill.data.scenes import SceneFolder
+from terradistill.data.images import BATCH, decode, is_scene_file, n_threads
+from terradistill.data.scenes import Scene, SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.data.vectors import VECTOR_FILES, WIDTH_M, road_rasters
 from terradistill.errors import ConfigError, DataError, reason
-from terradistill.files import replacing
+from terradistill.files import replacing, require_apart, require_same
 from terradistill.run import Progress
 from terradistill.settings import MAPS
 
@@ -231,10 +232,19 @@ def read_map(path: Path, name: str, side: int) -> Array:
 
 
 def _files(name: str, folder: Path, scenes: SceneFolder) -> list[Path]:
-    """The map file of each scene: by its path without the ending, else by its bare name where that is unique."""
+    """The map file of each scene: by its path without the ending, else by its bare name where that is unique.
+
+    Raises:
+        DataError: a scene has none or two, or one that is shaped otherwise.
+    """
     _require_folder(name, folder)
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")]
-    by_path = {str(PurePosixPath(*path.relative_to(folder).with_suffix("").parts)): path for path in files}
+    files = [path for path in sorted(folder.rglob("*")) if is_scene_file(path.name)]
+    by_path: dict[str, Path] = {}
+    for path in files:
+        stem = str(PurePosixPath(*path.relative_to(folder).with_suffix("").parts))
+        if stem in by_path:
+            raise DataError(f"{folder} has two maps for {stem}: {by_path[stem].name} and {path.name}; leave one there.")
+        by_path[stem] = path
     by_name: dict[str, list[Path]] = {}
     for path in files:
         by_name.setdefault(path.stem, []).append(path)
@@ -246,9 +256,24 @@ def _files(name: str, folder: Path, scenes: SceneFolder) -> list[Path]:
         alone = by_name.get(name_alone, []) if bare[name_alone] == 1 else []
         if stem in by_path or len(alone) == 1:
             found.append(by_path.get(stem) or alone[0])
+            _require_shape(found[-1], scene)
         else:
             raise DataError(f"{folder} has no map for {scene.name}: expected {stem}.png.")
     return found
+
+
+def _require_shape(path: Path, scene: Scene) -> None:
+    """Both are cut to their central squares, which show the same place where the shapes are the same."""
+    try:
+        with Image.open(path) as image:  # the header alone
+            width, height = image.size
+    except Exception:  # `read_map` says what is wrong with it
+        return
+    if scene.width and abs(width * scene.height - height * scene.width) > max(width * scene.height, 1) // 50:
+        raise DataError(
+            f"{path} is {width} x {height} pixels and {scene.name} {scene.width} x {scene.height}: "
+            "expected the same shape."
+        )
 
 
 def annotate(
@@ -274,17 +299,22 @@ def annotate(
     Raises:
         ConfigError: a map that nothing draws, or what draws it is not installed.
         DataError: a scene cannot be read, or says no place for the roads.
+        RunError: `out` lies inside DATA, or holds maps that were drawn otherwise.
     """
     wanted = parse_maps(names)
+    require_apart(out, data)
+    scenes = open_scenes(data)
     drawn_by: dict[str, Callable[[bytes], Array]] = {}
     for name, source in wanted.items():
+        asked: dict[str, Any] = {"detector": source}
         if not isinstance(source, Path):
             drawn_by[name] = _of_bytes(_drawing(name, source))
-        elif name == "road" and source.suffix in VECTOR_FILES:
+        elif name == "road" and source.suffix.lower() in VECTOR_FILES:
             drawn_by[name] = road_rasters(source, road_width_m)
+            asked = {"roads": sha256(source.read_bytes()).hexdigest(), "width_m": road_width_m}
         else:
             raise ConfigError(f"The map {name!r} is given, so there is nothing to draw: leave it out.")
-    scenes = open_scenes(data)
+        require_same(out / name / "asked.json", asked, f"What is in {out / name}")
     stems = Counter(PurePosixPath(scene.name).with_suffix("") for scene in scenes.scenes)
     if (twice := stems.most_common(1)[0])[1] > 1:
         raise DataError(f"{twice[1]} scenes are named {twice[0]} but for their endings: their maps would be one file.")

@@ -33,7 +33,7 @@ def road_rasters(file: Path, width_m: float = WIDTH_M) -> Callable[[bytes], NDAr
         raise ConfigError("Drawing roads of a GeoJSON file needs rasterio: pip install '.[geo]'.")
     try:
         roads = list(_lines(_read(file)))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
         raise DataError(f"{file} is no GeoJSON ({error}): expected lines of longitudes and latitudes.") from error
     if not roads:
         raise DataError(f"{file} has no lines: expected roads as LineString or MultiLineString.")
@@ -81,8 +81,8 @@ def _drawn(image: Any, roads: list[dict[str, Any]], bounds: NDArray[np.float64],
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file} cannot be read as GeoJSON ({error}): give a file of roads as lines.") from error
     if not isinstance(found, dict) or not isinstance(found.get("type"), str):
         raise DataError(f"{file} is no GeoJSON: expected an object with a type, such as a FeatureCollection.")

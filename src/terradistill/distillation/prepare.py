@@ -11,7 +11,7 @@ from terradistill.data.sources import open_scenes
 from terradistill.data.splits import divide, limit_scenes, save_split
 from terradistill.data.writing import write_scene_folder
 from terradistill.errors import RunError
-from terradistill.files import replacing
+from terradistill.files import replacing, require_apart
 from terradistill.run import Progress
 from terradistill.settings import DataSettings
 
@@ -35,13 +35,12 @@ def prepare(
 
     Raises:
         DataError: DATA cannot be used.
-        RunError: `out` is not empty.
+        RunError: `out` is not empty, or lies inside DATA.
     """
     settings, out = settings or DataSettings(), Path(out).expanduser().resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} is not empty: give a new folder for --out.")
-    if (place := Path(data).expanduser()).is_dir() and out.is_relative_to(place.resolve()):
-        raise RunError(f"{out} lies inside DATA ({data}), which would read it as a class: choose --out elsewhere.")
+    require_apart(out, data)
     scenes = limit_scenes(open_scenes(data, captions=captions), settings)
     scenes, report = check_scenes(scenes, on_corrupt=settings.on_corrupt, progress=progress)
     train, test = divide(scenes, settings, dropped=report.dropped)

@@ -25,7 +25,7 @@ from terradistill.distillation.coresets import CORESETS
 from terradistill.distillation.given import given_teacher
 from terradistill.errors import ConfigError, DataError, GeneratorError, RunError, TerraDistillError
 from terradistill.evaluation.recipe import repeatable
-from terradistill.files import write_text
+from terradistill.files import require_apart, write_text
 from terradistill.hardware import Hardware, describe, find_hardware
 from terradistill.models.autoencoder import require_fitting_crop
 from terradistill.models.downstream import build_network, named_network, require_network
@@ -170,12 +170,8 @@ def open_work(
     """
     sources = [data] if isinstance(data, str | Path | SceneFolder) else list(data)
     for source in sources:
-        if isinstance(source, SceneFolder):
-            continue
-        if (place := Path(source).expanduser()).is_dir() and Path(out).resolve().is_relative_to(place.resolve()):
-            raise RunError(
-                f"{out} lies inside DATA ({source}), which would read it as a class: choose --out elsewhere."
-            )
+        if not isinstance(source, SceneFolder):
+            require_apart(Path(out), source)
     fresh = not (Path(out) / "resolved.json").exists()
     run = Run(out, settings, reporter, team, free)
     try:

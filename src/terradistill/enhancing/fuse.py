@@ -15,9 +15,10 @@ from terradistill.data.pictures import Picture, open_pictures, place_of
 from terradistill.enhancing.canvas import classifier_freely, padded, require_small, shown
 from terradistill.enhancing.dates import parse_date, required_date, season_of
 from terradistill.enhancing.enhancer import Enhancer, open_enhancer
-from terradistill.enhancing.results import Made, Piece, Results, asked_for, make_all, require_apart
+from terradistill.enhancing.results import Made, Piece, Results, asked_for, make_all
 from terradistill.enhancing.super_resolve import bicubic
 from terradistill.errors import DataError
+from terradistill.files import require_apart
 from terradistill.run import Progress, Reporter, Silent
 from terradistill.sampling.fusion import constant, fuse, rising
 from terradistill.sampling.guidance import chunked, reporting

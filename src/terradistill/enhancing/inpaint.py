@@ -22,8 +22,9 @@ from terradistill.enhancing.canvas import (
     shown,
     tiles_of,
 )
-from terradistill.enhancing.results import Made, Piece, Results, asked_for, make_all, require_apart, together
+from terradistill.enhancing.results import Made, Piece, Results, asked_for, make_all, together
 from terradistill.errors import ConfigError, DataError
+from terradistill.files import require_apart
 from terradistill.generation.orders import require_numbers
 from terradistill.hardware import Hardware, find_hardware
 from terradistill.models.generator import Generator

@@ -67,16 +67,6 @@ def asked_for(task: str, settings: Settings, generator: Generator, **more: Any) 
     return drawing.asked_for(task, settings, generator, "sampling", "enhance", **more)
 
 
-def require_apart(out: Path, source: str | Path) -> None:
-    """Make sure that what is made is not taken for what it is made of.
-
-    Raises:
-        RunError: it would be.
-    """
-    if Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
-        raise RunError(f"{out} lies inside {source}, which would be read with it: choose --out elsewhere.")
-
-
 class Results:
     """Files named as those that they were made of, `metadata.jsonl`, a picture.
 

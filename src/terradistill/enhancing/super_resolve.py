@@ -27,8 +27,9 @@ from terradistill.data.images import MAX_PIXELS, to_float, to_uint8
 from terradistill.data.pictures import Picture, known_of, open_pictures
 from terradistill.enhancing.canvas import draw_large, in_one_piece, padded, shown, tiles_of
 from terradistill.enhancing.enhancer import Enhancer, open_enhancer
-from terradistill.enhancing.results import Made, Piece, Results, asked_for, make_all, require_apart, together
+from terradistill.enhancing.results import Made, Piece, Results, asked_for, make_all, together
 from terradistill.errors import ConfigError, DataError
+from terradistill.files import require_apart
 from terradistill.models.control import Control
 from terradistill.run import Progress, Reporter, Silent
 from terradistill.seeding import derive

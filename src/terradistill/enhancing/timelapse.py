@@ -14,8 +14,9 @@ from terradistill.data.pictures import open_pictures, place_of
 from terradistill.enhancing.canvas import classifier_freely, padded, require_small, shown
 from terradistill.enhancing.dates import parse_date, required_date, season_of
 from terradistill.enhancing.enhancer import Enhancer, open_enhancer
-from terradistill.enhancing.results import Piece, Results, asked_for, require_apart
+from terradistill.enhancing.results import Piece, Results, asked_for
 from terradistill.errors import ConfigError, DataError
+from terradistill.files import require_apart
 from terradistill.report.gallery import side_by_side
 from terradistill.run import Reporter, Silent
 from terradistill.sampling.sampler import Request, sample

@@ -202,13 +202,13 @@ def draw(
 def _require_learned(orders: Sequence[Order], generator: Generator) -> None:
     for order in orders:
         require_numbers(generator, order.metadata)
-        for what, asked, part in (
-            ("maps", order.maps, generator.map_adapter),
-            ("content images", order.content, generator.content_encoder),
+        for what, how, asked, part in (
+            ("maps", "--maps", order.maps, generator.map_adapter),
+            ("content images", "--content", order.content, generator.content_encoder),
         ):
             if asked and part is None:
                 raise ConfigError(
-                    f"This generator has not learned {what}: train an adapter first (terradistill train adapter)."
+                    f"This generator has not learned {what}: train an adapter first (terradistill train adapter {how})."
                 )
         if generator.map_adapter is not None:
             known = generator.map_adapter.learned
@@ -237,6 +237,8 @@ def _picture(path: Path, side: int) -> NDArray[np.uint8]:
         return resize(decode(path.read_bytes()), side)
     except OSError as error:
         raise DataError(f"The picture {path} cannot be read ({error.strerror}): give a PNG or JPEG.") from error
+    except DataError as error:
+        raise DataError(f"The picture {path}: {error}") from error
 
 
 def _side(generator: Generator, size: int | None) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from terradistill.data.annotations import METADATA_FIELDS
+from terradistill.data.annotations import LEAST, METADATA_FIELDS
 from terradistill.data.arrays import evenly
 from terradistill.data.captions import class_prompt
 from terradistill.data.check import check_scenes
@@ -82,8 +82,11 @@ def require_numbers(generator: Generator, metadata: Mapping[str, float]) -> None
     """Make sure that a generator can be told numbers.
 
     Raises:
-        ConfigError: it has not learned one of them.
+        ConfigError: it has not learned one of them, or one is too small to be meant.
     """
+    for name, value in metadata.items():
+        if name in LEAST and value < LEAST[name]:
+            raise ConfigError(f"{name}={value:g}: expected at least {LEAST[name]:g}; leave out what is unknown.")
     if metadata and generator.metadata_encoder is None:
         name = next(iter(metadata))
         raise ConfigError(f"This generator has not learned metadata, so {name} would mean nothing: leave it out.")

@@ -1,5 +1,6 @@
 """Contact sheets: many small scenes on one calm page, one row a class."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def contact_sheet(
         images: uint8 scenes of shape (n, height, width, 3).
         columns: images a row; the last row may be shorter.
         pad: pixels between neighbouring images.
-        labels: one name a row; long ones are cut with an ellipsis.
+        labels: one name a row; long ones are broken into lines, and cut where the row is full.
         scale: whole-number enlargement; pixels stay square.
 
     Returns:
@@ -51,8 +52,8 @@ def contact_sheet(
 
     # A name may take two and a half images of room: more would push the scenes off the page.
     room = max(140, round(2.5 * width))
-    names = [_shorten(label, font, room) for label in labels or ()]
-    left = margin + max((round(font.getlength(name)) + gutter for name in names), default=0)
+    names = [_broken(label, font, room, max(1, round(height / (1.4 * font.size)))) for label in labels or ()]
+    left = margin + max((round(font.getlength(line)) + gutter for name in names for line in name), default=0)
 
     def along(n: int, side: int) -> int:
         return n * (side + pad) - pad
@@ -62,7 +63,7 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     for row, name in enumerate(names):
         y = margin + row * (height + pad)
-        draw.text((margin, y + height / 2), name, fill=INK, font=font, anchor="lm")
+        draw.text((margin, y + height / 2), "\n".join(name), fill=INK, font=font, anchor="lm")
     for place, pixels in enumerate(images):
         row, column = divmod(place, columns)
         tile = Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST)
@@ -128,8 +129,19 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
 
 
+def _broken(text: str, font: ImageFont.FreeTypeFont, room: int, most: int) -> list[str]:
+    """Lines that fit the room, at most so many, broken at spaces and hyphens."""
+    lines = [""]
+    for piece in re.split(r"(?<=[\s-])", " ".join(text.split())):
+        full = lines[-1] and font.getlength((lines[-1] + piece).rstrip()) > room
+        if full and len(lines) < most:
+            lines.append(piece)
+        else:
+            lines[-1] += piece
+    return [_shorten(line.rstrip(), font, room) for line in lines]
+
+
 def _shorten(text: str, font: ImageFont.FreeTypeFont, room: int) -> str:
-    text = " ".join(text.split())
     if font.getlength(text) <= room:
         return text
     while text and font.getlength(text + ELLIPSIS) > room:

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from terradistill.errors import ConfigError, TerraDistillError
 from terradistill.settings import Settings
@@ -62,16 +63,15 @@ def build_page(workshop: Workshop) -> Any:
                         with gr.Column(visible=name in learned):
                             numbers.append(gr.Checkbox(False, label=label, elem_id=f"knows-{name}"))
                             top = gsd_max if name == "gsd_m" else high
-                            numbers.append(
-                                gr.Slider(low, top, at, step=step, show_label=False, container=False, elem_id=name)
-                            )
+                            ends = (min(low, top), top, min(at, top))
+                            numbers.append(gr.Slider(*ends, step=step, show_label=False, container=False, elem_id=name))
                 with gr.Accordion("A map to follow", open=False, visible=mapped):
                     known = generator.map_adapter.learned if generator.map_adapter is not None else ()
                     map_name = gr.Dropdown(["none", *known], value="none", label="What it shows", elem_id="map-name")
                     canvas = gr.ImageEditor(
                         label="Draw it in white, or upload it",
                         type="numpy",
-                        image_mode="RGB",
+                        image_mode="RGBA",
                         sources=("upload",),
                         brush=gr.Brush(colors=["#ffffff", "#000000"], default_size=8, color_mode="fixed"),
                         layers=False,
@@ -97,7 +97,7 @@ def build_page(workshop: Workshop) -> Any:
                         1, MOST_STEPS, min(settings.steps, MOST_STEPS), step=1, label="Steps", elem_id="steps"
                     )
                 with gr.Row():
-                    scale = gr.Slider(0, 10, workshop.guidance, step=0.1, label="Guidance")
+                    scale = gr.Slider(0, 10, 0, step=0.1, label="Guidance (0: as usual)", elem_id="guidance")
                     seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, elem_id="seed")
             with gr.Column(scale=3, min_width=380):
                 gallery = gr.Gallery(
@@ -182,12 +182,20 @@ def opened(
             page.close()
 
 
+def _on_black(drawn: Any) -> NDArray[np.uint8] | None:
+    """Where a drawing, uint8 (H, W, 4), is transparent there is nothing: uint8 (H, W, 3)."""
+    if drawn is None:
+        return None
+    pixels = np.asarray(drawn, np.uint8)
+    return pixels if pixels.shape[2] == 3 else (pixels[..., :3] * (pixels[..., 3:] / 255)).round().astype(np.uint8)
+
+
 def _asked(given: Sequence[Any]) -> Asked:
     """What the controls say, in the order of `inputs`."""
     prompt, map_name, canvas, filtered, map_strength, content, content_strength, n, steps, scale, seed, *numbers = given
-    drawn = None if canvas is None else canvas.get("composite")
+    drawn = None if canvas is None else _on_black(canvas.get("composite"))
     named = str(map_name or "none")
-    if named != "none" and (drawn is None or not np.asarray(drawn).any()):
+    if named != "none" and (drawn is None or not drawn.any()):
         raise ConfigError(f"The map {named!r} is empty: draw or upload one, or choose none.")
     if any(value is None for value in (n, steps, scale, seed)):
         raise ConfigError("Images, steps, guidance and seed each need a number.")
@@ -200,7 +208,7 @@ def _asked(given: Sequence[Any]) -> Asked:
         prompt=str(prompt or ""),
         metadata=known,
         map_name="" if named == "none" else named,
-        map_image=None if named == "none" else np.asarray(drawn, np.uint8),
+        map_image=None if named == "none" else drawn,
         map_filter=bool(filtered),
         map_strength=float(map_strength),
         content=None if content is None else Path(content),

@@ -45,7 +45,7 @@ class Asked:
         content_strength: of the picture.
         n: images.
         steps: of the sampler.
-        guidance: scale of autoguidance, or of classifier-free guidance where that acts; None: as the settings say.
+        guidance: scale of autoguidance, or of classifier-free guidance where that acts; 0: as the settings say.
         seed: another seed, other images.
     """
 
@@ -59,7 +59,7 @@ class Asked:
     content_strength: float = 1.0
     n: int = 4
     steps: int = 20
-    guidance: float | None = None
+    guidance: float = 0.0  # as the settings say
     seed: int = 0
 
 
@@ -89,15 +89,6 @@ class Workshop:
             self.hardware.device, low_memory=self.settings.sampling.low_memory
         )
         self._busy, self._count = Lock(), 0
-
-    @property
-    def guidance(self) -> float:
-        """The scale that the settings say, of the guidance by which it draws from words."""
-        usual = self.settings.sampling
-        return usual.autoguidance if self._autoguided() else usual.cfg()
-
-    def _autoguided(self) -> bool:
-        return self.generator.weaker is not None and self.settings.sampling.autoguidance != 1
 
     def make(self, asked: Asked, progress: Progress | None = None) -> Made:
         """Draw what was asked for.
@@ -133,11 +124,11 @@ class Workshop:
         """The scene folder, with the files of its conditions."""
         order = self._order(asked, room)
         sampling = self.settings.sampling.model_copy(update={"steps": asked.steps})
-        if asked.guidance is not None and asked.guidance != self.guidance:
-            scales = {"cfg_scale": asked.guidance}
-            if self._autoguided() and not order.shown() and asked.guidance > 1:
-                scales = {"autoguidance": asked.guidance}
-            sampling = sampling.model_copy(update={"autoguidance": 1.0} | scales)
+        if asked.guidance:
+            weaker = self.generator.weaker is not None and sampling.autoguidance != 1
+            heeds = any(shown.strength > 0 for shown in order.shown())  # such images have no autoguidance
+            scale = "autoguidance" if weaker and not heeds and asked.guidance > 1 else "cfg_scale"
+            sampling = sampling.model_copy(update={"autoguidance": 1.0, scale: asked.guidance})
         return generate(
             [order],
             room / "scenes",
@@ -178,7 +169,7 @@ def _require_modest(asked: Asked) -> None:
     for name, value, most in (("images", asked.n, MOST_IMAGES), ("steps", asked.steps, MOST_STEPS)):
         if not 1 <= value <= most:
             raise ConfigError(f"{value} {name}: expected 1 to {most}.")
-    strengths = {"guidance": (asked.guidance or 0.0,), "strength": (asked.map_strength, asked.content_strength)}
+    strengths = {"guidance": (asked.guidance,), "strength": (asked.map_strength, asked.content_strength)}
     for name, strength in ((name, value) for name, values in strengths.items() for value in values):
         if not 0 <= strength <= 10:
             raise ConfigError(f"A {name} of {strength:g}: expected 0 to 10.")
