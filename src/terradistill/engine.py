@@ -8,7 +8,7 @@ OUT/engine.json  the table; engine.md and engine.png show it
 """
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -25,19 +25,18 @@ from terradistill.data.images import decode, pixel_hash
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.data.views import N_VIEWS, viewed
-from terradistill.data.writing import write_scene_folder
 from terradistill.distillation.pipeline import train
 from terradistill.errors import ConfigError, DataError, GeneratorError
 from terradistill.evaluation.metrics import paired
 from terradistill.evaluation.segmentation import Pairs, fit_segmenter, iou, segmented
-from terradistill.files import replacing, write_text
-from terradistill.generation.draw import draw
+from terradistill.files import replacing, require_apart, write_text
+from terradistill.generation.draw import generate
 from terradistill.generation.orders import Order, Shown
-from terradistill.hardware import Hardware, find_hardware
+from terradistill.hardware import find_hardware
 from terradistill.models.generator import Generator
 from terradistill.models.places import learned_from
 from terradistill.report.gallery import contact_sheet
-from terradistill.run import Reporter, Run
+from terradistill.run import Progress, Reporter, Run
 from terradistill.seeding import derive, generator
 from terradistill.settings import Settings
 
@@ -70,6 +69,7 @@ def data_engine(
     if settings.generator is None:
         raise ConfigError("There is nothing to draw with: name a generator, such as --generator base-128.")
     out, wanted = Path(out), settings.engine
+    require_apart(out, pairs)
     side, scenes = Generator.load(settings.generator).resolution, open_scenes(pairs)
     tiles = _tiles_of(scenes, side, wanted.test_fraction, learned_from(settings.generator))
     run = Run(out, settings, reporter)
@@ -91,9 +91,9 @@ def data_engine(
         real, test = (_tiles(out / "tiles", part, name) for part in ("train", "test"))
         if not run.done("draw"):
             with run.stage("draw", "Drawing pairs") as stage:
-                drawing = Generator.load(adapted).ready(hardware.device, low_memory=settings.sampling.low_memory)
+                drawing = Generator.load(adapted)
                 masks = _turned(real.masks, round(len(real) * wanted.drawn_per_real), settings.seed)
-                draw_after = partial(_draw_after, drawing, name, settings, hardware)
+                draw_after = partial(_draw_after, drawing, name, settings)
                 draw_after(masks, out / "synthetic", stage.progress)
                 draw_after(test.masks, out / "followed", stage.progress)
                 stage.note = f"{len(masks)} pairs, {len(test)} after test masks"
@@ -163,7 +163,8 @@ def _tiles_of(scenes: SceneFolder, side: int, test_fraction: float, seen: frozen
     """Every pair, looked at once before anything is written; the last ones by name are the test.
 
     Raises:
-        DataError: an image without a mask, of another size, or too small; masks that show nothing.
+        DataError: an image without a mask, of another size, or too small; masks that show nothing; one image twice, to
+            learn from and to judge.
         GeneratorError: the generator has learned from an image that is to judge.
     """
     by_stem: dict[str, dict[str, int]] = {IMAGES: {}, MASKS: {}}
@@ -182,7 +183,7 @@ def _tiles_of(scenes: SceneFolder, side: int, test_fraction: float, seen: frozen
     if len(stems) < 2:
         raise DataError("There is one pair: expected at least two, one to learn from and one to judge.")
     n_test = max(1, round(test_fraction * len(stems)))
-    found, white = [], {"train": 0, "test": 0}
+    found, white, learned = [], {"train": 0, "test": 0}, set[str]()
     for number, stem in enumerate(stems):
         part = "test" if number >= len(stems) - n_test else "train"
         pair = _Pair(stem, by_stem[IMAGES][stem], by_stem[MASKS][stem], part)
@@ -192,8 +193,12 @@ def _tiles_of(scenes: SceneFolder, side: int, test_fraction: float, seen: frozen
                 f"{stem} is {image.shape[1]} x {image.shape[0]} and its mask {mask.shape[1]} x {mask.shape[0]} pixels: "
                 f"expected the same, and at least {side}."
             )
-        if part == "test" and pixel_hash(image) in seen:
+        shown = {pixel_hash(each) for each in (image, *_cut(image, side)) if np.ptp(each)}  # black is black
+        if part == "test" and shown & seen:
             raise GeneratorError(f"The generator has learned from {stem}, which is to judge: choose another generator.")
+        if part == "test" and shown & learned:
+            raise DataError(f"{stem}, which is to judge, shows what an image to learn from shows: leave one out.")
+        learned |= shown if part == "train" else set()
         white[part] += int((mask >= WHITE).sum())
         found.append(pair)
     if not all(white.values()):
@@ -202,23 +207,24 @@ def _tiles_of(scenes: SceneFolder, side: int, test_fraction: float, seen: frozen
 
 
 def _write_tiles(scenes: SceneFolder, pairs: Sequence[_Pair], out: Path, side: int, name: str) -> tuple[int, int]:
-    """Cut every pair into tiles without overlap, spread evenly."""
+    """Cut every pair into tiles; how many there are to learn from and to judge."""
     counts = {"train": 0, "test": 0}
     for pair in pairs:
         image, mask = (decode(scenes.read(i)) for i in (pair.image, pair.mask))
-        for k, (y, x) in enumerate(_corners(image.shape[0], image.shape[1], side)):
-            for kind, pixels in ((pair.part, image), (MASKS, mask)):
+        for k, tiles in enumerate(zip(_cut(image, side), _cut(mask, side), strict=True)):
+            for kind, pixels in zip((pair.part, MASKS), tiles, strict=True):
                 path = out / kind / name / f"{pair.stem}-{k:02d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with replacing(path) as temporary:
-                    Image.fromarray(pixels[y : y + side, x : x + side]).save(temporary, "PNG")
+                    Image.fromarray(pixels).save(temporary, "PNG")
             counts[pair.part] += 1
     return counts["train"], counts["test"]
 
 
-def _corners(height: int, width: int, side: int) -> list[tuple[int, int]]:
-    ys, xs = (np.linspace(0, length - side, length // side).round().astype(int) for length in (height, width))
-    return [(int(y), int(x)) for y in ys for x in xs]
+def _cut(image: NDArray[np.uint8], side: int) -> list[NDArray[np.uint8]]:
+    """Tiles (side, side, ...) without overlap, spread evenly."""
+    ys, xs = (np.linspace(0, length - side, length // side).round().astype(int) for length in image.shape[:2])
+    return [image[y : y + side, x : x + side] for y in ys for x in xs]
 
 
 def _tiles(root: Path, part: str, name: str) -> Pairs:
@@ -237,17 +243,11 @@ def _turned(masks: NDArray[np.bool_], n: int, seed: int) -> NDArray[np.bool_]:
 
 
 def _draw_after(
-    drawing: Generator,
-    name: str,
-    settings: Settings,
-    hardware: Hardware,
-    masks: NDArray[np.bool_],
-    out: Path,
-    progress: Callable[[int, int], None],
+    drawing: Generator, name: str, settings: Settings, masks: NDArray[np.bool_], out: Path, progress: Progress
 ) -> None:
     """A scene after each mask."""
     folder, target = out / MASKS / name, out / "scenes"
-    if target.exists():  # drawn before
+    if (target / "metadata.jsonl").exists():  # drawn before
         return
     folder.mkdir(parents=True, exist_ok=True)
     orders = []
@@ -255,14 +255,8 @@ def _draw_after(
         path = folder / f"{name}_{i:04d}.png"
         with replacing(path) as temporary:
             Image.fromarray(mask.astype(np.uint8) * 255).save(temporary, "PNG")
-        orders.append(Order(settings.engine.prompt, maps={name: Shown(path, settings.engine.strength)}))
-    seeds = [derive(settings.seed, "pair", i) for i in range(len(masks))]
-    images = draw(drawing, orders, seeds, [1] * len(masks), settings.sampling, hardware, progress=progress)
-    shown = [shown for order in orders for shown in order.shown()]
-    kept = {each.path: f"../{each.path.relative_to(out).as_posix()}" for each in shown}
-    rows = [{**order.row(kept), "seed": seed} for order, seed in zip(orders, seeds, strict=True)]
-    info = {"name": f"{name}-drawn", "title": "Drawn after masks", "synthetic": True}
-    write_scene_folder(target, (name,), images, [0] * len(masks), rows, info)
+        orders.append(Order(settings.engine.prompt, name, maps={name: Shown(path, settings.engine.strength)}, n=1))
+    generate(orders, target, drawing, settings=settings, progress=progress)
 
 
 def _drawn(out: Path, name: str) -> Pairs:

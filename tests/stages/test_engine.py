@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 import terradistill as td
-from terradistill.engine import _adherence, verdict
+from terradistill.distillation.scoreboard import learned_by
+from terradistill.engine import _adherence, data_engine, verdict
 from terradistill.evaluation.segmentation import iou
 from terradistill.models.places import learned_from
 from tests.conftest import terradistill, tiny_settings
@@ -77,7 +78,12 @@ def test_the_engine_says_what_its_pairs_are_worth(
     assert not known & judges
     scenes = out / "synthetic" / "scenes"
     rows = [json.loads(line) for line in (scenes / "metadata.jsonl").read_text().splitlines()]
-    assert all(row["map_road"].startswith("../") and (scenes / row["map_road"]).exists() for row in rows)
+    assert all((scenes / row["map_road"]).exists() for row in rows)
+    assert learned_by(scenes) == known
+    with pytest.raises(td.TerraDistillError, match="has learned from scene3"):  # in tiles
+        data_engine(pairs, tmp_path / "x", tiny_settings(generator=str(out / "adapter"), engine__test_fraction=0.4))
+    with pytest.raises(td.TerraDistillError, match="lies inside"):
+        data_engine(pairs, pairs / "out", tiny_settings(generator=str(finished.run)))
     with Image.open(out / "engine.png") as picture:
         assert picture.width > 8 * 32
 
@@ -95,6 +101,7 @@ def test_the_engine_says_what_its_pairs_are_worth(
         ("black", "show no white"),
         ("one", "There is one pair"),
         ("twice", "Two of .* are named scene0"),
+        ("alike", "scene4, which is to judge, shows what"),
     ],
 )
 def test_pairs_that_do_not_fit_are_one_sentence(
@@ -113,14 +120,15 @@ def test_pairs_that_do_not_fit_are_one_sentence(
             shutil.copytree(pairs, tmp_path / "both" / part)
         (tmp_path / "p").rename(tmp_path / "old")
         (tmp_path / "both").rename(tmp_path / "p")
+    elif kind == "alike":
+        for folder in ("images", "masks"):
+            shutil.copy(tmp_path / "p" / folder / "scene0.png", tmp_path / "p" / folder / "scene4.png")
     elif kind == "black":
         for file in (tmp_path / "p" / "masks").iterdir():
             Image.fromarray(np.asarray(Image.open(file)) // 255).save(file)  # 0 and 1
     else:
         for folder in ("images", "masks"):
             Image.new("RGB", (20, 20)).save(tmp_path / "p" / folder / "scene0.png")
-    from terradistill.engine import data_engine
-
     with pytest.raises(td.TerraDistillError, match=says):
         data_engine(tmp_path / "p", tmp_path / "out", tiny_settings(generator=str(finished.run)))
     assert not (tmp_path / "out").exists()

@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -58,7 +58,8 @@ def generate(
         orders: what to draw, orders of one folder one after the other; image i of a folder depends on its order and
             (seed, folder, i) alone.
         out: a new or empty folder; `<folder>/*.png`, `metadata.jsonl`, `gallery.png` and copies of the maps and
-            pictures go there, with the hashes of the scenes that the generator has learned from.
+            pictures go there, with the hashes of the scenes that the generator has learned from; `dataset.json` says
+            with what they were drawn, and the licences of those scenes.
         generator: what draws.
         n: images an order, where it does not say itself.
         seed: another seed, other images; None: that of the settings.
@@ -121,9 +122,16 @@ def generate(
         write_gallery(pictures, writer.part / "gallery.png")
         told = _told(orders, writer.part)
         rows = [{**told[k], "seed": own} for k, own in zip(of, seeds, strict=True)]
-        info = {"title": "Scenes made to order", "made_by": "terradistill generate", "synthetic": True}
-        writer.finish(rows, info)
+        writer.finish(rows, _card(asked, generator))
     return open_scenes(out)
+
+
+def _card(asked: Mapping[str, Any], generator: Generator) -> dict[str, Any]:
+    """What `dataset.json` says: how scenes were drawn, and the licences of what their generator has learned from."""
+    card = {"title": "Scenes made to order", "made_by": "terradistill generate", "synthetic": True}
+    licences = "; ".join(f"{licence} ({title})" for title, licence in generator.sources.items())
+    drawn_with = {key: value for key, value in asked.items() if key != "orders"}
+    return card | {"drawn_with": drawn_with} | ({"licence": licences} if licences else {})
 
 
 def _told(orders: Sequence[Order], folder: Path) -> list[dict[str, Any]]:
