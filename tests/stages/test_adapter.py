@@ -2,7 +2,9 @@
 
 import json
 from hashlib import sha256
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,10 @@ from terradistill.data.images import decode
 from terradistill.data.maps import read_map
 from terradistill.generation.draw import _maps
 from terradistill.generation.orders import Order, Shown
+from terradistill.models.metadata_encoder import MetadataEncoder
 from terradistill.models.weaker import Weaker
 from tests.conftest import terradistill, tiny_settings
+from tests.unit.conftest import awake
 
 Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
 
@@ -133,6 +137,29 @@ def test_the_command_draws_after_a_map_and_keeps_every_condition(
     assert td.open_scenes(tmp_path / "made").classes == ("a-river", "scene")
     with Image.open(next((tmp_path / "made").rglob("*_0000.png"))) as image:
         assert image.size == (36, 36)
+
+
+def test_numbers_a_map_and_a_picture_are_heeded_together(adapted: Path, files: Path, tmp_path: Path) -> None:
+    generator = td.Generator.load(adapted)
+    width = int(generator.unet.time_embedding.linear_2.out_features)
+    generator.metadata_encoder = awake(MetadataEncoder(width, fields=["gsd_m"]))
+    assert generator.map_adapter is not None
+    heard = list[torch.Tensor]()
+    generator.map_adapter.register_forward_pre_hook(lambda _, given: heard.append(given[1]))
+    maps, picture = {"edges": Shown(files / "mask.png", 3.0)}, Shown(files / "picture.png", 3.0)
+
+    def drawn(**more: Any) -> np.ndarray:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        return decode(td.generate([Order("a river", "a", **more)], folder, generator, n=1, settings=tiny).read(0))
+
+    tiny = tiny_settings(sampling__steps=2)
+    far, near = {"gsd_m": 10.0}, {"gsd_m": 0.5}
+    images = [drawn(), drawn(metadata=far), drawn(maps=maps), drawn(content=picture)]
+    images += [drawn(metadata=far, maps=maps), drawn(metadata=far, content=picture), drawn(maps=maps, content=picture)]
+    images += [drawn(metadata=far, maps=maps, content=picture), drawn(metadata=near, maps=maps, content=picture)]
+    assert all(not np.array_equal(one, other) for one, other in combinations(images, 2))
+    untold, told = heard[0], heard[-1]
+    assert not torch.equal(untold[-1], told[-1]), "the adapter hears the numbers too"
 
 
 def test_maps_lie_where_their_names_say(files: Path) -> None:

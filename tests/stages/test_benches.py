@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import terradistill as td
 from terradistill.data.drawn import draw_scenes
+from terradistill.data.images import pixel_hash
 from terradistill.generation.orders import orders_like
+from terradistill.models.places import learned_from
 from tests.conftest import TINY, tiny_settings
 
 BENCH = Path(__file__).parents[2] / "bench"
@@ -47,8 +50,15 @@ def test_the_matrix_has_every_cell_and_one_budget(
         learned.append((images, steps))
         return steps
 
+    def watched(network: Any, images: Any, *rest: Any, **more: Any) -> Any:
+        judged.append(images)
+        return predict(network, images, *rest, **more)
+
+    judged, predict = list[Any](), recipe.predict
     monkeypatch.setattr(recipe, "fit", spied)
+    monkeypatch.setattr(recipe, "predict", watched)
     asked = ["--per-class", "2", "--ratios", "0.5", "2", "--steps", "3", "--network", "convnet3"]
+    asked += ["--set", "evaluation.resolution=32"]  # as they are
     head, *table = bench("matrix", str(finished.run), str(drawn), *asked).strip().splitlines()
     assert "3 classes, chance 33.3 %, 2 images a class" in head
     cells = [_cells(line) for line in table if "±" in line]
@@ -59,6 +69,44 @@ def test_the_matrix_has_every_cell_and_one_budget(
     assert [len(images) for images, _ in learned] == [6] * 4 + [9] * 2 + [18] * 2, "both tests judge each"
     for (first, _), (second, _) in zip(learned[::2], learned[1::2], strict=True):
         assert not np.array_equal(first, second), "each seed has a set of its own"
+    known = learned_from(finished.run)
+    assert {pixel_hash(image) for images, _ in learned[:2] for image in images} <= known, "real ones are of those"
+    exams = [{pixel_hash(image) for image in images} for images in judged]
+    for real, synthetic in zip(exams[:4:2], exams[1:4:2], strict=True):
+        assert not real & known, "no scene that the generator has learned from judges"
+        assert not real & synthetic
+        assert len(real) == 18
+
+
+def test_maps_are_found_again_at_every_strength(
+    adapted: Path, drawn: Path, bench: Callable[..., str], tmp_path: Path
+) -> None:
+    brief = ["--per-class", "2", "--set", "sampling.steps=2", "--sheet", str(tmp_path / "sheet.jpg")]
+    head, *rows = bench("adherence", str(adapted), str(drawn), few=brief).strip().splitlines()
+    assert head.startswith("6 maps of unseen scenes")
+    assert [row.split(":")[0].strip() for row in rows] == ["strength 0.0", "strength 0.5", "strength 1.0"]
+    assert all(re.search(r"\d\.\d{3}, shuffled \d\.\d{3}, ratio \d+\.\d\d", row) for row in rows)
+    with Image.open(tmp_path / "sheet.jpg") as sheet:
+        assert sheet.height > 4 * 32
+
+
+def test_numbers_are_told_right_shuffled_and_not_at_all(
+    finished: td.Distilled, drawn: Path, bench: Callable[..., str]
+) -> None:
+    for template in ("a view of {class}[ in month {month}]", "a view of {class}"):
+        few = ["--per-class", "2", "--seeds", "2", "--template", template]
+        head, *rows = bench("metadata", str(finished.run), str(drawn), few=few).strip().splitlines()
+        assert re.fullmatch(r"\d+ unseen scenes, 2 seeds", head)
+        assert [row.split()[0] for row in rows] == ["right", "shuffled", "none"]
+        gaps = [float(row.split()[4]) for row in rows[1:]]
+        assert any(gaps) == ("month" in template), "words without the number are the same, whatever it is"
+
+
+def test_a_sheet_has_a_row_a_class(drawn: Path, bench: Callable[..., str], tmp_path: Path) -> None:
+    bench("sheets", str(drawn), str(tmp_path / "sheet.jpg"), "--n", "3", few=["--side", "32"])
+    with Image.open(tmp_path / "sheet.jpg") as sheet:
+        assert sheet.height > 3 * 32
+        assert sheet.width > 3 * 32
 
 
 def test_worth_is_told_beside_as_many_real_ones(

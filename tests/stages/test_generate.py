@@ -40,6 +40,11 @@ def test_prompts_become_a_scene_folder_and_a_contact_sheet(
     rows = [json.loads(line) for line in (out / "metadata.jsonl").read_text().splitlines()]
     assert {row["prompt"] for row in rows} == {"a river, seen from above"}
     assert len({row["seed"] for row in rows}) == 3
+    card = json.loads((out / "dataset.json").read_text())
+    assert card["drawn_with"]["seed"] == 0
+    assert card["drawn_with"]["sampling.steps"] == tiny_settings().sampling.steps
+    learned = json.loads((finished.run / "generator" / "learned_from.json").read_text())["sources"]
+    assert card["licence"] == "; ".join(f"{licence} ({title})" for title, licence in learned.items())
     with Image.open(out / "gallery.png") as sheet:
         assert sheet.width > 3 * 32
 
@@ -168,6 +173,9 @@ def test_wrong_orders_are_one_sentence(
 def test_metadata_out_of_range_is_refused(told: Path, tmp_path: Path) -> None:
     with pytest.raises(td.TerraDistillError, match="metadata field gsd_m is 50"):
         td.generate([Order("a river", metadata={"gsd_m": 50})], tmp_path / "a", td.Generator.load(told))
+    for name, least in (("gsd_m", "0.001"), ("month", "1"), ("day", "1")):  # 0 is how some tables say unknown
+        with pytest.raises(td.TerraDistillError, match=f"{name}=0: expected at least {least}"):
+            td.generate([Order("a river", metadata={name: 0})], tmp_path / "a", td.Generator.load(told))
     assert parse_metadata(" gsd_m=10, month = 7 ") == {"gsd_m": 10.0, "month": 7.0}
 
 

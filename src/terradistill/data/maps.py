@@ -140,6 +140,15 @@ def _require_folder(name: str, folder: Path) -> None:
         raise DataError(f"The folder {folder} of the map {name!r} is not there: give one with a file for each scene.")
 
 
+def require_given(scenes: SceneFolder, wanted: Mapping[str, Source]) -> dict[str, list[Path]]:
+    """The files of the maps that are given, one for each scene.
+
+    Raises:
+        DataError: a scene has no file in a given folder, or two, or one of another shape.
+    """
+    return {name: _files(name, source, scenes) for name, source in wanted.items() if isinstance(source, Path)}
+
+
 def require_annotators() -> None:
     """Make sure that the filters are there.
 
@@ -170,10 +179,10 @@ def load_maps(
 
     Raises:
         ConfigError: a filter is wanted and scikit-image is not installed.
-        DataError: a scene has no file in a given folder.
+        DataError: see `require_given`.
     """
     resolution = pixels.shape[1]
-    given = {name: _files(name, source, scenes) for name, source in wanted.items() if isinstance(source, Path)}
+    given = require_given(scenes, wanted)
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for files in given.values() for file in files]
     key = sha256(repr((scenes.fingerprint, sorted(map(str, wanted.items())), resolution, stats)).encode()).hexdigest()
     key_file = out.with_name(out.name + ".key")

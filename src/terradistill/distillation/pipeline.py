@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from terradistill.data.maps import require_maps
+from terradistill.data.maps import parse_maps, require_given, require_maps
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import Data, open_scenes
 from terradistill.distillation import drawing, learning, refining
@@ -136,6 +136,7 @@ def train(
             learning.enhancer(work)
             return work.run / "generator"
         if until == "adapter":
+            require_given(work.train, parse_maps(settings.adapter.maps) if settings.adapter.maps else {})
             learning.encode(work)
             learning.adapter(work)
             return work.run / "generator"

@@ -19,11 +19,12 @@ from terradistill.data.maps import (
     load_maps,
     parse_maps,
     read_map,
+    require_given,
     require_maps,
     segmentation,
     sketch,
 )
-from terradistill.errors import ConfigError, DataError
+from terradistill.errors import ConfigError, DataError, RunError
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,22 @@ def test_given_maps_find_their_scenes(tmp_path: Path, square: np.ndarray) -> Non
         load_maps(scenes, wanted, pixels, tmp_path / "other.npy")
 
 
+def test_given_maps_are_one_a_scene_and_shaped_like_it(tmp_path: Path, square: np.ndarray) -> None:
+    td.write_scene_folder(tmp_path / "images", ("a",), np.stack([square]), [0], [{}], {"name": "x"})
+    scenes, _ = check_scenes(td.open_scenes(tmp_path / "images"))
+    pixels, folder = load_pixels(scenes, 64, tmp_path / "pixels.npy"), tmp_path / "masks"
+    wanted = parse_maps([f"road={folder}"])
+    folder.mkdir()
+    Image.fromarray(np.full((64, 64), 255, np.uint8)).save(folder / "a_0000.tif")
+    assert load_maps(scenes, wanted, pixels, tmp_path / "maps.npy").all()
+    Image.fromarray(np.full((40, 80), 255, np.uint8)).save(folder / "a_0000.tif")
+    with pytest.raises(DataError, match=r"a_0000\.tif is 80 x 40 pixels .* the same shape"):
+        require_given(scenes, wanted)
+    Image.fromarray(np.full((64, 64), 255, np.uint8)).save(folder / "a_0000.png")
+    with pytest.raises(DataError, match=r"two maps for a_0000"):
+        require_given(scenes, wanted)
+
+
 def test_annotating_leaves_a_folder_a_map_and_goes_on(tmp_path: Path, square: np.ndarray) -> None:
     td.write_scene_folder(tmp_path / "s", ("a", "b"), np.stack([square] * 2), [0, 1], [{}, {}], {"name": "x"})
     made = annotate(tmp_path / "s", ["edges", "segmentation"], tmp_path / "maps")
@@ -111,6 +128,8 @@ def test_annotating_leaves_a_folder_a_map_and_goes_on(tmp_path: Path, square: np
     assert not np.asarray(Image.open(file)).any(), "what is there is left"
     with pytest.raises(ConfigError, match="is given"):
         annotate(tmp_path / "s", ["road=x"], tmp_path / "maps")
+    with pytest.raises(RunError, match="lies inside"):
+        annotate(tmp_path / "s", ["edges"], tmp_path / "s" / "maps")
 
 
 def test_a_map_is_cropped_as_its_scene_is(tmp_path: Path) -> None:

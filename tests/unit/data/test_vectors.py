@@ -10,7 +10,7 @@ from PIL import Image
 
 from terradistill.data.maps import annotate
 from terradistill.data.vectors import road_rasters
-from terradistill.errors import DataError
+from terradistill.errors import DataError, RunError
 from tests.unit.data.test_geotiff import written
 
 # 60 x 40 pixels of 10 m about 15° east on the equator, where UTM zone 33 has its origin.
@@ -64,9 +64,10 @@ def test_points_and_polygons_are_no_roads(tmp_path: Path) -> None:
         '{"type": "LineString"}',
         '{"type": "X", "features": 3}',
         '{"type": "LineString", "coordinates": [null]}',
+        '{"type": "GeometryCollection", "geometries": [' * 900 + "]}" * 900,
     ):
         file.write_text(broken)
-        with pytest.raises(DataError, match=r"no GeoJSON|no lines"):
+        with pytest.raises(DataError, match=r"GeoJSON|no lines"):
             road_rasters(file)
     for text, says in (('{"type": "FeatureCollection", "features": []}', "no lines"), ("[1]", "type"), ("{", "read")):
         file.write_text(text)
@@ -82,9 +83,15 @@ def test_annotate_draws_them_for_a_folder_and_says_which_scene_has_no_place(tmp_
     drawn = np.asarray(Image.open(made["road"] / "river" / "a.png"))
     assert (drawn > 0).sum() == 3 * 60
     assert (made["edges"] / "river" / "b.png").is_file()
+    with pytest.raises(RunError, match="another width_m"):
+        annotate(tmp_path / "scenes", [f"road={file}"], tmp_path / "maps", road_width_m=10)
+    capital = file.with_suffix(".GEOJSON")
+    capital.write_text(file.read_text(), encoding="utf-8-sig")
+    again = annotate(tmp_path / "scenes", [f"road={capital}"], tmp_path / "again", road_width_m=30)
+    assert np.array_equal(np.asarray(Image.open(again["road"] / "river" / "a.png")), drawn)
     written(tmp_path / "scenes" / "river" / "c.tif", crs=None, transform=(1, 0, 0, 0, 1, 0))
     with pytest.raises(DataError, match=r"c\.tif: it is no GeoTIFF that says its place"):
-        annotate(tmp_path / "scenes", [f"road={file}"], tmp_path / "maps")
+        annotate(tmp_path / "scenes", [f"road={file}"], tmp_path / "maps", road_width_m=30)
 
 
 def test_metres_are_no_longitudes(tmp_path: Path) -> None:

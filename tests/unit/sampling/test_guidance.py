@@ -8,6 +8,7 @@ import torch
 from terradistill.config import load_settings
 from terradistill.hardware import Hardware
 from terradistill.models.autoencoder import build_vae
+from terradistill.models.control import Control
 from terradistill.models.generator import Generator, build_generator
 from terradistill.models.parameterisation import KINDS
 from terradistill.models.weaker import Weaker
@@ -56,6 +57,34 @@ def test_classifier_free_guidance_extrapolates_between_two_predictions(cpu: Hard
     assert torch.equal(z, step.z)
     _, ignored = compose(unguided(generator, cpu), [classifier_free(0.0, EMPTY)])(step)
     torch.testing.assert_close(ignored, free)
+
+
+@pytest.mark.parametrize("guide_maps", [False, True])
+def test_the_free_half_hears_no_numbers_and_sees_the_maps_unless_they_are_guided(
+    cpu: Hardware, guide_maps: bool
+) -> None:
+    asked = list[Step]()
+
+    def predict(step: Step) -> tuple[torch.Tensor, torch.Tensor]:
+        asked.append(step)
+        return step.z, torch.zeros_like(step.z)
+
+    features, strength = torch.randn(2, 3), torch.tensor([0.5, 1.0])
+    control = Control(lambda *_: ([], torch.zeros(())), (features,), strength)
+    numbers, text = torch.tensor([[100.0], [torch.nan]]), torch.full((2, 1, 1), 2.0)
+    step = Step(torch.arange(2), 0, 10, torch.tensor(600), torch.randn(2, *SHAPE), text, numbers, control)
+    wanted = SamplingSettings(cfg_scale=3.0, guide_maps=guide_maps, cfg_between=(0.0, 1.0))
+    generator = SimpleNamespace(weaker=None)
+    guidances = guided_as(wanted, generator, request(2, (1.0,)), EMPTY, lambda inner: inner, cpu)  # type: ignore[arg-type]
+    compose(predict, guidances)(step)
+    (both,) = asked
+    assert both.metadata is not None
+    assert both.control is not None
+    assert both.metadata[:2].isnan().all()
+    torch.testing.assert_close(both.metadata[2:], numbers, equal_nan=True)
+    assert torch.equal(both.text, torch.tensor([0.0, 0, 2, 2]).view(4, 1, 1))
+    assert torch.equal(both.control.features[0], features.repeat(2, 1))
+    assert both.control.strength.tolist() == [*([0.0, 0.0] if guide_maps else [0.5, 1.0]), 0.5, 1.0]
 
 
 def test_classifier_free_guidance_acts_between_the_steps_that_it_is_told(cpu: Hardware) -> None:
