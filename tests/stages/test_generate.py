@@ -49,6 +49,16 @@ def test_prompts_become_a_scene_folder_and_a_contact_sheet(
         assert sheet.width > 3 * 32
 
 
+def test_a_prompt_that_is_cut_is_told(finished: td.Distilled) -> None:
+    generator = td.Generator.load(finished.run)
+    long = " ".join(["river"] * 200)
+    assert generator.unheard(["a river", long]) == [long]
+    room = generator.tokenizer.model_max_length
+    lengths = [len(generator.tokenizer(" ".join(["river"] * n)).input_ids) for n in range(room)]
+    full = " ".join(["river"] * lengths.index(room))
+    assert generator.unheard([full, f"{full} river"]) == [f"{full} river"]
+
+
 def test_an_image_depends_on_its_seed_alone(finished: td.Distilled, tmp_path: Path) -> None:
     generator, tiny = td.Generator.load(finished.run), tiny_settings()
     alone = td.generate([Order("a forest", "forest")], tmp_path / "a", generator, n=2, seed=4, settings=tiny)

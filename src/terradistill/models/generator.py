@@ -143,6 +143,12 @@ class Generator:
         )
         return torch.as_tensor(batch.input_ids)
 
+    def unheard(self, texts: Sequence[str]) -> list[str]:
+        """Those of the texts whose end the encoder's window cuts off."""
+        most = self.tokenizer.model_max_length
+        found = self.tokenizer(list(texts), truncation=True, max_length=most + 1).input_ids
+        return [text for text, ids in zip(texts, found, strict=True) if len(ids) > most]
+
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Text embeddings, float32 (n, L, D)."""
         device = next(self.text_encoder.parameters()).device

@@ -118,7 +118,10 @@ class Workshop:
                 shutil.rmtree(old, ignore_errors=True)
         images = [room / "scenes" / scene.name for scene in scenes.scenes]
         noun = "image" if len(images) == 1 else "images"
-        return Made(images, archive, f"{len(images)} {noun}, {asked.steps} steps, seed {asked.seed}, {seconds:.1f} s")
+        note = f"{len(images)} {noun}, {asked.steps} steps, seed {asked.seed}, {seconds:.1f} s"
+        if self.generator.unheard([asked.prompt]):
+            note += f". The prompt has over {self.generator.tokenizer.model_max_length} tokens: its end is not heard"
+        return Made(images, archive, note)
 
     def _drawn(self, asked: Asked, room: Path, progress: Progress | None) -> SceneFolder:
         """The scene folder, with the files of its conditions."""
