@@ -37,6 +37,7 @@ from torch.nn import functional as F
 from terradistill.config import load_settings
 from terradistill.data.bands import BandScale, bands_of
 from terradistill.data.captions import class_prompt
+from terradistill.data.check import check_scenes
 from terradistill.data.images import load_pixels, to_float, to_uint8
 from terradistill.data.pictures import open_pictures
 from terradistill.data.scenes import SceneFolder
@@ -206,7 +207,7 @@ def bands(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
     scaler = BandScale.noted(names, enhancer.adapter.about["bands"])
     # Squares overlap: one that was not learned from may lie within others that were, but for the split of the cut.
     sides = json.loads((cut / "split.json").read_text())
-    scenes, learned = open_scenes(cut), learned_from(asked.source)
+    (scenes, _), learned = check_scenes(open_scenes(cut)), learned_from(asked.source)
 
     def shown(kind: str) -> tuple[NDArray[np.float32], Pixels]:
         """Bands in the grid of the frames, and pictures, of the scenes of one side."""

@@ -79,6 +79,21 @@ def test_what_is_kept_gives_the_logits_of_what_was_trained(
         assert torch.equal(SceneClassifier.load(out).network(images), trained[0].eval()(images)), "bit for bit"
 
 
+def test_a_side_that_the_network_does_not_take_is_one_sentence(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from terradistill.classification import learn
+
+    class Picky(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise ValueError(f"Input image size ({x.shape[-1]}) doesn't match model (224)")
+
+    monkeypatch.setattr(learn, "build_network", lambda *_, **__: Picky())
+    with pytest.raises(td.TerraDistillError, match=r"images of 32 pixels .*: set classify\.resolution"):
+        train_classifier(drawn, tmp_path / "run", tiny_settings(classify__method="ce", classify__resolution=32))
+    assert not (tmp_path / "run").exists()
+
+
 def test_test_scenes_are_read_once_the_epoch_is_chosen_and_not_before(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

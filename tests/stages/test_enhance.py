@@ -371,6 +371,19 @@ def test_what_is_made_of_data_is_data_and_says_what_went_into_it(
     assert td.open_scenes(finer).scenes[0].metadata == {"gsd_m": 1}
 
 
+def test_what_is_made_of_packed_scenes_is_not_packed(finished: td.Distilled, tmp_path: Path) -> None:
+    from terradistill.data.formation import pack_scenes
+    from terradistill.enhancing.inpaint import inpaint
+
+    pixels = np.stack([scene(32, 32, seed) for seed in range(8)])
+    td.write_scene_folder(tmp_path / "in", ["a", "b"], pixels, [0] * 4 + [1] * 4, [{}] * 8, {"name": "in"})
+    pack_scenes(td.open_scenes(tmp_path / "in"), tmp_path / "packed", 2)
+    assert td.open_scenes(tmp_path / "packed").info.formation == 2
+    tiny = tiny_settings(generator=str(finished.run))
+    made = td.open_scenes(inpaint(tmp_path / "packed", tmp_path / "out", tiny, clouds=0.2))
+    assert (made.info.formation, len(made)) == (1, 8)
+
+
 def test_a_geotiff_keeps_its_place_at_the_new_resolution(runs: dict[str, Path], tmp_path: Path) -> None:
     import rasterio
     from rasterio.transform import Affine

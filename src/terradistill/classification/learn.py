@@ -25,7 +25,7 @@ from terradistill.data.images import load_pixels
 from terradistill.data.scenes import SceneFolder
 from terradistill.distillation.scoreboard import learned_by, open_exam
 from terradistill.distillation.work import Work, open_work
-from terradistill.errors import ConfigError, TerraDistillError
+from terradistill.errors import ConfigError, EvaluationError, TerraDistillError, reason
 from terradistill.evaluation.metrics import agreement
 from terradistill.evaluation.recipe import logits
 from terradistill.models.downstream import build_network, count_parameters, named_network, require_network
@@ -33,6 +33,7 @@ from terradistill.models.scene_classifier import SceneClassifier
 from terradistill.models.self_distillation import stages_of
 from terradistill.report.classifier import write_classifier_report
 from terradistill.run import Reporter
+from terradistill.sections import ClassifySettings
 from terradistill.seeding import derive
 from terradistill.settings import Settings
 from terradistill.training.classifier import stratified
@@ -70,8 +71,7 @@ def train_classifier(
     wanted = settings.classify
     require_network(wanted.network, pretrained=wanted.pretrained)
     require_augmentation(wanted)
-    if wanted.method != "ce":
-        stages_of(build_network(wanted.network, 2, wanted.resolution))  # refused now rather than after the reading
+    _require_fit(wanted)  # refused now rather than after the reading
     fresh = not (Path(out) / "resolved.json").exists()
     if against is None:
         work = open_work(data, Path(out), settings, reporter=reporter, spare=LEAST - settings.ipc)
@@ -84,7 +84,7 @@ def train_classifier(
     with closing(work.run):
         try:
             if against is not None:
-                require_enough(learned, LEAST, spare=0)
+                require_enough(learned, settings.ipc, spare=LEAST - settings.ipc)
             if wanted.soft_labels:
                 _ = learned.soft_labels
         except TerraDistillError:
@@ -96,6 +96,24 @@ def train_classifier(
         _test(work)
         write_classifier_report(work.run.root)
         return work.run / "model"
+
+
+def _require_fit(wanted: ClassifySettings) -> None:
+    """Make sure that the network takes images of the side that is asked for, and branches where these are.
+
+    Raises:
+        EvaluationError: it does not.
+    """
+    network, side = build_network(wanted.network, 2, wanted.resolution).eval(), wanted.resolution
+    if wanted.method != "ce":
+        stages_of(network)
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, 3, side, side))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise EvaluationError(
+            f"{wanted.network} does not take images of {side} pixels ({reason(error)}): set classify.resolution."
+        ) from error
 
 
 def only(data: Sequence[str | Path]) -> str | Path:
@@ -138,6 +156,7 @@ def _train(work: Work, scenes: SceneFolder, known: frozenset[str]) -> None:
         about = {
             "method": wanted.method,
             "labels": "soft" if wanted.soft_labels else "hard",
+            "pretrained": named_network(wanted.network, pretrained=wanted.pretrained)[1],
             "epoch": trained.epoch,
             "validation_accuracy": round(trained.accuracy, 4),
             "parameters": count_parameters(network),

@@ -155,9 +155,10 @@ def require_enough(folder: SceneFolder, ipc: int, *, spare: int = 2, least_class
         listed = ", ".join(f"{name!r} ({count})" for name, count in list(poor.items())[:5])
         listed += f" and {len(poor) - 5} more" if len(poor) > 5 else ""
         noun, verb = ("class", "has") if len(poor) == 1 else ("classes", "have")
+        needs, lower = (f" that ipc = {ipc} needs", "lower ipc, ") if spare >= 0 else ("", "")
         raise DataError(
-            f"The {noun} {listed} {verb} fewer than the {ipc + spare} images to learn from that ipc = {ipc} needs. "
-            "Add images, raise data.train_fraction, lower ipc, or remove the class."
+            f"The {noun} {listed} {verb} fewer than the {ipc + spare} images to learn from{needs}. "
+            f"Add images, raise data.train_fraction, {lower}or remove the class."
         )
 
 

@@ -135,7 +135,8 @@ class Results:
         write_learned_from(self.out, known)
         if of_classes:
             scenes = open_scenes(source)
-            card = {key: value for key, value in asdict(scenes.info).items() if key not in ("hub_id", "url")}
+            left = ("hub_id", "url", "formation")  # what is made of a packed scene is one scene
+            card = {key: value for key, value in asdict(scenes.info).items() if key not in left}
             card |= {"name": self.out.name, "title": f"{scenes.info.title or scenes.info.name}, enhanced"}
             card |= {"made_by": f"terradistill enhance {self.task}", "synthetic": True, "classes": scenes.classes}
             if scenes.info.gsd_m is not None:

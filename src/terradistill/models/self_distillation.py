@@ -46,7 +46,7 @@ def stages_of(network: nn.Module) -> list[nn.Module]:
                 return [module[(k + 1) * n // N_STAGES - 1] for k in range(N_STAGES)]
     raise EvaluationError(
         f"{type(network).__name__} has no four stages and no blocks to quarter: choose a residual network, a ConvNeXt "
-        "or a transformer."
+        "or a transformer, or classify.method ce."
     )
 
 
