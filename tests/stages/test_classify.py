@@ -312,6 +312,18 @@ def test_large_images_are_classified_window_by_window(
     assert code == 0, error
     places = [(row["row"], row["column"]) for row in map(json.loads, (tmp_path / "p.jsonl").read_text().splitlines())]
     assert places == [(y, x) for y in (0, 32, 38) for x in (0, 32, 64, 68)]
+    # Each window says what it shows alone, in probabilities that the temperature has made milder.
+    model = SceneClassifier.load(run)
+    mild = shutil.copytree(run / "model", tmp_path / "mild") / "config.json"
+    mild.write_text(json.dumps(json.loads(mild.read_text()) | {"temperature": 4.0}))
+    command[2] = str(tmp_path / "mild")
+    code, error = terradistill(*command, "--window", "32", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, error
+    for row in map(json.loads, (tmp_path / "p.jsonl").read_text().splitlines()):
+        y, x = row["row"], row["column"]
+        with torch.inference_mode():
+            said = model.network.eval()(to_float(pixels[None, y : y + 32, x : x + 32]))
+        assert list(row["probabilities"].values()) == pytest.approx((said / 4).softmax(1)[0].tolist(), abs=1e-3)
     code, error = terradistill(*command, "--window", "80", capsys=capsys, monkeypatch=monkeypatch)
     assert (code, "do not fit large.png" in error) == (2, True)
 

@@ -159,6 +159,37 @@ def test_fusing_takes_any_number_of_images_in_any_order(runs: dict[str, Path]) -
     assert np.array_equal(*alone)
 
 
+def test_fusing_heeds_how_trajectories_are_led_together(runs: dict[str, Path]) -> None:
+    enhancer = open_enhancer(tiny_settings(generator=str(runs["fuse"])), "fuse")
+    images, days = np.stack([scene(16, 16, seed) for seed in range(3)]), [-30, 4, 90]
+
+    def made(**how: object) -> np.ndarray:
+        settings = tiny_settings(sampling__steps=4, **{f"enhance__{name}": value for name, value in how.items()})
+        return fused(enhancer, images, days, SUMMER, "", 0, settings)
+
+    usual = made(fusion=0.8)
+    for other in ({"fusion": 0.0}, {"fusion": 1.0}, {"fusion_rises": False}, {"fusion_distance": "l1"}):
+        assert not np.array_equal(made(**{"fusion": 0.8} | other), usual), other
+
+
+def test_a_frame_is_so_many_days_from_what_is_drawn(runs: dict[str, Path], tmp_path: Path, monkeypatch: Patch) -> None:
+    from terradistill.enhancing import fuse
+
+    told = list[tuple[list[float], dict[str, float]]]()
+
+    def watched(_enhancer: object, _images: np.ndarray, days: Any, season: Any, *_: object, **__: object) -> np.ndarray:
+        told.append((list(days), dict(season)))
+        return np.zeros((32, 32, 3), np.uint8)
+
+    monkeypatch.setattr(fuse, "fused", watched)
+    (tmp_path / "in").mkdir()
+    for k, day in enumerate(("2021-05-01", "2021-07-04", "2020-01-01")):
+        Image.fromarray(scene(16, 16, k)).save(tmp_path / "in" / f"s_{day}.png")
+    fuse.fuse_dates(tmp_path / "in", tmp_path / "out", tiny_settings(generator=str(runs["fuse"])), day="2021-06-10")
+    assert sorted(told[0][0]) == [-526, -40, 24], "before it is less than zero"
+    assert told[0][1] == pytest.approx({"month": 5 + 9 / 31})
+
+
 def test_fusing_costs_a_call_a_step_and_image_and_two_with_a_prompt(runs: dict[str, Path]) -> None:
     enhancer = open_enhancer(tiny_settings(generator=str(runs["fuse"])), "fuse")
     images, days, calls = np.stack([scene(16, 16, seed) for seed in range(3)]), [-30, 4, 90], list[int]()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from terradistill.data.maps import PALETTE
 from terradistill.errors import ConfigError, TerraDistillError
 from terradistill.settings import Settings
 from terradistill.studio.workshop import MOST_IMAGES, MOST_LETTERS, MOST_MEGABYTES, MOST_STEPS, Asked, Workshop
@@ -68,12 +69,14 @@ def build_page(workshop: Workshop) -> Any:
                 with gr.Accordion("A map to follow", open=False, visible=mapped):
                     known = generator.map_adapter.learned if generator.map_adapter is not None else ()
                     map_name = gr.Dropdown(["none", *known], value="none", label="What it shows", elem_id="map-name")
+                    regions = [bytes(colour).hex() for colour in PALETTE] if "segmentation" in known else []
+                    colours: list[Any] = ["#ffffff", "#000000", *(f"#{colour}" for colour in regions)]
                     canvas = gr.ImageEditor(
                         label="Draw it in white, or upload it",
                         type="numpy",
                         image_mode="RGBA",
                         sources=("upload",),
-                        brush=gr.Brush(colors=["#ffffff", "#000000"], default_size=8, color_mode="fixed"),
+                        brush=gr.Brush(colors=colours, default_size=8, color_mode="fixed"),
                         layers=False,
                         canvas_size=(256, 256),
                         value={"background": np.zeros((256, 256, 3), np.uint8), "layers": [], "composite": None},

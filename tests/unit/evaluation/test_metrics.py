@@ -1,8 +1,17 @@
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics as sk
 
-from terradistill.evaluation.metrics import agreement
+from terradistill.evaluation.metrics import agreement, paired
+
+
+def test_paired_differences_have_the_interval_of_a_paired_t_test() -> None:
+    a, b = np.array([0.91, 0.88, 0.93, 0.90]), np.array([0.89, 0.87, 0.90, 0.91])
+    mean, half = paired(a - b)
+    low, high = stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert (mean - half, mean + half) == pytest.approx((low, high))
+    assert paired(np.array([0.5])) == (0.5, float("inf"))
 
 
 def test_by_hand() -> None:

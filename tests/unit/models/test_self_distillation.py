@@ -120,6 +120,23 @@ def test_the_total_is_that_of_the_paper_computed_by_hand() -> None:
     assert float(found["noise"]) == pytest.approx(0.5 * noise, rel=1e-4)
 
 
+def test_byot_is_labels_the_deepest_logits_and_a_hint_computed_by_hand() -> None:
+    model, (pooled, logits, labels) = distiller("byot", soft=0.3, hint=0.01, temperature=2.0), inputs()
+    found = {name: float(value.detach()) for name, value in model(pooled, logits, labels, rng()).items()}
+    state = {key: value.double().numpy() for key, value in model.state_dict().items()}
+    features = [x.detach().double().numpy() for x in pooled]
+    deepest, hard, soft, hint = logits.detach().double().numpy(), 0.0, 0.0, 0.0
+    for k, x in enumerate(features[:-1]):
+        branch = x @ state[f"heads.{k}.weight"].T + state[f"heads.{k}.bias"]
+        hard += -np.log(softmax(branch)[np.arange(7), labels.numpy()]).mean()
+        soft += 4 * -(softmax(deepest / 2) * np.log(softmax(branch / 2))).sum(1).mean()
+        hint += ((x @ state[f"hints.{k}.weight"].T + state[f"hints.{k}.bias"] - features[-1]) ** 2).sum(1).mean()
+    assert set(found) == {"ce", "branches", "soft", "hint"}
+    assert found["branches"] == pytest.approx(0.7 * hard, rel=1e-4)
+    assert found["soft"] == pytest.approx(0.3 * soft, rel=1e-4)
+    assert found["hint"] == pytest.approx(0.01 * hint, rel=1e-4)
+
+
 @pytest.mark.parametrize("term", ["soft", "noise"])
 @pytest.mark.parametrize("pair", range(3))
 def test_a_teacher_gets_no_gradient_from_its_student(pair: int, term: str) -> None:
