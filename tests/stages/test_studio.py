@@ -72,7 +72,7 @@ def test_every_control_says_what_its_label_does(workshop: Workshop, monkeypatch:
         "How much to look like it": 0.75,
         "Images": 3,
         "Steps": 11,
-        "Guidance (0: as usual)": 4.5,
+        "Guidance": 4.5,
         "Seed": 6,
         **{f"knows-{name}": name != "year" for name in SLIDERS},
         **told,

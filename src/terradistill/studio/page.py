@@ -100,7 +100,7 @@ def build_page(workshop: Workshop) -> Any:
                         1, MOST_STEPS, min(settings.steps, MOST_STEPS), step=1, label="Steps", elem_id="steps"
                     )
                 with gr.Row():
-                    scale = gr.Slider(0, 10, 0, step=0.1, label="Guidance (0: as usual)", elem_id="guidance")
+                    scale = gr.Slider(0, 10, 0, step=0.1, label="Guidance", info="0: as usual", elem_id="guidance")
                     seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, elem_id="seed")
             with gr.Column(scale=3, min_width=380):
                 gallery = gr.Gallery(
