@@ -136,7 +136,9 @@ def require_ordered(**pairs: tuple[float, float]) -> None:
 class ClassifySettings(Section):
     """A classifier of scenes and how it is trained: one recipe for all methods."""
 
-    network: str = Field("resnet18", description="as evaluation.networks; self-distillation wants four stages")
+    network: str = Field(
+        "resnet18-stem2", description="as evaluation.networks; self-distillation wants four stages [ours: laptops]"
+    )
     method: Literal["ce", "byot", "logit-sd", "dsd"] = Field(
         "dsd", description="ce: labels alone; byot: be your own teacher; logit-sd: without diffusion; dsd: DSDNet"
     )

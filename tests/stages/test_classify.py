@@ -32,6 +32,7 @@ from tests.conftest import terradistill, tiny_settings
 
 Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
 SHORT = (
+    "classify.network=resnet18",
     "classify.epochs=2",
     "classify.batch_size=16",
     "classify.resolution=32",

@@ -34,7 +34,8 @@ def classify_train(
         typer.Option("--against", metavar="DATA", help="Learn from all of a scene folder; real scenes judge."),
     ] = None,
     network: Annotated[
-        str | None, typer.Option("--network", help="resnet18, convnext-atto, timm:NAME, …", show_default="resnet18")
+        str | None,
+        typer.Option("--network", help="resnet18, convnext-atto, timm:NAME, …", show_default="resnet18-stem2"),
     ] = None,
     method: Annotated[
         str | None, typer.Option("--method", help="ce, byot, logit-sd or dsd (DSDNet).", show_default="dsd")

@@ -4,6 +4,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from matplotlib import rc_context
@@ -56,7 +57,7 @@ def write_overview(rows: Sequence[Row], path: Path) -> bool:
         for place, board in enumerate(shown):
             _panel(figure.add_subplot(lines, columns, place + 1), board, methods, names=place % columns == 0)
         figure.suptitle(f"{ipc} image{'' if ipc == 1 else 's'} a class: overall accuracy on real test scenes")
-        figure.supxlabel(NOTE, fontsize=9, color=COLOURS["muted"])
+        figure.supxlabel(fill(NOTE, 66 * columns), fontsize=9, color=COLOURS["muted"])
         with replacing(path) as part:
             figure.savefig(part, format="png", dpi=144, metadata={"Software": None})
     return True
