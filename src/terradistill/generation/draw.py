@@ -198,7 +198,7 @@ def draw(
                 text[-1:],
                 within or chunked(2 * wanted.batch_size),  # doubled by classifier-free guidance
                 hardware,
-                shown=torch.tensor([_counts(order) or _follows(order) for order in orders])[of],
+                shown=torch.tensor([order.heeds() for order in orders])[of],
             ),
             *guidances,
         ],
@@ -260,11 +260,6 @@ def _side(generator: Generator, size: int | None) -> int:
 def _counts(order: Order) -> bool:
     """Whether the order's content image says anything."""
     return order.content is not None and order.content.strength > 0
-
-
-def _follows(order: Order) -> bool:
-    """Whether any of the order's maps says anything."""
-    return any(shown.strength > 0 for shown in order.maps.values())
 
 
 def _pictures(generator: Generator, orders: Sequence[Order]) -> Tensor:

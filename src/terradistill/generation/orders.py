@@ -61,6 +61,10 @@ class Order:
         """Its maps and its content image."""
         return [*self.maps.values(), *([self.content] if self.content else [])]
 
+    def heeds(self) -> bool:
+        """Whether any of these says anything: such images are guided without a weaker self."""
+        return any(shown.strength > 0 for shown in self.shown())
+
     def row(self, kept: Mapping[Path, str]) -> dict[str, Any]:
         """Every condition, as columns of `metadata.jsonl`; `kept` says where each file lies from there."""
         row: dict[str, Any] = {"prompt": self.prompt, **self.metadata}

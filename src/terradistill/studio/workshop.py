@@ -129,8 +129,7 @@ class Workshop:
         sampling = self.settings.sampling.model_copy(update={"steps": asked.steps})
         if asked.guidance:
             weaker = self.generator.weaker is not None and sampling.autoguidance != 1
-            heeds = any(shown.strength > 0 for shown in order.shown())  # such images have no autoguidance
-            scale = "autoguidance" if weaker and not heeds and asked.guidance > 1 else "cfg_scale"
+            scale = "autoguidance" if weaker and not order.heeds() and asked.guidance > 1 else "cfg_scale"
             sampling = sampling.model_copy(update={"autoguidance": 1.0, scale: asked.guidance})
         return generate(
             [order],
