@@ -19,12 +19,11 @@ from worth import draw
 
 from terradistill.config import load_settings
 from terradistill.data.images import load_pixels
-from terradistill.evaluation.harness import Labelled, is_compiled
-from terradistill.evaluation.recipe import fit, predict, repeatable
+from terradistill.evaluation.harness import Labelled, train_network
+from terradistill.evaluation.recipe import predict
 from terradistill.generation.draw import generate
 from terradistill.generation.orders import orders_like
 from terradistill.hardware import find_hardware
-from terradistill.models.downstream import build_network
 from terradistill.models.generator import Generator
 from terradistill.models.places import learned_from
 from terradistill.seeding import derive
@@ -46,16 +45,11 @@ def accuracies(
 ) -> list[str]:
     """Of networks that learn from a set each, the overall accuracy on each of the tests: mean ± deviation."""
     hardware, found = find_hardware(), []
-    settings = settings.model_copy(update={"compile": is_compiled(network, settings)})
     side = settings.resolution or tests[0].images.shape[1]
     for i, train in enumerate(sets):
         seed = derive(base_seed, "evaluation", i)
-        with repeatable(derive(seed, "network"), hardware.device):
-            model = build_network(network, n_classes, side, pretrained=settings.pretrained).to(hardware.device)
-            fit(model, train.images, train.labels, side, settings, seed=seed, hardware=hardware)
-            found.append(
-                [np.mean(predict(model, each.images, side, hardware=hardware) == each.labels) for each in tests]
-            )
+        model, _ = train_network(train, n_classes, network, side, settings, seed=seed, hardware=hardware)
+        found.append([np.mean(predict(model, each.images, side, hardware=hardware) == each.labels) for each in tests])
     oa = 100 * np.asarray(found)
     return [f"{own.mean():.1f} ± {own.std(ddof=1) if len(own) > 1 else 0:.1f}" for own in oa.T]
 

@@ -40,7 +40,7 @@ def test_the_matrix_has_every_cell_and_one_budget(
     finished: td.Distilled, drawn: Path, bench: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(BENCH)
-    from terradistill.evaluation import recipe
+    from terradistill.evaluation import harness, recipe
 
     learned: list[tuple[Any, int]] = []
     fit = recipe.fit
@@ -55,7 +55,7 @@ def test_the_matrix_has_every_cell_and_one_budget(
         return predict(network, images, *rest, **more)
 
     judged, predict = list[Any](), recipe.predict
-    monkeypatch.setattr(recipe, "fit", spied)
+    monkeypatch.setattr(harness, "fit", spied)
     monkeypatch.setattr(recipe, "predict", watched)
     asked = ["--per-class", "2", "--ratios", "0.5", "2", "--steps", "3", "--network", "convnet3"]
     asked += ["--set", "evaluation.resolution=32"]  # as they are

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from terradistill.errors import EvaluationError
 from terradistill.evaluation.metrics import Agreement, agreement
@@ -100,6 +101,29 @@ def is_compiled(network: str, settings: EvaluationSettings) -> bool:
     return settings.compile and named_network(network)[0] not in UNCOMPILED
 
 
+def train_network(
+    train: Labelled,
+    n_classes: int,
+    network: str,
+    resolution: int,
+    settings: EvaluationSettings,
+    *,
+    seed: int,
+    hardware: Hardware,
+    progress: Progress | None = None,
+) -> tuple[nn.Module, int]:
+    """One fresh network after its last step, in pixels of ``resolution``, and how many steps that were.
+
+    The other arguments and errors are those of `train_and_score`.
+    """
+    settings = settings.model_copy(update={"compile": is_compiled(network, settings)})
+    with repeatable(derive(seed, "network"), hardware.device):
+        model = build_network(network, n_classes, resolution, pretrained=settings.pretrained).to(hardware.device)
+        labels = train.labels if train.soft is None else train.soft.astype(np.float32)
+        steps = fit(model, train.images, labels, resolution, settings, seed=seed, hardware=hardware, progress=progress)
+    return model, steps
+
+
 def train_and_score(
     train: Labelled,
     test: Labelled,
@@ -133,19 +157,10 @@ def train_and_score(
             )
     started = time.perf_counter()
     resolution = settings.resolution or test.images.shape[1]
-    settings = settings.model_copy(update={"compile": is_compiled(network, settings)})
-    with repeatable(derive(seed, "network"), hardware.device):
-        model = build_network(network, n_classes, resolution, pretrained=settings.pretrained).to(hardware.device)
-        steps = fit(
-            model,
-            train.images,
-            train.labels if train.soft is None else train.soft.astype(np.float32),
-            resolution,
-            settings,
-            seed=seed,
-            hardware=hardware,
-            progress=progress,
-        )
+    model, steps = train_network(
+        train, n_classes, network, resolution, settings, seed=seed, hardware=hardware, progress=progress
+    )
+    with repeatable(seed, hardware.device):
         predicted = predict(model, test.images, resolution, hardware=hardware)
     return Score(
         agreement=agreement(test.labels, predicted, n_classes),
