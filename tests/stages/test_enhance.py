@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import runpy
 import sys
 from collections.abc import Sequence
@@ -17,12 +18,19 @@ from PIL import Image
 import terradistill as td
 from terradistill.data.images import pixel_hash, to_float
 from terradistill.distillation.scoreboard import learned_by
+from terradistill.enhancing import super_resolve
+from terradistill.enhancing.canvas import overlap
 from terradistill.enhancing.dates import parse_date
 from terradistill.enhancing.enhancer import open_enhancer
 from terradistill.enhancing.fuse import fused
 from terradistill.enhancing.super_resolve import _frames, agreeing, bicubic, sharpened
 from terradistill.enhancing.timelapse import at_date
-from terradistill.errors import DataError, RunError
+from terradistill.errors import ConfigError, DataError, RunError
+from terradistill.models.frame_adapter import FrameAdapter
+from terradistill.models.places import write_learned_from
+from terradistill.sampling.tiling import corners
+from terradistill.shipped import ENHANCERS
+from terradistill.training.frames import TOLD
 from tests.conftest import terradistill, tiny_settings
 
 Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
@@ -650,9 +658,6 @@ def test_what_lies_beside_masks_is_none(tmp_path: Path) -> None:
 
 
 def test_small_tiles_overlap_by_half() -> None:
-    from terradistill.enhancing.canvas import overlap
-    from terradistill.sampling.tiling import corners
-
     assert [overlap(side) for side in (2, 4, 8, 16)] == [1, 2, 4, 4]
     assert corners(8, 8, 4, overlap(4))[-1] == (4, 4)
 
@@ -732,3 +737,61 @@ def test_the_bench_measures_each_task(
         assert float(table[2][1]) > 60, "a scene is like itself"
         assert float(table[2][3]) == 0
     assert sheet.stat().st_size > 1000
+
+
+def test_the_bench_of_seams_tells_them_from_a_decoder_s_own_pattern(
+    runs: dict[str, Path], tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    Image.fromarray(scene(40, 52)).save(tmp_path / "large.png")
+    generator = td.Generator.load(runs["super-resolve"])
+    height, width, side, factor = 80, 104, generator.resolution, generator.factor
+    cells = np.indices((height, width)) // factor
+    grid = 10 * (cells.sum(0) % 2).astype(np.uint8)  # a step at every edge of latents
+    edge = (corners(height // factor, width // factor, side // factor, overlap(side // factor))[1][1]) * factor
+    bench = Path(__file__).parents[2] / "bench"
+    monkeypatch.syspath_prepend(bench)
+
+    def measured() -> float:
+        few = ["--preset", "tiny", "--set", "sampling.steps=2"]
+        argv = ["enhancement", "seams", str(runs["super-resolve"]), str(tmp_path / "large.png"), *few]
+        monkeypatch.setattr(sys, "argv", argv)
+        runpy.run_path(str(bench / "enhancement.py"), run_name="__main__")
+        said = re.search(r"in (\d+) tiles, .* tiles ([\d.]+) of that at other edges", capsys.readouterr().out)
+        assert said is not None
+        assert int(said[1]) > 1
+        return float(said[2])
+
+    assert measured() > 0
+    for image, least, most in (
+        (grid, 0.999, 1.001),
+        (grid + 50 * (np.arange(width) >= edge).astype(np.uint8), 1.2, 99),
+    ):
+        drawn = np.repeat(image[None, ..., None], 3, 3)
+        monkeypatch.setattr(super_resolve, "sharpened", lambda *_, drawn=drawn, **__: drawn)
+        assert least < measured() < most
+
+
+def test_an_enhancer_that_comes_with_the_package_works_beside_its_generator(
+    tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    base, own = td.Generator.load("base-128"), "ab" * 32
+    about = {"task": "super-resolve", "n_frames": 1, "simulated": {}}
+    adapter = FrameAdapter(base.unet, base.factor, bands=("R", "G", "B"), scale=4, middle=False, temporal=False,
+                           told=TOLD["super-resolve"], about=about)  # fmt: skip
+    adapter.half().save(tmp_path / "shipped" / "frame_adapter")
+    write_learned_from(tmp_path / "shipped", [own])
+    monkeypatch.setitem(ENHANCERS["base-128"], "super-resolve", tmp_path / "shipped")
+    Image.fromarray(scene(36, 20)).save(tmp_path / "small.png")
+    command = ["enhance", "super-resolve", str(tmp_path / "small.png"), "--scale", "4", "--set", "sampling.steps=2"]
+    code, error = terradistill(*command, "--out", str(tmp_path / "out"), capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, error
+    with Image.open(tmp_path / "out" / "small.png") as image:
+        assert image.size == (80, 144), "in two tiles"
+    assert {own} | base.learned_from <= learned_by(tmp_path / "out"), "neither judges what it has seen"
+    enhancer = open_enhancer(td.load_settings(), "super-resolve")
+    assert {p.dtype for part in enhancer.generator.networks for p in part.parameters()} == {torch.float32}
+    with pytest.raises(ConfigError, match="not to timelapse"):
+        open_enhancer(td.load_settings(), "timelapse")
+    base.save(tmp_path / "copy")
+    with pytest.raises(ConfigError, match="draw alone, not to super-resolve"):
+        open_enhancer(td.load_settings(generator=str(tmp_path / "copy")), "super-resolve")

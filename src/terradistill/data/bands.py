@@ -48,6 +48,14 @@ class BandImage:
         require_bands(names, self.planes)
         return np.stack([_resampled(self.planes[name], height, width) for name in names])
 
+    def coarser(self, factor: int) -> "BandImage":
+        """All bands at 1/factor of their own resolution: of 20 m as of 40, of 60 as of 120.
+
+        What is learned so reads the bands as they are at `factor` times the resolution (Wald et al. 1997).
+        """
+        sizes = {name: [max(1, round(side / factor)) for side in plane.shape] for name, plane in self.planes.items()}
+        return BandImage({name: _averaged(plane, *sizes[name]) for name, plane in self.planes.items()})
+
     def cut(self, top: int, left: int, side: int) -> "BandImage":
         """A square, in pixels of the finest bands; it begins and ends between pixels of all."""
         full = self.size[0]
@@ -326,7 +334,11 @@ def _apart(
 
 def _resampled(plane: Plane, height: int, width: int) -> Plane:
     if plane.shape[0] % height == 0 and plane.shape[1] % width == 0:
-        y, x = plane.shape[0] // height, plane.shape[1] // width
-        return np.asarray(plane.reshape(height, y, width, x).mean((1, 3)), np.float32)
+        return _averaged(plane, height, width)
     resized = Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(resized, np.float32)
+
+
+def _averaged(plane: Plane, height: int, width: int) -> Plane:
+    """Each pixel the mean of those that it covers, whole or in part."""
+    return np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BOX), np.float32)

@@ -337,7 +337,8 @@ def _bands(work: Work, generator: Generator) -> tuple[NDArray[np.float32], dict[
     wanted, folder = work.settings.enhancer, Path(str(work.run.manifest["data"]["source"]))
     note = bands_note(folder)
     side = generator.resolution // wanted.ratio
-    stacks = np.stack([bands_of(folder, scene.name).stacked(wanted.bands, side, side) for scene in work.train.scenes])
+    coarse = (bands_of(folder, scene.name).coarser(wanted.ratio) for scene in work.train.scenes)
+    stacks = np.stack([image.stacked(wanted.bands, side, side) for image in coarse])
     scale = BandScale.of(wanted.bands, stacks)
     return scale.scaled(stacks), {**note, "mean": scale.mean, "std": scale.std}
 

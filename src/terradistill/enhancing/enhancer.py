@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from terradistill.hardware import Hardware, find_hardware
 from terradistill.models.control import Control
 from terradistill.models.frame_adapter import FrameAdapter
 from terradistill.models.generator import Generator
+from terradistill.models.places import locate_generator
 from terradistill.settings import Settings
+from terradistill.shipped import ENHANCERS, GENERATORS
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Enhancer:
 
 
 def open_enhancer(settings: Settings, task: str) -> Enhancer:
-    """The generator that the settings name, if it has learned the task.
+    """The generator that the settings name, if it has learned the task, or if what does it comes with the package.
 
     Raises:
         ConfigError: it has not.
@@ -64,6 +67,8 @@ def open_enhancer(settings: Settings, task: str) -> Enhancer:
     if settings.generator is None:
         raise ConfigError("There is nothing to draw with: name a generator, such as --generator RUN.")
     generator = Generator.load(settings.generator)
+    if generator.frame_adapter is None and (shipped := _shipped(settings.generator, task)) is not None:
+        generator.extended(shipped)
     adapter = generator.frame_adapter
     learned: Any = None if adapter is None else adapter.about.get("task")
     if adapter is None or learned != task:
@@ -73,3 +78,10 @@ def open_enhancer(settings: Settings, task: str) -> Enhancer:
         )
     hardware = find_hardware(settings.precision)
     return Enhancer(generator.ready(hardware.device, low_memory=settings.sampling.low_memory), adapter, hardware)
+
+
+def _shipped(generator: str, task: str) -> Path | None:
+    """What does a task beside a generator, where both come with the package."""
+    at = locate_generator(generator)
+    own = next((parts for name, parts in ENHANCERS.items() if str(GENERATORS[name]) == at), {})
+    return own[task] if task in own and own[task].is_dir() else None

@@ -26,7 +26,7 @@ from terradistill.models.metadata_encoder import MetadataEncoder, beside_time
 from terradistill.models.parameterisation import Parameterisation
 from terradistill.models.parts import part_config
 from terradistill.models.pipeline import open_parts, open_tokenizer, quietly
-from terradistill.models.places import EXTRAS, LEARNED_FROM, learned_from, locate_generator, own_parts, sources_of
+from terradistill.models.places import EXTRAS, LEARNED_FROM, learned_in, locate_generator, own_parts, sources_in
 from terradistill.models.tokenizer import build_tokenizer
 from terradistill.models.weaker import Weaker
 from terradistill.settings import DiffusionSettings
@@ -225,19 +225,30 @@ class Generator:
         """
         folder = locate_generator(source)
         parts = open_parts(folder, source)
-        ours = own_parts(folder)
-        opened: dict[str, Callable[[Path], Any]] = {
-            "metadata_encoder": MetadataEncoder.load,
-            "map_adapter": partial(_load_map_adapter, unet=parts["unet"]),
-            "frame_adapter": partial(FrameAdapter.load, unet=parts["unet"]),
-            "content_encoder": ContentEncoder.load,
-            "weaker": Weaker.load,
-        }
-        extras = {name: opens(ours / name) for name, opens in opened.items() if (ours / name).is_dir()}
-        generator = cls(**parts, **extras, learned_from=learned_from(folder), sources=sources_of(folder))
+        generator = cls(**parts).extended(own_parts(folder))
         for part in generator.networks:
             part.float()  # whatever they are kept in
         return generator
+
+    def extended(self, folder: Path) -> "Generator":
+        """Itself with the parts in a folder that were trained beside it, in float32.
+
+        Raises:
+            GeneratorError: one is damaged, or of another denoiser.
+        """
+        opened: dict[str, Callable[[Path], Any]] = {
+            "metadata_encoder": MetadataEncoder.load,
+            "map_adapter": partial(_load_map_adapter, unet=self.unet),
+            "frame_adapter": partial(FrameAdapter.load, unet=self.unet),
+            "content_encoder": ContentEncoder.load,
+            "weaker": Weaker.load,
+        }
+        for name, opens in opened.items():
+            if (folder / name).is_dir():
+                setattr(self, name, opens(folder / name).float())
+        self.learned_from = self.learned_from | learned_in(folder)
+        self.sources = {**self.sources, **sources_in(folder)}
+        return self
 
 
 def _load_map_adapter(folder: Path, unet: Any) -> MapAdapter | ControlNets:

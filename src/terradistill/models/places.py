@@ -48,7 +48,7 @@ def learned_from(source: str | Path) -> frozenset[str]:
     Raises:
         GeneratorError: there is no such generator, or the list is damaged.
     """
-    return frozenset(_said(source)["sha256"])
+    return learned_in(own_parts(locate_generator(source)))
 
 
 def sources_of(source: str | Path) -> dict[str, str]:
@@ -57,7 +57,25 @@ def sources_of(source: str | Path) -> dict[str, str]:
     Raises:
         GeneratorError: there is no such generator, or its list is damaged.
     """
-    return {str(title): str(licence) for title, licence in _said(source)["sources"].items()}
+    return sources_in(own_parts(locate_generator(source)))
+
+
+def learned_in(folder: Path) -> frozenset[str]:
+    """Hashes of the scenes that the parts in a folder have learned from, as far as it says.
+
+    Raises:
+        GeneratorError: the list is damaged.
+    """
+    return frozenset(_said(folder)["sha256"])
+
+
+def sources_in(folder: Path) -> dict[str, str]:
+    """Titles and licences of what they were of.
+
+    Raises:
+        GeneratorError: the list is damaged.
+    """
+    return {str(title): str(licence) for title, licence in _said(folder)["sources"].items()}
 
 
 def listed(text: str, where: str) -> frozenset[str]:
@@ -75,8 +93,8 @@ def write_learned_from(folder: Path, hashes: Iterable[str]) -> None:
         write_text(folder / LEARNED_FROM, json.dumps({"sha256": known}) + "\n")
 
 
-def _said(source: str | Path) -> dict[str, Any]:
-    path = own_parts(locate_generator(source)) / LEARNED_FROM
+def _said(folder: Path) -> dict[str, Any]:
+    path = folder / LEARNED_FROM
     if not path.exists():
         return {"sha256": [], "sources": {}}
     return _parsed(path.read_text(encoding="utf-8", errors="replace"), str(path))

@@ -43,6 +43,22 @@ def test_bands_meet_in_one_grid(tmp_path: Path) -> None:
         image.stacked(["B4", "B8"], 24, 36)
 
 
+def test_made_coarser_every_band_loses_as_much_of_its_own_detail(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    fine, middle, odd = (rng.random(size) for size in ((48, 48), (24, 24), (6, 6)))
+    path = saved(tmp_path / "a.npz", B4=fine, B5=middle, B1=odd)
+    image = read_bands(path).coarser(4)
+    assert {name: plane.shape for name, plane in image.planes.items()} == {"B4": (12, 12), "B5": (6, 6), "B1": (2, 2)}
+    assert np.allclose(image.planes["B4"], fine.reshape(12, 4, 12, 4).mean((1, 3)), atol=1e-6)
+    assert np.allclose(image.planes["B5"], middle.reshape(6, 4, 6, 4).mean((1, 3)), atol=1e-6)
+    # What the frames are, in one grid: a band of half the resolution varies less there than one that was the finest.
+    stack = image.stacked(["B4", "B5"], 12, 12)
+    bent = [np.abs(np.diff(plane, 2, axis=0)).mean() for plane in stack]
+    assert bent[1] < 0.7 * bent[0]
+    as_learned_before = read_bands(path).stacked(["B5"], 12, 12)[0]
+    assert np.abs(np.diff(as_learned_before, 2, axis=0)).mean() > bent[1]
+
+
 def test_a_cut_is_the_same_ground_in_all_bands(tmp_path: Path) -> None:
     image = read_bands(saved(tmp_path / "a.npz", **planes()))
     part = image.cut(12, 24, 24)
