@@ -18,7 +18,7 @@ from PIL import Image
 import terradistill as td
 from terradistill.data.images import pixel_hash, to_float
 from terradistill.distillation.scoreboard import learned_by
-from terradistill.enhancing import super_resolve
+from terradistill.enhancing import inpaint, super_resolve
 from terradistill.enhancing.canvas import overlap
 from terradistill.enhancing.dates import parse_date
 from terradistill.enhancing.enhancer import open_enhancer
@@ -28,6 +28,7 @@ from terradistill.enhancing.timelapse import at_date
 from terradistill.errors import ConfigError, DataError, RunError
 from terradistill.models.frame_adapter import FrameAdapter
 from terradistill.models.places import write_learned_from
+from terradistill.run import Silent
 from terradistill.sampling.tiling import corners
 from terradistill.shipped import ENHANCERS
 from terradistill.training.frames import TOLD
@@ -392,7 +393,10 @@ def test_what_is_made_of_data_is_data_and_says_what_went_into_it(
 
     classes, pixels = ["a", "b"], np.stack([scene(32, 32, seed) for seed in range(2)])
     info = {"name": "in", "licence": "CC0", "gsd_m": 4.0}
-    rows = [{"captions": ["two ponds"], "cloud_fraction": 0.4, "gsd_m": 2.0}, {"captions": [], "month": 5}]
+    rows = [
+        {"captions": ["two ponds"], "cloud_fraction": 0.4, "gsd_m": 2.0, "made_from": "larger"},
+        {"captions": [], "month": 5},
+    ]
     td.write_scene_folder(tmp_path / "in", classes, pixels, [0, 1], rows, info)
     write_learned_from(tmp_path / "in", ["of another generator"])
     tiny = tiny_settings(generator=str(finished.run))
@@ -401,13 +405,28 @@ def test_what_is_made_of_data_is_data_and_says_what_went_into_it(
     assert (opened.info.name, opened.info.licence, opened.info.synthetic, opened.info.gsd_m) == ("out", "CC0", True, 4)
     assert [scene.captions for scene in opened.scenes] == [("two ponds",), ()]
     assert [scene.metadata for scene in opened.scenes] == [{"gsd_m": 2}, {"month": 5}], "clouds may be gone"
-    went_into = learned_from(str(finished.run)) | {pixel_hash(image) for image in pixels} | {"of another generator"}
+    went_into = learned_from(str(finished.run)) | {pixel_hash(image) for image in pixels}
+    went_into |= {"of another generator", "larger"}
     assert learned_by(tmp_path / "out") == went_into, "no command may let these judge it"
     again = inpaint(tmp_path / "out", tmp_path / "again", tiny, clouds=0.2)
     assert len(td.open_scenes(again)) == 2, "the picture beside the classes is no scene"
     finer = super_resolve(tmp_path / "in", tmp_path / "finer", tiny_settings(generator=str(runs["super-resolve"])))
     assert td.open_scenes(finer).info.gsd_m == 2
     assert td.open_scenes(finer).scenes[0].metadata == {"gsd_m": 1}
+
+
+def test_a_prompt_that_is_cut_is_told(finished: td.Distilled, tmp_path: Path) -> None:
+    said = list[str]()
+
+    class Told(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    Image.fromarray(scene(32, 32)).save(tmp_path / "a.png")
+    tiny = tiny_settings(generator=str(finished.run))
+    for prompt in ("river", "river " * 200):
+        inpaint.inpaint(tmp_path / "a.png", tmp_path / prompt[:9], tiny, clouds=0.2, prompt=prompt, reporter=Told())
+    assert [text[:19] for text in said] == ["The prompt has over"]
 
 
 def test_what_is_made_of_packed_scenes_is_not_packed(finished: td.Distilled, tmp_path: Path) -> None:

@@ -171,8 +171,7 @@ def generate(
             progress=reporter.progress,
         )
     if cut := drawing.unheard([order.prompt for order in orders]):
-        window = drawing.tokenizer.model_max_length
-        print(f"{len(cut)} of the prompts have over {window} tokens, and their end is not heard: {cut[0][:60]!r}.")
+        print(cut)
     console.print_made({"scenes": out, "gallery": out / "gallery.png"})
 
 

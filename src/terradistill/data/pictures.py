@@ -31,6 +31,7 @@ class Picture:
         metadata: what is known of it in numbers.
         file: its path with the ending.
         captions: written for it.
+        made_from: hash of the scene that it is, at another size, where its folder says so.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Picture:
     metadata: Mapping[str, float] = field(default_factory=dict)
     file: str = ""
     captions: Sequence[str] = ()
+    made_from: str = ""
 
     def pixels(self) -> Pixels:
         """uint8 (H, W, 3), decoded anew each time."""
@@ -94,7 +96,14 @@ def open_pictures(source: str | Path, *, distinct: bool = True) -> list[Picture]
         return lambda: scenes.read(index)
 
     found = [
-        Picture(str(PurePosixPath(scene.name).with_suffix("")), reading(i), scene.metadata, scene.name, scene.captions)
+        Picture(
+            str(PurePosixPath(scene.name).with_suffix("")),
+            reading(i),
+            scene.metadata,
+            scene.name,
+            scene.captions,
+            scene.made_from,
+        )
         for i, scene in enumerate(scenes.scenes)
     ]
     return _distinct(found) if distinct else found
@@ -149,7 +158,7 @@ def _plain(folder: Path) -> list[Path]:
 def _of_file(path: Path, note: Note | None = None) -> Picture:
     note = note or Note()
     known = {**metadata_of(path.read_bytes()), **note.metadata}
-    return Picture(path.stem, path.read_bytes, known, path.name, note.captions)
+    return Picture(path.stem, path.read_bytes, known, path.name, note.captions, note.made_from)
 
 
 def _distinct(pictures: list[Picture]) -> list[Picture]:

@@ -67,9 +67,11 @@ def fuse_dates(
     enhancer = open_enhancer(settings, "fuse")
     for name, found in sizes.items():
         require_small(enhancer.generator, name, *next(iter(found)), scale=enhancer.adapter.scale)
+    if cut := enhancer.generator.unheard([prompt]):
+        reporter.say(cut)
     asked = asked_for("fuse", settings, enhancer.generator, day=day, prompt=prompt)
     results = Results(Path(out), asked)
-    results.describe(enhancer.generator, source, [picture.read for several in places.values() for picture in several])
+    results.describe(enhancer.generator, source, [picture for several in places.values() for picture in several])
     targets = {name: wanted_day or max(found) for name, found in dates.items()}
     alone, learned = len(places) == 1, enhancer.adapter.of_frame.days or 0.0
     if max(abs((when - targets[name]).days) for name, found in dates.items() for when in found) > learned:

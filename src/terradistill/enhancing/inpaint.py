@@ -88,10 +88,12 @@ def inpaint(
     generator = Generator.load(settings.generator)
     require_numbers(generator, known)
     told = generator.metadata_encoder.table([known]) if known and generator.metadata_encoder else None
+    if cut := generator.unheard([prompt]):
+        reporter.say(cut)
     asked = asked_for("inpaint", settings, generator, clouds=clouds, prompt=prompt, metadata=known)
     results = Results(Path(out), asked)
     of_classes = any("/" in name for name in pictures)
-    results.describe(generator, source, [picture.read for picture in pictures.values()], of_classes=of_classes)
+    results.describe(generator, source, pictures.values(), of_classes=of_classes)
     generator.ready(hardware.device, low_memory=settings.sampling.low_memory)
     notes = known_of(list(pictures.values()))
 

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from terradistill.data.images import TIFF_MAGIC, decode, pixel_hash
-from terradistill.data.pictures import Pixels
+from terradistill.data.pictures import Picture, Pixels
 from terradistill.data.sources import open_scenes
 from terradistill.data.writing import LOCK, NOTE
 from terradistill.distillation.scoreboard import learned_by
@@ -114,7 +114,7 @@ class Results:
         self,
         generator: Generator,
         source: str | Path,
-        given: Iterable[Callable[[], bytes]],
+        given: Iterable[Picture],
         *,
         of_classes: bool = False,
         scale: float = 1,
@@ -124,14 +124,15 @@ class Results:
         Args:
             generator: what draws.
             source: what is enhanced.
-            given: give the bytes of the images of `source`.
+            given: the images of `source`.
             of_classes: `source` is DATA, and so is what is made of it.
             scale: pixels drawn per pixel given.
         """
         known = set(generator.learned_from | learned_by(Path(source)) | learned_by(self.out))  # of an earlier call too
-        for read in given:
+        for picture in given:
+            known |= {picture.made_from} - {""}
             with suppress(DataError):  # bands are no picture
-                known.add(pixel_hash(decode(read())))
+                known.add(pixel_hash(picture.pixels()))
         write_learned_from(self.out, known)
         if of_classes:
             scenes = open_scenes(source)

@@ -80,12 +80,15 @@ def super_resolve(
                 f"{name} would have {width * ratio} x {height * ratio} pixels: at most {MAX_PIXELS} are drawn; cut it "
                 "into tiles."
             )
+    if cut := enhancer.generator.unheard([prompt]):
+        reporter.say(cut)
     asked = asked_for("super-resolve", settings, enhancer.generator, scale=ratio, prompt=prompt, faithful=faithful)
     asked |= {"bands": {array: list(names) for array, names in bands.items()}} if bands else {}
     results = Results(Path(out), asked)
-    of_classes, given = any("/" in name for name in frames), [frame.data for frame in frames.values()]
+    of_classes = any("/" in name for name in frames)
+    given = [frame.picture for frame in frames.values() if frame.picture is not None]
     results.describe(enhancer.generator, source, given, of_classes=of_classes, scale=ratio)
-    notes = known_of([frame.picture for frame in frames.values() if frame.picture is not None], ratio)
+    notes = known_of(given, ratio)
 
     pieces = [Piece(name, [frame.data]) for name, frame in frames.items()]
     sizes = [(frame.size[0] * ratio, frame.size[1] * ratio) for frame in frames.values()]

@@ -70,12 +70,14 @@ def timelapse(
     most = learned if frames is None else frames
     if not 1 <= most <= learned:
         raise ConfigError(f"Drawn after {most} frames: this enhancer has learned from 1 to {learned}.")
+    if cut := enhancer.generator.unheard([prompt]):
+        reporter.say(cut)
     asked = asked_for(
         "timelapse", settings, enhancer.generator, days=list(days), prompt=prompt, frames=most,
         made_of=Piece("", [picture.read for picture in pictures], dates=dates).key,
     )  # fmt: skip
     results = Results(Path(out), asked)
-    results.describe(enhancer.generator, source, [picture.read for picture in pictures])
+    results.describe(enhancer.generator, source, pictures)
     known = [(day, picture.pixels()) for day, picture in zip(dates, pictures, strict=True)]
     reporter.start("Drawing dates")
     began = time.monotonic()

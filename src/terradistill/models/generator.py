@@ -143,11 +143,16 @@ class Generator:
         )
         return torch.as_tensor(batch.input_ids)
 
-    def unheard(self, texts: Sequence[str]) -> list[str]:
-        """Those of the texts whose end the encoder's window cuts off."""
+    def unheard(self, prompts: Sequence[str]) -> str:
+        """A sentence on prompts whose end the encoder's window cuts off; empty where there is none."""
         most = self.tokenizer.model_max_length
-        found = self.tokenizer(list(texts), truncation=True, max_length=most + 1).input_ids
-        return [text for text, ids in zip(texts, found, strict=True) if len(ids) > most]
+        found = self.tokenizer(list(prompts), truncation=True, max_length=most + 1).input_ids
+        cut = [prompt for prompt, ids in zip(prompts, found, strict=True) if len(ids) > most]
+        if not cut:
+            return ""
+        several = len(prompts) > 1
+        begins = f"{len(cut)} of the prompts have" if several else "The prompt has"
+        return f"{begins} over {most} tokens, and {'their' if several else 'its'} end is not heard: {cut[0][:60]!r}."
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Text embeddings, float32 (n, L, D)."""

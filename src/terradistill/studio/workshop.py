@@ -119,8 +119,8 @@ class Workshop:
         images = [room / "scenes" / scene.name for scene in scenes.scenes]
         noun = "image" if len(images) == 1 else "images"
         note = f"{len(images)} {noun}, {asked.steps} steps, seed {asked.seed}, {seconds:.1f} s"
-        if self.generator.unheard([asked.prompt]):
-            note += f". The prompt has over {self.generator.tokenizer.model_max_length} tokens: its end is not heard"
+        if cut := self.generator.unheard([asked.prompt]):
+            note += f". {cut}"
         return Made(images, archive, note)
 
     def _drawn(self, asked: Asked, room: Path, progress: Progress | None) -> SceneFolder:
