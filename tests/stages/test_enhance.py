@@ -18,7 +18,7 @@ from PIL import Image
 import terradistill as td
 from terradistill.data.images import pixel_hash, to_float
 from terradistill.distillation.scoreboard import learned_by
-from terradistill.enhancing import inpaint, super_resolve
+from terradistill.enhancing import inpaint, results, super_resolve
 from terradistill.enhancing.canvas import overlap
 from terradistill.enhancing.dates import parse_date
 from terradistill.enhancing.enhancer import open_enhancer
@@ -37,6 +37,16 @@ from tests.conftest import terradistill, tiny_settings
 Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
 SUMMER = {"month": 6.5}
 TASKS = {"super-resolve": 2, "fuse": 2, "timelapse": 1}
+
+
+class Told(Silent):
+    """What is said while something is made."""
+
+    def __init__(self) -> None:
+        self.texts = list[str]()
+
+    def say(self, text: str) -> None:
+        self.texts.append(text)
 
 
 def trained(task: str, finished: td.Distilled, drawn: Path, out: Path) -> Path:
@@ -416,17 +426,12 @@ def test_what_is_made_of_data_is_data_and_says_what_went_into_it(
 
 
 def test_a_prompt_that_is_cut_is_told(finished: td.Distilled, tmp_path: Path) -> None:
-    said = list[str]()
-
-    class Told(Silent):
-        def say(self, text: str) -> None:
-            said.append(text)
-
+    said = Told()
     Image.fromarray(scene(32, 32)).save(tmp_path / "a.png")
     tiny = tiny_settings(generator=str(finished.run))
     for prompt in ("river", "river " * 200):
-        inpaint.inpaint(tmp_path / "a.png", tmp_path / prompt[:9], tiny, clouds=0.2, prompt=prompt, reporter=Told())
-    assert [text[:19] for text in said] == ["The prompt has over"]
+        inpaint.inpaint(tmp_path / "a.png", tmp_path / prompt[:9], tiny, clouds=0.2, prompt=prompt, reporter=said)
+    assert [text[:19] for text in said.texts] == ["The prompt has over"]
 
 
 def test_what_is_made_of_packed_scenes_is_not_packed(finished: td.Distilled, tmp_path: Path) -> None:
@@ -442,7 +447,10 @@ def test_what_is_made_of_packed_scenes_is_not_packed(finished: td.Distilled, tmp
     assert (made.info.formation, len(made)) == (1, 8)
 
 
-def test_a_geotiff_keeps_its_place_at_the_new_resolution(runs: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("bands", ["RGB", "MINISBLACK"])
+def test_a_geotiff_keeps_its_place_at_the_new_resolution(
+    bands: str, runs: dict[str, Path], tmp_path: Path, monkeypatch: Patch
+) -> None:
     import rasterio
     from rasterio.transform import Affine
 
@@ -451,13 +459,19 @@ def test_a_geotiff_keeps_its_place_at_the_new_resolution(runs: dict[str, Path], 
     pixels, place = scene(24, 16), Affine(10, 0, 500_000, 0, -10, 200)
     with rasterio.open(
         tmp_path / "a.tif", "w", driver="GTiff", width=16, height=24, count=3, dtype="uint8", crs="EPSG:32633",
-        transform=place,
+        transform=place, photometric=bands,
     ) as image:  # fmt: skip
         image.write(pixels.transpose(2, 0, 1))
     made = super_resolve(tmp_path / "a.tif", tmp_path / "out", tiny_settings(generator=str(runs["super-resolve"])))
     with rasterio.open(made / "a.tif") as image:
         assert (image.width, image.height, image.crs.to_epsg()) == (32, 48, 32633)
         assert (image.transform.a, image.transform.c, image.transform.f) == (5, 500_000, 200)
+    monkeypatch.setattr(results, "find_spec", {"tifffile": True}.get)
+    said = Told()
+    tiny = tiny_settings(generator=str(runs["super-resolve"]))
+    super_resolve(tmp_path / "a.tif", tmp_path / "bare", tiny, reporter=said)
+    assert (tmp_path / "bare" / "a.png").is_file()
+    assert ["the place of a is lost" in text for text in said.texts] == [True]
 
 
 def test_results_are_made_anew_of_another_image_or_mask_and_only_then(

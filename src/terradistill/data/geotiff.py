@@ -13,6 +13,11 @@ DATE, GEO_KEYS = 306, 34735  # tags of TIFF and GeoTIFF
 _DATE = re.compile(r"(\d{4})[:\-](\d{2})[:\-](\d{2})")
 
 
+def is_placed(data: bytes) -> bool:
+    """Whether a file is a TIFF that says where it lies; needs no `rasterio`."""
+    return data.startswith(TIFF_MAGIC) and GEO_KEYS in _tags(data)
+
+
 def metadata_of(data: bytes) -> dict[str, float]:
     """Longitude and latitude of the middle, metres a pixel, and the date, as far as the tags of a TIFF say.
 
@@ -24,13 +29,7 @@ def metadata_of(data: bytes) -> dict[str, float]:
     """
     if not data.startswith(TIFF_MAGIC):
         return {}
-    from tifffile import TiffFile
-
-    try:
-        with TiffFile(BytesIO(data)) as file:
-            tags = {tag.code: tag.value for tag in file.pages.first.tags}
-    except Exception:  # damaged tags raise nearly anything, and the pixels may still be good
-        return {}
+    tags = _tags(data)
     known = _date(str(tags.get(DATE, "")))
     if GEO_KEYS not in tags or find_spec("rasterio") is None:
         return known
@@ -41,6 +40,16 @@ def metadata_of(data: bytes) -> dict[str, float]:
             return known | _place(image)
     except Exception:  # GDAL's own errors, of places that it knows nothing of, are not those of rasterio
         return known
+
+
+def _tags(data: bytes) -> dict[int, Any]:
+    from tifffile import TiffFile
+
+    try:
+        with TiffFile(BytesIO(data)) as file:
+            return {tag.code: tag.value for tag in file.pages.first.tags}
+    except Exception:  # damaged tags raise nearly anything, and the pixels may still be good
+        return {}
 
 
 def _place(image: Any) -> dict[str, float]:

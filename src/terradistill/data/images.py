@@ -92,6 +92,18 @@ def decode(data: bytes) -> NDArray[np.uint8]:
         raise DataError(f"The image is truncated or damaged ({reason(error)}).") from error
 
 
+def is_rgb_tiff(data: bytes) -> bool:
+    """Whether a TIFF has three bands of 8 bits, whatever it calls them: GDAL writes grey with two more, unasked."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+            page = tiff.pages.first
+            return len(tiff.pages) == 1 and page.dtype == np.uint8 and page.samplesperpixel == 3
+    except Exception:  # tifffile raises nearly anything
+        return False
+
+
 def _is_beyond_pillow(image: Image.Image) -> bool:
     """Whether a TIFF holds more than what Pillow shows of it: bands as samples or as pages, or more bits of several."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.mode in ("1", "P"):

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from terradistill.data.annotations import Note, parse_notes
 from terradistill.data.geotiff import metadata_of
-from terradistill.data.images import decode, is_scene_file
+from terradistill.data.images import decode, is_rgb_tiff, is_scene_file
 from terradistill.data.sources import open_scenes
 from terradistill.errors import DataError
 
@@ -61,6 +61,8 @@ class Picture:
                 mode = image.mode
         except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError):
             height, width = self.pixels().shape[:2]  # a TIFF of more bands, or a sentence that says what is wrong
+            if is_rgb_tiff(self.read()):
+                return height, width
             mode = f"more than 8 bits or 3 bands, {width} x {height} pixels"
         raise DataError(
             f"{self.name} is no plain 8-bit image ({mode}): write it as 8-bit RGB first, all images of a place alike."

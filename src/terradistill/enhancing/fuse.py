@@ -15,7 +15,7 @@ from terradistill.data.pictures import Picture, open_pictures, place_of
 from terradistill.enhancing.canvas import classifier_freely, padded, require_small, shown
 from terradistill.enhancing.dates import parse_date, required_date, season_of
 from terradistill.enhancing.enhancer import Enhancer, open_enhancer
-from terradistill.enhancing.results import Made, Piece, Results, asked_for, make_all
+from terradistill.enhancing.results import Made, Piece, Results, asked_for, make_all, say_unheeded
 from terradistill.enhancing.super_resolve import bicubic
 from terradistill.errors import DataError
 from terradistill.files import require_apart
@@ -67,11 +67,10 @@ def fuse_dates(
     enhancer = open_enhancer(settings, "fuse")
     for name, found in sizes.items():
         require_small(enhancer.generator, name, *next(iter(found)), scale=enhancer.adapter.scale)
-    if cut := enhancer.generator.unheard([prompt]):
-        reporter.say(cut)
     asked = asked_for("fuse", settings, enhancer.generator, day=day, prompt=prompt)
     results = Results(Path(out), asked)
     results.describe(enhancer.generator, source, [picture for several in places.values() for picture in several])
+    say_unheeded(enhancer.generator, prompt, [picture for several in places.values() for picture in several], reporter)
     targets = {name: wanted_day or max(found) for name, found in dates.items()}
     alone, learned = len(places) == 1, enhancer.adapter.of_frame.days or 0.0
     if max(abs((when - targets[name]).days) for name, found in dates.items() for when in found) > learned:

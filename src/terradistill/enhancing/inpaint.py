@@ -22,7 +22,7 @@ from terradistill.enhancing.canvas import (
     shown,
     tiles_of,
 )
-from terradistill.enhancing.results import Made, Piece, Results, asked_for, make_all, together
+from terradistill.enhancing.results import Made, Piece, Results, asked_for, make_all, say_unheeded, together
 from terradistill.errors import ConfigError, DataError
 from terradistill.files import require_apart
 from terradistill.generation.orders import require_numbers
@@ -88,12 +88,11 @@ def inpaint(
     generator = Generator.load(settings.generator)
     require_numbers(generator, known)
     told = generator.metadata_encoder.table([known]) if known and generator.metadata_encoder else None
-    if cut := generator.unheard([prompt]):
-        reporter.say(cut)
     asked = asked_for("inpaint", settings, generator, clouds=clouds, prompt=prompt, metadata=known)
     results = Results(Path(out), asked)
     of_classes = any("/" in name for name in pictures)
     results.describe(generator, source, pictures.values(), of_classes=of_classes)
+    say_unheeded(generator, prompt, pictures.values(), reporter)
     generator.ready(hardware.device, low_memory=settings.sampling.low_memory)
     notes = known_of(list(pictures.values()))
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from terradistill.data.geotiff import is_placed
 from terradistill.data.images import TIFF_MAGIC, decode, pixel_hash
 from terradistill.data.pictures import Picture, Pixels
 from terradistill.data.sources import open_scenes
@@ -65,6 +66,14 @@ class Piece:
 def asked_for(task: str, settings: Settings, generator: Generator, **more: Any) -> dict[str, Any]:
     """All that makes images what they are, beside what they are made of."""
     return drawing.asked_for(task, settings, generator, "sampling", "enhance", **more)
+
+
+def say_unheeded(generator: Generator, prompt: str, given: Iterable[Picture], reporter: Reporter) -> None:
+    """Say what of a task will be left out: the end of a long prompt, the places of GeoTIFFs without `rasterio`."""
+    if cut := generator.unheard([prompt]):
+        reporter.say(cut)
+    if find_spec("rasterio") is None and (placed := [picture.name for picture in given if is_placed(picture.read())]):
+        reporter.say(f"Without rasterio (pip install '.[geo]') the place of {placed[0]} is lost: what is made is PNG.")
 
 
 class Results:

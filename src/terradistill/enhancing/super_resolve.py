@@ -27,7 +27,7 @@ from terradistill.data.images import MAX_PIXELS, to_float, to_uint8
 from terradistill.data.pictures import Picture, known_of, open_pictures
 from terradistill.enhancing.canvas import draw_large, in_one_piece, padded, shown, tiles_of
 from terradistill.enhancing.enhancer import Enhancer, open_enhancer
-from terradistill.enhancing.results import Made, Piece, Results, asked_for, make_all, together
+from terradistill.enhancing.results import Made, Piece, Results, asked_for, make_all, say_unheeded, together
 from terradistill.errors import ConfigError, DataError
 from terradistill.files import require_apart
 from terradistill.models.control import Control
@@ -80,14 +80,13 @@ def super_resolve(
                 f"{name} would have {width * ratio} x {height * ratio} pixels: at most {MAX_PIXELS} are drawn; cut it "
                 "into tiles."
             )
-    if cut := enhancer.generator.unheard([prompt]):
-        reporter.say(cut)
     asked = asked_for("super-resolve", settings, enhancer.generator, scale=ratio, prompt=prompt, faithful=faithful)
     asked |= {"bands": {array: list(names) for array, names in bands.items()}} if bands else {}
     results = Results(Path(out), asked)
     of_classes = any("/" in name for name in frames)
     given = [frame.picture for frame in frames.values() if frame.picture is not None]
     results.describe(enhancer.generator, source, given, of_classes=of_classes, scale=ratio)
+    say_unheeded(enhancer.generator, prompt, given, reporter)
     notes = known_of(given, ratio)
 
     pieces = [Piece(name, [frame.data]) for name, frame in frames.items()]

@@ -14,7 +14,7 @@ from terradistill.data.pictures import open_pictures, place_of
 from terradistill.enhancing.canvas import classifier_freely, padded, require_small, shown
 from terradistill.enhancing.dates import parse_date, required_date, season_of
 from terradistill.enhancing.enhancer import Enhancer, open_enhancer
-from terradistill.enhancing.results import Piece, Results, asked_for
+from terradistill.enhancing.results import Piece, Results, asked_for, say_unheeded
 from terradistill.errors import ConfigError, DataError
 from terradistill.files import require_apart
 from terradistill.report.gallery import side_by_side
@@ -70,14 +70,13 @@ def timelapse(
     most = learned if frames is None else frames
     if not 1 <= most <= learned:
         raise ConfigError(f"Drawn after {most} frames: this enhancer has learned from 1 to {learned}.")
-    if cut := enhancer.generator.unheard([prompt]):
-        reporter.say(cut)
     asked = asked_for(
         "timelapse", settings, enhancer.generator, days=list(days), prompt=prompt, frames=most,
         made_of=Piece("", [picture.read for picture in pictures], dates=dates).key,
     )  # fmt: skip
     results = Results(Path(out), asked)
     results.describe(enhancer.generator, source, pictures)
+    say_unheeded(enhancer.generator, prompt, pictures, reporter)
     known = [(day, picture.pixels()) for day, picture in zip(dates, pictures, strict=True)]
     reporter.start("Drawing dates")
     began = time.monotonic()
