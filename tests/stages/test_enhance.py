@@ -536,6 +536,15 @@ def test_a_scale_that_cannot_be_read_is_refused_before_anything_is_encoded(
     assert not (tmp_path / "run" / "latents").exists()
 
 
+def test_scenes_that_were_encoded_for_another_task_are_not_learned_from(
+    finished: td.Distilled, drawn: Path, tmp_path: Path
+) -> None:
+    tiny = tiny_settings(generator=str(finished.run), enhancer__task="fuse", enhancer__scale=2, data__limit=8)
+    td.train(drawn, tmp_path / "run", tiny, until="classifier")
+    with pytest.raises(RunError, match="encoded for another task"):
+        td.train(drawn, tmp_path / "run", tiny, until="enhancer")
+
+
 def test_bands_of_a_multispectral_scene_are_learned_from_and_super_resolved(
     finished: td.Distilled, tmp_path: Path, capsys: Capture, monkeypatch: Patch
 ) -> None:

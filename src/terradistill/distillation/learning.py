@@ -86,11 +86,17 @@ def autoencoder(work: Work) -> None:
 
 
 def encode(work: Work, *, seasons: bool = False) -> None:
-    """Encode the train scenes once: `latents/train.npy`. With `seasons` in simulated ones too."""
+    """Encode the train scenes once: `latents/train.npy`. With `seasons` in simulated ones too.
+
+    Raises:
+        RunError: the run has encoded them otherwise.
+    """
     from diffusers import AutoencoderKL
 
     run, settings = work.run, work.settings
     if run.done("encode", shared=True):
+        if (LatentCache.load(run / "latents" / "train.npy").n_views == len(SEASONAL)) != seasons:
+            raise RunError(f"The scenes of {run.root} are encoded for another task: give another folder for --out.")
         return
     with run.stage("encode", "Encoding the train scenes") as stage:
         if settings.generator is None:

@@ -16,6 +16,7 @@ from terradistill.training.frames import (
     MONTHS,
     SEASONAL,
     TURNS,
+    BandTable,
     Coarser,
     FrameTable,
     OtherDay,
@@ -94,3 +95,21 @@ def test_half_of_the_frames_may_be_cloudy() -> None:
     shown = OtherSeasons(EXACT, frames=1, clouds=0.5).show(to_float(dark), torch.zeros(64).long(), rng(4), most=True)
     cloudy = (shown.frames > 0).flatten(1).any(1)
     assert 0.3 < float(cloudy.float().mean()) < 0.7
+
+
+def test_bands_are_shown_as_they_are_in_the_view_of_what_is_drawn(reader: FrameAdapter) -> None:
+    planes = np.random.default_rng(0).normal(0, 0.4, (5, 7, 8, 8)).astype(np.float32)
+    views, index = torch.tensor([0, 5, 3]), np.array([3, 0, 4])
+    table = BandTable(planes, reader, noise=0.1)
+    frames, known, target = table.whole(index, views)
+    assert frames.shape == (3, 1, 7, 8, 8)
+    for shown, i, number in zip(frames[:, 0], index, views, strict=True):
+        assert torch.equal(shown, view(torch.from_numpy(planes[i])[None], int(number))[0])
+    assert known.isnan().all()
+    assert target.isnan().all()
+    again = [table.draw(index, views, rng(seed))[0] for seed in (0, 0, 1)]
+    assert torch.equal(again[0], again[1])
+    assert not torch.equal(again[0], again[2])
+    assert float((again[0] - frames).std()) == pytest.approx(0.1, rel=0.1)
+    quiet = BandTable(planes, reader)
+    assert torch.equal(quiet.draw(index, views, rng())[0], frames)
