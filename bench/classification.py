@@ -8,7 +8,7 @@ A run a network, method and seed, which `terradistill classify train` makes; the
 others add networks, methods and DATA to the table. Seeds draw weights, order, augmentation and validation scenes; the
 split is the same for all. Differences to --base are paired by seed, with 95 % intervals of Student's t. Of methods with
 refinement also: how far students are from their teachers on validation scenes, before it, after it, and after a linear
-map instead, with the paired interval of what refinement gains. DIR/classification.md is the table, made of
+map instead, with the paired intervals of what refinement gains on both. DIR/classification.md is the table, made of
 DIR/classification.json. With --learn, all is learned from these scene folders, such as distilled ones, and the test
 scenes of the one DATA judge.
 """
@@ -63,8 +63,11 @@ def table(kept: Mapping[str, Any], base: str) -> str:
         "| weights, learning | weights, used | images/s, used |",
         "|---" * 14 + "|",
     ]
-    refined = ["| data | network | method | pair | KL before | refined | linear map instead | refined − before |"]
-    refined += ["|---" * 8 + "|"]
+    refined = [
+        "| data | network | method | pair | KL before | refined | linear map instead | refined − before "
+        "| refined − linear |"
+    ]
+    refined += ["|---" * 9 + "|"]
     for name, row in kept.items():
         place, network, arm = name.rsplit("/", 2)
         seeds = row["seeds"]
@@ -88,10 +91,10 @@ def table(kept: Mapping[str, Any], base: str) -> str:
         gains = [each[GAIN] for each in seeds if GAIN in each]
         for k in range(len(gains[0]["raw"]) if gains else 0):
             raw, after, linear = (np.array([gain[key][k] for gain in gains]) for key in ("raw", "refined", "linear"))
-            mean, half = paired(after - raw)
+            gained = [f"{mean:+.4f} ± {half:.4f}" for mean, half in (paired(after - raw), paired(after - linear))]
             refined.append(
                 f"| {row['title']} | {network} | {arm} | {k + 1} to {k + 2} | {raw.mean():.4f} | {after.mean():.4f} "
-                f"| {linear.mean():.4f} | {mean:+.4f} ± {half:.4f} |"
+                f"| {linear.mean():.4f} | {' | '.join(gained)} |"
             )
     return "\n".join([*lines, *(["", *refined] if len(refined) > 2 else []), ""])
 
@@ -116,6 +119,9 @@ def main() -> None:
         arms[name] = ["classify.method=dsd", *overrides.split(",")]
     if asked.learn and len(asked.data) > 1:
         parser.error("--learn needs one DATA that judges")
+    recipe = {"set": asked.set, "limit": asked.limit}
+    if any(row["recipe"] != recipe for row in _kept(asked.out).values()):
+        parser.error(f"{asked.out} holds rows of another recipe: give the same --set and --limit, or another --out")
     jobs: list[tuple[str, str | None]] = [(learn, asked.data[0]) for learn in asked.learn]
     for data, against in jobs or [(data, None) for data in asked.data]:
         title = open_scenes(data).info.title or Path(data).stem
@@ -137,7 +143,8 @@ def main() -> None:
                     scores = {key: scores_of(run)[key] for key in ("oa", "aa", "kappa", "calibration_error")}
                     about = {key: classifier.about[key] for key in ABOUT if key in classifier.about}
                     of_seeds.append({**scores, **about, "images_a_second": round(speed(classifier))})
-                kept = _kept(asked.out) | {f"{name}/{network}/{arm}": {"title": title, "seeds": of_seeds}}
+                row = {"title": title, "recipe": recipe, "seeds": of_seeds}
+                kept = _kept(asked.out) | {f"{name}/{network}/{arm}": row}
                 asked.out.mkdir(parents=True, exist_ok=True)
                 (asked.out / KEPT).write_text(json.dumps(kept, indent=1))
                 text = table(kept, asked.base)

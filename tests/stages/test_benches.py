@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import terradistill as td
+from terradistill.classification.learn import train_classifier
 from terradistill.data.drawn import draw_scenes
 from terradistill.data.images import pixel_hash
 from terradistill.generation.orders import orders_like
@@ -182,6 +183,24 @@ def test_classifiers_are_compared_and_the_table_grows(drawn: Path, bench: Callab
     assert (more["dsd"][1], "±" in more["byot"][1], "±" in more["ce"][1]) == ("", True, True)
     kept = json.loads((tmp_path / "classification.json").read_text())
     assert [len(row["seeds"]) for row in kept.values()] == [2, 2, 2]
+    with pytest.raises(SystemExit, match="2"):
+        bench("classification", str(drawn), "--methods", "ce", "--set", "classify.smoothing=0.2", few=few)
+
+
+def test_teachers_are_held_against_each_other(
+    finished: td.Distilled, drawn: Path, bench: Callable[..., str], tmp_path: Path
+) -> None:
+    for method in ("ce", "dsd"):
+        brief = {"epochs": 1, "resolution": 32, "batch_size": 16, "least_steps": 1, "method": method}
+        train_classifier(drawn, tmp_path / method, tiny_settings(**{f"classify__{k}": v for k, v in brief.items()}))
+    given = ["--teacher", f"ce={tmp_path / 'ce'}", "--teacher", f"dsd={tmp_path / 'dsd'}"]
+    few = ["--set", "evaluation.min_steps=1", "--set", "evaluation.max_steps=2", "--set", "evaluation.n_seeds=2"]
+    said = bench("teachers", str(finished.run / "distilled"), str(drawn), *given, few=few)
+    table = [_cells(line) for line in said.splitlines() if line.startswith("|")][2:]
+    assert [row[0] for row in table] == ["classes", "ce", "dsd"]
+    assert [["±" in cell for cell in row[1:]] for row in table] == [
+        [True, False, False], [True, True, False], [True, True, True],
+    ]  # fmt: skip
 
 
 def _cells(line: str) -> list[str]:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 import terradistill as td
 from terradistill.classification.explain import _gives_planes, heatmaps
 from terradistill.classification.learn import scores_of, train_classifier
+from terradistill.classification.predict import predict_scenes
 from terradistill.classification.training import _divergence
 from terradistill.data.check import check_scenes
 from terradistill.data.images import to_float
@@ -327,6 +328,44 @@ def test_large_images_are_classified_window_by_window(
         assert list(row["probabilities"].values()) == pytest.approx((said / 4).softmax(1)[0].tolist(), abs=1e-3)
     code, error = terradistill(*command, "--window", "80", capsys=capsys, monkeypatch=monkeypatch)
     assert (code, "do not fit large.png" in error) == (2, True)
+
+
+@pytest.mark.parametrize("window", [None, 32])
+def test_rows_of_a_geotiff_say_where_they_lie(window: int | None, run: Path, tmp_path: Path) -> None:
+    import rasterio
+    from rasterio.transform import Affine
+
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 96), dtype=np.uint8)
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", width=96, height=64, count=3, dtype="uint8", crs="EPSG:4326",
+        transform=Affine(0.01, 0, 11, 0, -0.01, 50),
+    ) as image:  # fmt: skip
+        image.write(pixels)
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(tmp_path / "nowhere.png")
+    n = predict_scenes(run, tmp_path, tmp_path / "p.csv", window=window)
+    rows = list(csv.DictReader((tmp_path / "p.csv").open()))
+    assert len(rows) == n == (2 if window is None else 12)
+    placed = [(float(row["lon"]), float(row["lat"])) for row in rows if row["file"] == "a.tif"]
+    middles = [(48, 32)] if window is None else [(x, y) for y in (16, 48) for x in (16, 48, 80)]
+    assert np.allclose(placed, [(11 + 0.01 * x, 50 - 0.01 * y) for x, y in middles])
+    assert {(row["lon"], row["lat"]) for row in rows if row["file"] != "a.tif"} == {("", "")}
+
+
+def test_a_network_of_the_hub_opens_without_the_hub(tmp_path: Path, monkeypatch: Patch) -> None:
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    small = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=3)
+    ResNetForImageClassification(small).save_pretrained(tmp_path / "owner" / "net")
+    monkeypatch.chdir(tmp_path)
+    network = build_network("hub:owner/net", 2, 32, pretrained=True).eval()
+    SceneClassifier(network, "hub:owner/net", ("a", "b"), {"a": "a", "b": "b"}, 32).save(tmp_path / "m")
+    shutil.rmtree(tmp_path / "owner")  # as if the hub were out of reach
+    assert "_name_or_path" not in (tmp_path / "m" / "network" / "config.json").read_text(), "paths of a machine"
+    again = SceneClassifier.load(tmp_path / "m")
+    assert again.name == "hub:owner/net"
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    with torch.inference_mode():
+        assert torch.equal(again.network(images), network(images))
 
 
 def test_the_exported_backbone_gives_the_same_logits(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from terradistill.data.geotiff import places_in
 from terradistill.data.images import resize
 from terradistill.data.pictures import Picture, open_pictures
 from terradistill.errors import ConfigError, DataError
@@ -37,7 +38,7 @@ def predict_scenes(
         out: `.csv`, or `.jsonl`; rows hold `file`, `class`, `confidence` and the calibrated probability of each class.
         window: cut images into squares of so many pixels, side by side (the last ones flush with the edges), and say
             of each what it shows (`row`, `column` of its upper left corner); None: an image is one scene, its central
-            square.
+            square. Where a GeoTIFF says where it lies, rows have `lon` and `lat` of the middle too.
         progress: called with images done and images in all.
 
     Returns:
@@ -103,16 +104,23 @@ Square = tuple[dict[str, Any], Any]
 def _squares(
     pictures: list[Picture], resolution: int, window: int | None, progress: Progress | None
 ) -> Iterator[Square]:
+    placed = any("lon" in picture.metadata for picture in pictures)  # then all rows have the two columns
     for number, picture in enumerate(pictures):
         image = picture.pixels()
         if window is None:
-            yield {"file": picture.file}, resize(image, resolution)
+            known = picture.metadata
+            where = {"lon": known.get("lon"), "lat": known.get("lat")} if placed else {}
+            yield {"file": picture.file} | where, resize(image, resolution)
         else:
             rows, columns = ([*range(0, side - window, window), side - window] for side in image.shape[:2])
-            for row in rows:
-                for column in columns:
-                    cut = image[row : row + window, column : column + window]
-                    yield {"file": picture.file, "row": row, "column": column}, resize(cut, resolution)
+            corners = [(row, column) for row in rows for column in columns]
+            middles = [(column + window / 2, row + window / 2) for row, column in corners]
+            places = places_in(picture.read(), middles) if placed else None
+            for k, (row, column) in enumerate(corners):
+                cut = image[row : row + window, column : column + window]
+                lon, lat = places[k] if places else (None, None)
+                where = {"lon": lon, "lat": lat} if placed else {}
+                yield {"file": picture.file, "row": row, "column": column} | where, resize(cut, resolution)
         if progress:
             progress(number + 1, len(pictures))
 

@@ -116,7 +116,7 @@ def train_scene_classifier(
     for step in range(start, total):
         began = time.monotonic()
         epoch = step // of_epoch + 1
-        if best.epoch and epoch - best.epoch > settings.patience:
+        if best.epoch and epoch - best.rose > settings.patience:
             break
         rng = seeded(seed, "classify", step)
         index = learned[batch_indices(len(learned), settings.batch_size, step, derive(seed, "batches"))]
@@ -151,7 +151,7 @@ def train_scene_classifier(
         keeper.maybe_save(step + 1)
 
     gain = None
-    if settings.method == "dsd":
+    if settings.method == "dsd" and len(validation[0]) > 1:
         held = batch_indices(len(validation[0]), min(GAIN_OF, len(validation[0])), 0, derive(seed, "gain held"))
         gain = refinement_gain(network, distiller, stages, validation[0][held], hardware, seed)
     best.restore(network)
@@ -228,34 +228,45 @@ def refinement_gain(
     hardware: Hardware,
     seed: int,
 ) -> dict[str, list[float]]:
-    """How far students are from their teachers on half of the validation scenes: KL(teacher ‖ student) of each pair.
+    """How far students are from their teachers on the validation scenes: KL(teacher ‖ student) of each pair.
 
     Returns:
         Shallow pairs first: `raw`, the logits of the branch; `refined`, by diffusion; `linear`, by a linear map of the
-        raw ones that was fitted on the other half, which nothing has learned by heart: what a few weights without
-        diffusion do. All of the last epoch, whose branches are left.
+        raw ones, fitted on the one half of these scenes, which nothing has learned by heart, for the other, and the
+        other way round: what a few weights without diffusion do. All of the last epoch, whose branches are left.
     """
     model = nn.ModuleDict({"network": network, "distiller": distiller}).eval()
-    half = max(1, len(validation) // 2)
-    sides = (validation[:half], validation[-half:])
-    fitted, judged = (_branches(network, distiller, stages, images, hardware) for images in sides)
-    refined = distiller.refined([each.to(hardware.device) for each in judged[:-1]], seeded(seed, "gain"))
+    said = _branches(network, distiller, stages, validation, hardware)
+    # As it learned, with the statistics of the scenes at hand: what batch norm remembers is a mixture of five steps
+    # and of noise of all strengths, which no step has.
+    norms = [module for module in distiller.modules() if isinstance(module, nn.BatchNorm1d)]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 0.0
+    refined = distiller.refined([each.to(hardware.device) for each in said[:-1]], seeded(seed, "gain"))
     found: dict[str, list[float]] = {"raw": [], "refined": [], "linear": []}
-    for k, r in enumerate(refined):
-        teacher = judged[k + 1]
-        linear = nn.Linear(teacher.shape[1], teacher.shape[1])
-        nn.init.eye_(linear.weight)
-        nn.init.zeros_(linear.bias)
-        optimizer = torch.optim.Adam(linear.parameters(), 0.01)
-        for _ in range(LINEAR_STEPS):
-            loss = _divergence(fitted[k + 1], linear(fitted[k]))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-        for name, student in (("raw", judged[k]), ("refined", r.cpu()), ("linear", linear(judged[k]))):
+    half = len(validation) // 2
+    for raw, r, teacher in zip(said[:-1], refined, said[1:], strict=True):
+        halves = [(raw[:half], teacher[:half]), (raw[half:], teacher[half:])]
+        linear = torch.cat([fitted(*halves[1])(halves[0][0]), fitted(*halves[0])(halves[1][0])])
+        for name, student in (("raw", raw), ("refined", r.cpu()), ("linear", linear)):
             found[name].append(round(float(_divergence(teacher, student.detach())), 5))
     model.train()
     return found
+
+
+def fitted(student: Tensor, teacher: Tensor) -> nn.Linear:
+    """The linear map of a student's logits (n, C) that comes nearest to its teacher's, (n, C)."""
+    linear = nn.Linear(teacher.shape[1], teacher.shape[1])
+    nn.init.eye_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    optimizer = torch.optim.Adam(linear.parameters(), 0.01)
+    for _ in range(LINEAR_STEPS):
+        loss = _divergence(teacher, linear(student))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    return linear
 
 
 @torch.no_grad()
@@ -313,27 +324,34 @@ def calibrated(logits: Tensor, labels: Tensor) -> float:
 
 
 class _Best:
-    """The averaged weights of the best epoch so far, on disk."""
+    """The averaged weights of the best epoch so far, on disk.
+
+    Attributes:
+        epoch: which, counted from 1; 0: none yet.
+        rose: the first epoch that was as good: patience counts from it.
+        accuracy: of both.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.file, self.note = folder / "best.safetensors", folder / "best.json"
-        self.epoch, self.accuracy = 0, -1.0
+        self.epoch, self.rose, self.accuracy = 0, 0, -1.0
         if self.note.exists():
             kept = json.loads(self.note.read_text(encoding="utf-8"))
-            self.epoch, self.accuracy = kept["epoch"], kept["accuracy"]
+            self.epoch, self.rose, self.accuracy = kept["epoch"], kept["rose"], kept["accuracy"]
 
     def forget_after(self, epoch: int) -> None:
         """A kill may have come between this and the checkpoint: later epochs are run again, and judged again."""
         if self.epoch > epoch:
-            self.epoch, self.accuracy = 0, -1.0
+            self.epoch, self.rose, self.accuracy = 0, 0, -1.0
 
     def keep(self, network: nn.Module, ema: Ema, epoch: int, accuracy: float) -> None:
         ema.swap()
         with replacing(self.file) as part:
             save_file({key: value.detach().contiguous() for key, value in network.state_dict().items()}, part)
         ema.swap()
+        self.rose = epoch if accuracy > self.accuracy else self.rose
         self.epoch, self.accuracy = epoch, accuracy
-        write_text(self.note, json.dumps({"epoch": epoch, "accuracy": accuracy}))
+        write_text(self.note, json.dumps({"epoch": epoch, "rose": self.rose, "accuracy": accuracy}))
 
     def restore(self, network: nn.Module) -> None:
         network.load_state_dict(load_file(self.file))

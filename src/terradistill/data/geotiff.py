@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from importlib.util import find_spec
 from io import BytesIO
 from typing import Any
@@ -52,23 +53,49 @@ def _tags(data: bytes) -> dict[int, Any]:
         return {}
 
 
-def _place(image: Any) -> dict[str, float]:
+def places_in(data: bytes, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]] | None:
+    """Longitude and latitude of points in a GeoTIFF, (column, row) in pixels; None where nothing is known.
+
+    Args:
+        data: the file's bytes.
+        points: (0, 0) is the upper left corner of the first pixel.
+    """
+    if not is_placed(data) or find_spec("rasterio") is None:
+        return None
+    from rasterio.io import MemoryFile
+
+    try:
+        with MemoryFile(data) as memory, memory.open() as image:
+            return _lon_lat(image, points)
+    except Exception:  # as in `metadata_of`
+        return None
+
+
+def _lon_lat(image: Any, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]] | None:
     if image.crs is None or image.transform.is_identity:
-        return {}
+        return None
     from rasterio.warp import transform
 
     to = image.transform
-    column, row = image.width / 2, image.height / 2
-    x, y = to.a * column + to.b * row + to.c, to.d * column + to.e * row + to.f
-    (lon,), (lat,) = transform(image.crs, "EPSG:4326", [x], [y])
-    if not (-180 <= lon <= 180 and -90 <= lat <= 90):
+    xs = [to.a * column + to.b * row + to.c for column, row in points]
+    ys = [to.d * column + to.e * row + to.f for column, row in points]
+    found = [
+        (round(lon, 6), round(lat, 6)) for lon, lat in zip(*transform(image.crs, "EPSG:4326", xs, ys), strict=True)
+    ]
+    return found if all(-180 <= lon <= 180 and -90 <= lat <= 90 for lon, lat in found) else None
+
+
+def _place(image: Any) -> dict[str, float]:
+    found = _lon_lat(image, [(image.width / 2, image.height / 2)])
+    if found is None:
         return {}
+    (lon, lat), to = found[0], image.transform
     size = math.sqrt(abs(to.determinant))  # of a pixel, in the units of its reference system
     if image.crs.is_geographic:
         size *= METRES_A_DEGREE * math.sqrt(max(math.cos(math.radians(lat)), 1e-6))
     else:
         size *= image.crs.linear_units_factor[1]
-    return {"lon": round(lon, 6), "lat": round(lat, 6), "gsd_m": round(size, 6)}
+    return {"lon": lon, "lat": lat, "gsd_m": round(size, 6)}
 
 
 def _date(text: str) -> dict[str, float]:

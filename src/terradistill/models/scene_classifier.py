@@ -17,6 +17,7 @@ from terradistill.models.places import LEARNED_FROM
 
 STATISTICS = ("mean", "std")
 KIND = "terradistill scene classifier"
+HUB = "hub:"  # before the names of networks that `build_network` asks the hub for
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class SceneClassifier:
     learned_from: frozenset[str] = frozenset()
 
     def save(self, folder: Path) -> None:
-        """Write `config.json` and `model.safetensors`."""
+        """Write `config.json` and `model.safetensors`; of a network from the hub what it is built of, in `network/`."""
         folder.mkdir(parents=True, exist_ok=True)
         config = {
             "kind": KIND,
@@ -61,6 +62,11 @@ class SceneClassifier:
         (folder / LEARNED_FROM).write_text(json.dumps({"sha256": sorted(self.learned_from)}) + "\n", encoding="utf-8")
         state = {key: value.detach().cpu().contiguous() for key, value in self.network.state_dict().items()}
         save_file(state, folder / "model.safetensors")
+        if self.name.startswith(HUB):
+            body: Any = self.network.body
+            built_of = {key: value for key, value in body.config.to_dict().items() if not key.startswith("_")}
+            (folder / "network").mkdir()
+            (folder / "network" / "config.json").write_text(json.dumps(built_of, indent=1) + "\n", encoding="utf-8")
 
     @staticmethod
     def located(source: str | Path) -> Path:
@@ -81,7 +87,9 @@ class SceneClassifier:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             if not isinstance(config, dict) or config.get("kind") != KIND:
                 raise ValueError("its config.json is of something else")
-            network = build_network(config["network"], len(config["classes"]), config["resolution"])
+            name, own = config["network"], folder / "network"
+            named = f"{HUB}{own}" if name.startswith(HUB) and own.is_dir() else name  # no hub is needed to open it
+            network = build_network(named, len(config["classes"]), config["resolution"])
             network.load_state_dict(load_file(folder / "model.safetensors"))
             for key in STATISTICS:
                 if key in config:
@@ -89,7 +97,7 @@ class SceneClassifier:
             learned = frozenset(json.loads((folder / LEARNED_FROM).read_text(encoding="utf-8"))["sha256"])
             return cls(
                 network.eval(),
-                config["network"],
+                name,
                 tuple(config["classes"]),
                 config["readable"],
                 config["resolution"],

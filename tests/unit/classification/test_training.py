@@ -14,8 +14,10 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from terradistill.classification import training
 from terradistill.classification.training import Trained, train_scene_classifier
 from terradistill.hardware import Hardware
-from terradistill.models.self_distillation import METHODS
+from terradistill.models.self_distillation import METHODS, SelfDistiller
 from terradistill.sections import ClassifySettings
+from terradistill.seeding import generator as seeded
+from terradistill.training.progress import Ema
 
 CLASSES, STEPS = 3, 2
 LABELS = np.arange(20) % CLASSES
@@ -48,15 +50,16 @@ def train(network: nn.Module, work: Path, **more: object) -> Trained:
 
 
 @pytest.mark.parametrize(
-    ("shares", "patience", "best"),
+    ("shares", "patience", "best", "epochs"),
     [
-        ((0.3, 0.6, 0.5), 9, 2),
-        ((0.3, 0.6, 0.6, 0.5), 9, 3),  # of those alike the later, which has learned more
-        ((0.6, 0.5, 0.4, 0.9), 2, 1),  # the last of them is not waited for
+        ((0.3, 0.6, 0.5), 9, 2, 3),
+        ((0.3, 0.6, 0.6, 0.5), 9, 3, 4),  # of those alike the later, which has learned more
+        ((0.6, 0.5, 0.4, 0.9), 2, 1, 3),  # the last of them is not waited for
+        ((0.6, 0.6, 0.6, 0.6, 0.9), 2, 3, 3),  # to be as good is not to get better
     ],
 )
 def test_the_best_epoch_by_validation_is_kept(
-    shares: Sequence[float], patience: int, best: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shares: Sequence[float], patience: int, best: int, epochs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged: list[dict[str, Tensor]] = []
 
@@ -69,11 +72,61 @@ def test_the_best_epoch_by_validation_is_kept(
     network = Staged()
     trained = train(network, tmp_path / "work", method="ce", epochs=len(shares), patience=patience)
     assert (trained.epoch, trained.accuracy) == (best, shares[best - 1])
-    *epochs, calibrated = judged
-    assert len(epochs) == min(len(shares), best + patience)
+    *of_epochs, calibrated = judged
+    assert len(of_epochs) == epochs
     for kept in (network.state_dict(), calibrated):
-        same = [all(torch.equal(kept[key], weights[key]) for key in kept) for weights in epochs]
-        assert same == [epoch == best for epoch in range(1, len(epochs) + 1)]
+        same = [all(torch.equal(kept[key], weights[key]) for key in kept) for weights in of_epochs]
+        assert same == [epoch == best for epoch in range(1, epochs + 1)]
+
+
+def test_a_best_epoch_that_is_run_again_is_judged_again(tmp_path: Path) -> None:
+    network = nn.Linear(2, 2)
+    ema = Ema(network, 0.5)
+    with torch.no_grad():
+        network.weight += 1
+    ema.update(0)
+    own = network.weight.clone()
+    ema.swap()
+    averaged = network.weight.clone()
+    ema.swap()
+    assert not torch.equal(averaged, own)
+    best = training._Best(tmp_path)
+    best.keep(network, ema, 2, 0.7)
+    best.keep(network, ema, 3, 0.7)
+    assert torch.equal(network.weight, own), "training goes on with its own weights"
+    again = training._Best(tmp_path)
+    again.forget_after(3)  # the checkpoint knows of it
+    assert (again.epoch, again.rose, again.accuracy) == (3, 2, 0.7)
+    again.restore(network)
+    assert torch.equal(network.weight, averaged), "what judged is what is kept"
+    again.forget_after(2)  # a kill came between
+    assert (again.epoch, again.rose, again.accuracy) == (0, 0, -1.0)
+
+
+def test_refinement_is_measured_as_it_was_learned_and_beside_a_linear_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Staged().eval()
+    torch.manual_seed(0)
+    distiller = SelfDistiller([4, 6, 8, 10], CLASSES, "dsd")
+    teacher = 2 * torch.randn(80, CLASSES)
+    turned = teacher @ torch.linalg.qr(torch.randn(CLASSES, CLASSES))[0]  # a linear map brings it back
+    said = [torch.randn(80, CLASSES), torch.randn(80, CLASSES), turned, teacher]
+    monkeypatch.setattr(training, "_branches", lambda *_: said)
+    for module in distiller.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            assert module.running_mean is not None
+            module.running_mean += 50  # of other steps: of no use
+    remembered = {key: value.clone() for key, value in distiller.state_dict().items() if "running" in key}
+    images, cpu = np.zeros((80, 16, 16, 3), np.uint8), Hardware(torch.device("cpu"))
+    found = training.refinement_gain(network, distiller, [], images, cpu, seed=1)
+    assert all(torch.equal(distiller.state_dict()[key], value) for key, value in remembered.items())
+    refined = distiller.train().refined(said[:-1], seeded(1, "gain"))
+    for k in range(3):
+        assert found["refined"][k] == pytest.approx(float(training._divergence(said[k + 1], refined[k])), abs=1e-4)
+        assert found["raw"][k] == pytest.approx(float(training._divergence(said[k + 1], said[k])), abs=1e-4)
+    assert found["linear"][2] < 0.2 * found["raw"][2]
+    assert found["linear"][1] > 0.3, (
+        "what has nothing to do with its teacher is not brought near by learning it by heart"
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "rmsprop"])

@@ -1,0 +1,75 @@
+"""Whose soft labels teach more? One set of scenes learned with labels of its classes, and with those of each teacher.
+
+    terradistill classify train DATA --method ce  --out runs/ce
+    terradistill classify train DATA --method dsd --out runs/dsd
+    python bench/teachers.py SCENES DATA --teacher ce=runs/ce --teacher dsd=runs/dsd [--network convnet3]
+
+Networks are trained by the one recipe of the scoreboard (--set evaluation.n_seeds=5: five trainings), the i-th of each
+row from the same weights, and tested on scenes of DATA from which neither the scenes nor any teacher were made.
+Differences are paired by seed, with 95 % intervals of Student's t.
+"""
+
+import argparse
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from held_out import unseen_of
+from worth import score
+
+from terradistill.config import load_settings
+from terradistill.data.check import check_scenes
+from terradistill.data.images import load_pixels
+from terradistill.data.sources import open_scenes
+from terradistill.distillation.scoreboard import learned_by
+from terradistill.evaluation.harness import Labelled
+from terradistill.evaluation.metrics import paired
+from terradistill.evaluation.recipe import logits
+from terradistill.hardware import find_hardware
+from terradistill.models.scene_classifier import SceneClassifier
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("scenes", help="a distilled set, for example")
+    parser.add_argument("data")
+    parser.add_argument("--teacher", action="append", required=True, metavar="NAME=RUN")
+    parser.add_argument("--network", default="convnet3")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
+    asked = parser.parse_args()
+
+    settings, hardware = load_settings(None, None, asked.set), find_hardware()
+    teachers = {name: SceneClassifier.load(run) for name, _, run in (each.partition("=") for each in asked.teacher)}
+    scenes, _ = check_scenes(open_scenes(asked.scenes))
+    known = learned_by(Path(asked.scenes)).union(*(teacher.learned_from for teacher in teachers.values()))
+    unseen = unseen_of(known, asked.data)
+    for name, teacher in teachers.items():
+        if not teacher.classes == tuple(scenes.classes) == tuple(unseen.classes):
+            raise SystemExit(f"The teacher {name}, {asked.scenes} and {asked.data} have not the same classes.")
+    with TemporaryDirectory() as folder:
+        side = settings.evaluation.resolution or scenes.scenes[0].height
+        images, test = (load_pixels(part, side, Path(folder) / f"{len(part)}.npy") for part in (scenes, unseen))
+        arms = {"classes": Labelled(images, scenes.labels)}
+        for name, teacher in teachers.items():
+            own = load_pixels(scenes, teacher.resolution, Path(folder) / f"{name}.npy")
+            said = logits(teacher.network.to(hardware.device), own, teacher.resolution, hardware=hardware)
+            soft = (said / teacher.temperature).softmax(1).half().numpy()
+            arms[name] = Labelled(images, scenes.labels, soft)
+        print(f"{len(images)} scenes, {len(test)} of {asked.data} judge, {asked.network} at {side} pixels")
+        print("| labels | OA % | to classes, points | to the first teacher |\n|---|---|---|---|", flush=True)
+        found: dict[str, np.ndarray] = {}
+        n = settings.evaluation.n_seeds
+        for name, learned in arms.items():
+            row = score([learned], Labelled(test, unseen.labels), unseen, asked.network, settings)
+            found[name] = 100 * np.array(row["oa"])
+            beside = [""] * 2
+            for k, other in enumerate([*arms][:2]):
+                if n > 1 and k < len(found) - 1:
+                    mean, half = paired(found[name] - found[other])
+                    beside[k] = f"{mean:+.2f} ± {half:.2f}"
+            spread = found[name].std(ddof=1) if n > 1 else 0.0
+            print(f"| {name} | {found[name].mean():.2f} ± {spread:.2f} | {' | '.join(beside)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
