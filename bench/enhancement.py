@@ -5,6 +5,7 @@
     python bench/enhancement.py fuse RUN DATA [--dates 1 2 4] [--seeds 3]
     python bench/enhancement.py timelapse RUN DATA [--dates 1 2 3]
     python bench/enhancement.py pairs RUN PAIRS     real changes: before/, after/, and masks in change/
+    python bench/enhancement.py cut PAIRS OUT       those to learn from, in OUT/learn in squares, and to judge, in OUT/judge
     python bench/enhancement.py inpaint GENERATOR DATA [--cover 0.3]
     python bench/enhancement.py seams RUN IMAGE     a large image super-resolved: gradients at the edges of tiles,
                                                     beside those at the other edges of latents
@@ -32,6 +33,7 @@ import numpy as np
 import torch
 from held_out import seen_and_unseen, unseen_of
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -71,6 +73,7 @@ from terradistill.training.frames import OtherDay
 Pixels = NDArray[np.uint8]
 EXAM = 64  # pixels at which the classifier looks
 SHOWN = 8
+KINDS, JUDGE = ("before", "after", "change"), 0.3  # of pairs, share that judges
 
 
 class Table:
@@ -396,30 +399,48 @@ def _day(month: float) -> date:
     return date(2021, int(month) + 1, 1 + min(27, int(31 * (month % 1))))
 
 
-def pairs(asked: argparse.Namespace, settings: Settings, _: Path) -> None:
-    enhancer = open_enhancer(settings, "timelapse")
-    side, found = (
-        enhancer.generator.resolution,
-        {picture.name: picture.pixels() for picture in open_pictures(asked.data)},
-    )
+def changes(data: str, side: int) -> dict[str, dict[str, Pixels]]:
+    """Images before and after a change, and where it is, by name."""
+    found = {picture.name: picture.pixels() for picture in open_pictures(data)}
     names = sorted(name.removeprefix("before/") for name in found if name.startswith("before/"))
-    whole = [name for name in names if {f"after/{name}", f"change/{name}"} <= set(found)]
+    whole = [name for name in names if {f"{kind}/{name}" for kind in KINDS} <= set(found)]
     if not whole or len(whole) < len(names) or min(min(found[f"before/{name}"].shape[:2]) for name in names) < side:
         raise SystemExit(
-            f"{asked.data} needs before/, after/ and change/ with images of the same names, of {side} pixels or more."
+            f"{data} needs before/, after/ and change/ with images of the same names, of {side} pixels or more."
         )
+    return {name: {kind: found[f"{kind}/{name}"] for kind in KINDS} for name in names}
+
+
+def squares(image: Pixels, side: int) -> list[Pixels]:
+    """Squares of the generator's size, which show it the metres a pixel that the image has."""
+    return [
+        image[y : y + side, x : x + side]
+        for y in range(0, image.shape[0] - side + 1, side)
+        for x in range(0, image.shape[1] - side + 1, side)
+    ]
+
+
+def cut(asked: argparse.Namespace, _: Settings, __: Path) -> None:
+    found, out = changes(asked.source, asked.side), Path(asked.data)
+    last = [*found][-max(1, round(JUDGE * len(found))) :]
+    for name, images in found.items():
+        kept = images if name in last else {kind: image for kind, image in images.items() if kind != "change"}
+        for kind, image in kept.items():
+            folder = out / ("judge" if name in last else "learn") / kind
+            folder.mkdir(parents=True, exist_ok=True)
+            parts = [image] if name in last else squares(image, asked.side)
+            for k, part in enumerate(parts):
+                Image.fromarray(part).save(folder / f"{name}-{k}.png")
+    print(f"{len(found) - len(last)} pairs to learn from, {len(last)} to judge")
+
+
+def pairs(asked: argparse.Namespace, settings: Settings, _: Path) -> None:
+    enhancer = open_enhancer(settings, "timelapse")
+    side = enhancer.generator.resolution
+    found = changes(asked.data, side)
 
     def tiles(kind: str) -> Pixels:
-        """Squares of the generator's size, which show it the metres a pixel that the images have."""
-        each = [found[f"{kind}/{name}"] for name in names]
-        return np.stack(
-            [
-                image[y : y + side, x : x + side]
-                for image in each
-                for y in range(0, image.shape[0] - side + 1, side)
-                for x in range(0, image.shape[1] - side + 1, side)
-            ]
-        )
+        return np.stack([square for images in found.values() for square in squares(images[kind], side)])
 
     before, after = tiles("before"), tiles("after")
     changed = tiles("change")[..., 0] > 0
@@ -431,8 +452,9 @@ def pairs(asked: argparse.Namespace, settings: Settings, _: Path) -> None:
         table.add(name, *several, more=" | ".join(told(values, 2) for values in parts))
 
     row("copy of the image before", before)
-    # Nothing says when these were taken: both are called midsummer, so that only the adapter's doing is seen.
-    day = _day(MIDSUMMER - 1)
+    # Nothing says when these were taken. To what has learned months both are called midsummer, so that only the
+    # adapter's doing is seen.
+    day = None if enhancer.adapter.about.get("real") else _day(MIDSUMMER - 1)
 
     def drawn(seed: int) -> Pixels:
         each = [
@@ -442,7 +464,7 @@ def pairs(asked: argparse.Namespace, settings: Settings, _: Path) -> None:
         return np.stack(each)
 
     row("drawn after it", *(drawn(seed) for seed in range(asked.seeds)))
-    print(f"<!-- {len(names)} pairs, {len(after)} squares, {changed.mean():.1%} of the pixels changed -->")
+    print(f"<!-- {len(found)} pairs, {len(after)} squares, {changed.mean():.1%} of the pixels changed -->")
     table.picture(asked.sheet)
 
 
@@ -508,6 +530,7 @@ TASKS = {
     "fuse": fuse,
     "timelapse": timelapse,
     "pairs": pairs,
+    "cut": cut,
     "inpaint": inpaint,
 }
 
@@ -522,6 +545,7 @@ def main() -> None:
     parser.add_argument("--dates", type=int, nargs="+", help="1 2 4; of frames 1 2 3")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cover", type=float, default=0.3)
+    parser.add_argument("--side", type=int, default=128, help="cut: of the squares")
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--preset", action="append")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")

@@ -72,7 +72,8 @@ class AdapterSettings(BesideSettings):
 class EnhancerSettings(BesideSettings):
     """The frame adapter (DiffusionSat's 3-D ControlNet), trained beside a generator that stays as it is.
 
-    Its frames are simulated from the scenes themselves; what is not said of them in the papers is ours.
+    Unless told otherwise its frames are simulated from the scenes themselves; what is not said of them in the papers
+    is ours.
     """
 
     task: Literal["super-resolve", "fuse", "timelapse"] = Field("super-resolve", description="what is learned")
@@ -83,6 +84,11 @@ class EnhancerSettings(BesideSettings):
         None, description="pixels drawn per pixel of a frame, along a side; none: 4, for timelapse 1"
     )
     frames: int = Field(3, ge=1, le=8, description="timelapse: of one place, at most")
+    real: bool = Field(
+        False,
+        description="timelapse: learn from real dates, images of one name in several class folders being one place, "
+        "such as before/7.png and after/7.png; nothing is simulated",
+    )
     middle: bool = Field(False, description="copy the denoiser's middle too: twice the weights")
     blur: float = Field(0.4, ge=0, description="deviation of the sensor's point spread, in its pixels")
     gain: float = Field(0.03, ge=0, description="deviation of a frame's contrast around 1")
@@ -98,6 +104,8 @@ class EnhancerSettings(BesideSettings):
     def _fits(self) -> "EnhancerSettings":
         if self.bands and self.task != "super-resolve":
             raise ValueError("bands are read to super-resolve alone")
+        if self.real and self.task != "timelapse":
+            raise ValueError("real dates are learned from for timelapse alone")
         if (self.ratio == 1) != (self.task == "timelapse"):
             raise ValueError("scale should be 1 for timelapse, and more for the others")
         return self

@@ -35,6 +35,7 @@ from terradistill.training.frames import TOLD
 from tests.conftest import terradistill, tiny_settings
 
 Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
+BENCH = Path(__file__).parents[2] / "bench"
 SUMMER = {"month": 6.5}
 TASKS = {"super-resolve": 2, "fuse": 2, "timelapse": 1}
 
@@ -726,12 +727,11 @@ def benched(
     task: str, source: Path, data: Path, sheet: Path, capsys: Capture, monkeypatch: Patch, *more: str
 ) -> list[list[str]]:
     """The table of bench/enhancement.py."""
-    bench = Path(__file__).parents[2] / "bench"
     few = ["--per-class", "1", "--seeds", "2", "--dates", "1", "2", "--set", "sampling.steps=2"]
     few += ["--set", "evaluation.min_steps=1", "--set", "evaluation.max_steps=2", "--preset", "tiny", *more]
-    monkeypatch.syspath_prepend(bench)
+    monkeypatch.syspath_prepend(BENCH)
     monkeypatch.setattr(sys, "argv", ["enhancement", task, str(source), str(data), *few, "--sheet", str(sheet)])
-    runpy.run_path(str(bench / "enhancement.py"), run_name="__main__")
+    runpy.run_path(str(BENCH / "enhancement.py"), run_name="__main__")
     table = [line.strip("|").split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert len({len(row) for row in table}) == 1, "a table"
     return table
@@ -755,6 +755,42 @@ def test_the_bench_of_real_changes_looks_at_what_changed_and_at_the_rest(
     assert float(copy[4]) == pytest.approx(-10 * np.log10(error), abs=0.01)
     assert float(copy[5]) == 90
     assert "±" in made[5]
+
+
+def test_real_dates_are_learned_from_and_judged_beside(
+    finished: td.Distilled, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    for number in range(6):
+        before = scene(64, 64, number)
+        for kind, image in (("before", before), ("after", 255 - before), ("change", np.full((64, 64), 255, np.uint8))):
+            (tmp_path / "pairs" / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(tmp_path / "pairs" / kind / f"{number}.png")
+    monkeypatch.syspath_prepend(BENCH)
+    monkeypatch.setattr(
+        sys, "argv", ["enhancement", "cut", str(tmp_path / "pairs"), str(tmp_path / "cut"), "--side", "32"]
+    )
+    runpy.run_path(str(BENCH / "enhancement.py"), run_name="__main__")
+    assert "4 pairs to learn from, 2 to judge" in capsys.readouterr().out
+    learn = td.open_scenes(tmp_path / "cut" / "learn")
+    assert (learn.classes, len(learn)) == (("after", "before"), 2 * 4 * 4)
+    settings = tiny_settings(
+        generator=str(finished.run), enhancer__task="timelapse", enhancer__real=True, enhancer__steps=60,
+        enhancer__batch_size=8, enhancer__learning_rate=3e-3, enhancer__warmup_steps=1, data__train_fraction=0.75,
+    )  # fmt: skip
+    run = td.train(tmp_path / "cut" / "learn", tmp_path / "run", settings, until="enhancer")
+    split = json.loads((tmp_path / "run" / "split.json").read_text())
+    sides = {side: [Path(row["name"]).stem for row in split[side]] for side in ("train", "test")}
+    assert not set(sides["train"]) & set(sides["test"]), "a place is on one side"
+    assert (len(sides["train"]), len(sides["test"])) == (24, 8)
+    adapter = td.Generator.load(run).frame_adapter
+    assert adapter is not None
+    assert adapter.about == {"task": "timelapse", "n_frames": 3, "real": True}
+    _, _, copy, made = benched("pairs", run, tmp_path / "cut" / "judge", tmp_path / "s.png", capsys, monkeypatch)
+    assert float(made[1].split("±")[0]) > float(copy[1]), "what turns into its negative is not copied"
+    (tmp_path / "cut" / "learn" / "after" / "0-0.png").unlink()
+    (tmp_path / "cut" / "learn" / "after" / "0-1.png").rename(tmp_path / "cut" / "learn" / "after" / "x.png")
+    with pytest.raises(DataError, match="every class folder needs an image of each place"):
+        td.train(tmp_path / "cut" / "learn", tmp_path / "other", settings, until="enhancer")
 
 
 @pytest.mark.parametrize("task", BENCHED)
@@ -790,14 +826,13 @@ def test_the_bench_of_seams_tells_them_from_a_decoder_s_own_pattern(
     cells = np.indices((height, width)) // factor
     grid = 10 * (cells.sum(0) % 2).astype(np.uint8)  # a step at every edge of latents
     edge = (corners(height // factor, width // factor, side // factor, overlap(side // factor))[1][1]) * factor
-    bench = Path(__file__).parents[2] / "bench"
-    monkeypatch.syspath_prepend(bench)
+    monkeypatch.syspath_prepend(BENCH)
 
     def measured() -> float:
         few = ["--preset", "tiny", "--set", "sampling.steps=2"]
         argv = ["enhancement", "seams", str(runs["super-resolve"]), str(tmp_path / "large.png"), *few]
         monkeypatch.setattr(sys, "argv", argv)
-        runpy.run_path(str(bench / "enhancement.py"), run_name="__main__")
+        runpy.run_path(str(BENCH / "enhancement.py"), run_name="__main__")
         said = re.search(r"in (\d+) tiles, .* tiles ([\d.]+) of that at other edges", capsys.readouterr().out)
         assert said is not None
         assert int(said[1]) > 1

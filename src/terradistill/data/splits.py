@@ -2,9 +2,9 @@
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from terradistill.data.annotations import normal_name
@@ -24,21 +24,27 @@ def limit_scenes(folder: SceneFolder, settings: DataSettings) -> SceneFolder:
 
 
 def divide(
-    folder: SceneFolder, settings: DataSettings, *, dropped: Collection[str] = (), seen: Collection[str] = ()
+    folder: SceneFolder,
+    settings: DataSettings,
+    *,
+    dropped: Collection[str] = (),
+    seen: Collection[str] = (),
+    places: bool = False,
 ) -> tuple[SceneFolder, SceneFolder]:
     """(train, test) by `settings.split_file` if there is one (see `load_split`), else by fraction and seed.
 
-    `seen` are hashes of scenes that a generator has learned from, see `split_scenes`.
+    `seen` are hashes of scenes that a generator has learned from, and `places` holds images of one together: see
+    `split_scenes`.
     """
     if settings.split_file is not None:
         return load_split(settings.split_file, folder, dropped=dropped)
-    train, test = split_scenes(folder, settings.train_fraction, settings.split_seed, seen)
+    train, test = split_scenes(folder, settings.train_fraction, settings.split_seed, seen, places=places)
     assert_disjoint(train, test)
     return train, test
 
 
 def split_scenes(
-    folder: SceneFolder, train_fraction: float, seed: int, seen: Collection[str] = ()
+    folder: SceneFolder, train_fraction: float, seed: int, seen: Collection[str] = (), *, places: bool = False
 ) -> tuple[SceneFolder, SceneFolder]:
     """Divides each class alike, with at least one image of a class on either side.
 
@@ -48,6 +54,8 @@ def split_scenes(
         seed: another seed, another split.
         seen: hashes of scenes that must not judge. They are the first to be learned from; what is left of them is on
             neither side.
+        places: images of one name in several classes show one place, and come to the same side where all classes have
+            all places.
 
     Returns:
         (train, test).
@@ -57,7 +65,8 @@ def split_scenes(
     """
     train: list[int] = []
     test: list[int] = []
-    for indices, (name, count) in zip(_ranked(folder, seed, "split"), folder.counts.items(), strict=True):
+    ranked = _ranked(folder, seed, "split", stem_of if places else None)
+    for indices, (name, count) in zip(ranked, folder.counts.items(), strict=True):
         if count < 2:
             raise DataError(
                 f"Class {name!r} has {count} images; at least 2 are needed to divide it. Add some or remove it."
@@ -77,9 +86,17 @@ def split_scenes(
     return folder.subset(train), folder.subset(test)
 
 
-def _ranked(folder: SceneFolder, seed: int, purpose: str) -> list[list[int]]:
+def stem_of(name: str) -> str:
+    """What a scene is called without its folders and its ending: the same for all images of a place."""
+    return PurePosixPath(name).stem
+
+
+def _ranked(
+    folder: SceneFolder, seed: int, purpose: str, called: Callable[[str], str] | None = None
+) -> list[list[int]]:
     """Indices of each class in an order that a hash of (seed, name) fixes: adding an image moves no other one."""
-    order = sorted(range(len(folder)), key=lambda i: derive(seed, purpose, folder.scenes[i].name))
+    names = [called(scene.name) if called else scene.name for scene in folder.scenes]
+    order = sorted(range(len(folder)), key=lambda i: derive(seed, purpose, names[i]))
     by_class: list[list[int]] = [[] for _ in folder.classes]
     for i in order:
         by_class[folder.scenes[i].label].append(i)

@@ -12,6 +12,7 @@ from torch import Tensor
 from terradistill.data.bands import BandScale, bands_note, bands_of, require_bands
 from terradistill.data.maps import load_maps, parse_maps
 from terradistill.data.sensor import Sensor
+from terradistill.data.splits import stem_of
 from terradistill.data.views import view
 from terradistill.distillation.teacher import SIDE, trained_network
 from terradistill.distillation.work import Work, metadata_fields, views_needed
@@ -41,7 +42,9 @@ from terradistill.training.frames import (
     FrameTable,
     OtherDay,
     OtherSeasons,
+    RealDates,
     Simulation,
+    season,
     seasonal,
     seasonal_view,
 )
@@ -290,20 +293,36 @@ def enhancer(work: Work) -> None:
                 about={
                     "task": wanted.task,
                     "n_frames": wanted.frames if wanted.task == "timelapse" else 1,
-                    **(
-                        {"bands": bands[1]}
-                        if bands
-                        else {"simulated": {name: getattr(wanted, name) for name in SIMULATED}}
-                    ),
+                    **_seen_in(wanted, bands),
                 },
             )
         generator.frame_adapter = adapter
-        table: Conditions = (
-            BandTable(bands[0], adapter, wanted.noise)
-            if bands
-            else FrameTable(work.pixels(), simulation_of(wanted), adapter, seasonal=seasonal(wanted.task))
-        )
+        table: Conditions
+        if bands:
+            table = BandTable(bands[0], adapter, wanted.noise)
+        elif wanted.real:
+            table = _real_dates(work, adapter)
+        else:
+            table = FrameTable(work.pixels(), simulation_of(wanted), adapter, seasonal=seasonal(wanted))
         _train_beside(work, stage, generator, wanted, ["frame_adapter"], table, "enhancer")
+
+
+def _seen_in(wanted: EnhancerSettings, bands: tuple[Any, dict[str, Any]] | None) -> dict[str, Any]:
+    """What an enhancer remembers of its frames."""
+    if bands:
+        return {"bands": bands[1]}
+    return {"real": True} if wanted.real else {"simulated": {name: getattr(wanted, name) for name in SIMULATED}}
+
+
+def _real_dates(work: Work, adapter: FrameAdapter) -> RealDates:
+    """Other images of the places of the train scenes.
+
+    Raises:
+        DataError: a place has one alone.
+    """
+    places = [stem_of(scene.name) for scene in work.train.scenes]
+    seasons = [season(row["month"], row.get("day", 15)) if "month" in row else {} for row in work.metadata()]
+    return RealDates(work.pixels(), places, seasons, adapter, work.settings.enhancer.frames)
 
 
 def _train_beside(

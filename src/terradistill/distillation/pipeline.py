@@ -132,7 +132,7 @@ def train(
             return work.run / "generator"
         if until == "enhancer":
             learning.require_readable_frames(work)
-            learning.encode(work, seasons=seasonal(settings.enhancer.task))
+            learning.encode(work, seasons=seasonal(settings.enhancer))
             learning.enhancer(work)
             return work.run / "generator"
         if until == "adapter":

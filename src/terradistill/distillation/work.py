@@ -217,7 +217,8 @@ def _scenes(
     with run.stage("read", "Reading and checking scenes") as stage:
         scenes, report = check_scenes(scenes, on_corrupt=settings.on_corrupt, progress=stage.progress)
         seen = seen | seen_by(run.settings.generator)
-        train, test = divide(scenes, settings, dropped=report.dropped, seen=seen)
+        places = run.settings.enhancer.real
+        train, test = divide(scenes, settings, dropped=report.dropped, seen=seen, places=places)
         sides = {scene.name for part in (train, test) for scene in part.scenes}
         aside = scenes.subset(
             i for i, scene in enumerate(scenes.scenes) if not scene.hashes.isdisjoint(seen) and scene.name not in sides

@@ -6,6 +6,7 @@ from datetime import date
 
 from terradistill.data.pictures import Picture
 from terradistill.errors import ConfigError, DataError
+from terradistill.training.frames import season
 
 FIRST, LAST = 1960, 2040  # what reads like a year before anybody looked from above, or far ahead, is none: tile_2048
 _DATE = re.compile(r"(\d{4})-(\d{1,2})(?:-(\d{1,2}))?")
@@ -52,9 +53,9 @@ def required_date(picture: Picture) -> date:
     return found
 
 
-def season_of(day: date) -> Mapping[str, float]:
-    """A date as enhancers are told it: how far the year is, in months from 0 to 12."""
-    return {"month": day.month - 1 + (day.day - 1) / 31}
+def season_of(day: date | None) -> Mapping[str, float]:
+    """A date as enhancers are told it; None: nothing is known."""
+    return season(day.month, day.day) if day else {}
 
 
 def _valid(found: re.Match[str]) -> date | None:

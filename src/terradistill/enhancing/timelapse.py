@@ -106,13 +106,13 @@ def timelapse(
 
 def at_date(
     enhancer: Enhancer,
-    frames: Sequence[tuple[date, NDArray[np.uint8]]],
-    target: date,
+    frames: Sequence[tuple[date | None, NDArray[np.uint8]]],
+    target: date | None,
     prompt: str,
     seed: int,
     wanted: SamplingSettings,
 ) -> NDArray[np.uint8]:
-    """An image (H, W, 3) of a date, after frames of others."""
+    """An image (H, W, 3) of a date, after frames of others; None: of a day that is not known."""
     generator = enhancer.generator
     height, width = frames[0][1].shape[:2]
     images = np.stack([padded(image, enhancer.multiple) for _, image in frames])

@@ -1,4 +1,4 @@
-"""The frames that a frame adapter is shown of the scenes that it learns from. All are simulated."""
+"""The frames that a frame adapter is shown of the scenes that it learns from: simulated, or other images of a place."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,9 @@ from terradistill.data.images import to_float
 from terradistill.data.sensor import Sensor, in_month, shifted
 from terradistill.data.views import N_VIEWS, view, viewed
 from terradistill.data.weather import cloud_cover, clouded
+from terradistill.errors import DataError
 from terradistill.models.frame_adapter import FrameAdapter
+from terradistill.sections import EnhancerSettings
 
 DAYS_A_MONTH = 365.25 / 12
 MONTHS = 12  # that simulated targets are encoded in, the middle of each
@@ -119,9 +121,14 @@ TOLD: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-def seasonal(task: str) -> bool:
-    """Whether a task draws scenes in any month."""
-    return "month" in TOLD[task][1]
+def seasonal(wanted: EnhancerSettings) -> bool:
+    """Whether scenes are drawn in any month, simulated."""
+    return "month" in TOLD[wanted.task][1] and not wanted.real
+
+
+def season(month: float, day: float) -> dict[str, float]:
+    """A day of a month, both from 1, as enhancers are told it: how far the year is, in months from 0 to 12."""
+    return {"month": month - 1 + (day - 1) / 31}
 
 
 def _under_clouds(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
@@ -175,6 +182,66 @@ class FrameTable:
         shown = self.simulation.show(images, numbers // N_VIEWS, rng, most)
         known = torch.stack([self.reader.of_frame.table(rows) for rows in shown.known])
         return shown.frames, known, self.reader.of_target.table(shown.target)
+
+
+class RealDates:
+    """Frames of N scenes that are real: the other images of their places, as many as there are."""
+
+    def __init__(
+        self,
+        pixels: NDArray[np.uint8],
+        places: Sequence[str],
+        seasons: Sequence[Mapping[str, float]],
+        reader: FrameAdapter,
+        frames: int,
+        adapter: str = "frame_adapter",
+    ) -> None:
+        """Find the frames of each scene.
+
+        Args:
+            pixels: uint8 (N, H, W, 3), at the size that is drawn; may be memory-mapped.
+            places: of each scene.
+            seasons: of each, as far as known; see `season`.
+            reader: the adapter, which knows how to tell numbers.
+            frames: of a scene, at most.
+            adapter: its name in the generator.
+
+        Raises:
+            DataError: a scene is the only one of its place.
+        """
+        of_place: dict[str, list[int]] = {}
+        for i, place in enumerate(places):
+            of_place.setdefault(place, []).append(i)
+        if lone := [place for place, several in of_place.items() if len(several) < 2]:
+            raise DataError(
+                f"Of {len(lone)} places there is one image alone, such as {lone[0]}: every class folder needs an image "
+                "of each place, by its name."
+            )
+        self.pixels, self.seasons, self.reader, self.frames, self.adapter = pixels, seasons, reader, frames, adapter
+        self._others = [[j for j in of_place[place] if j != i] for i, place in enumerate(places)]
+
+    def draw(self, index: NDArray[np.int64], views: Tensor, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """As `FrameTable.draw`; as many frames of all scenes as the one has that has fewest."""
+        most = min(self.frames, *(len(self._others[i]) for i in index))
+        count = int(torch.randint(1, most + 1, (), generator=rng))
+        chosen = [[own[k] for k in torch.randperm(len(own), generator=rng)[:count]] for own in self._of(index)]
+        return self._shown(index, chosen, views)
+
+    def whole(self, index: NDArray[np.int64], views: Tensor) -> tuple[Tensor, ...]:
+        """As `FrameTable.whole`."""
+        most = min(self.frames, *(len(self._others[i]) for i in index))
+        return self._shown(index, [own[:most] for own in self._of(index)], views)
+
+    def _of(self, index: NDArray[np.int64]) -> list[list[int]]:
+        return [self._others[i] for i in index]
+
+    def _shown(self, index: NDArray[np.int64], chosen: list[list[int]], views: Tensor) -> tuple[Tensor, ...]:
+        count = len(chosen[0])
+        flat = np.array(chosen).ravel()
+        images = viewed(to_float(np.asarray(self.pixels[flat])), views.repeat_interleave(count))
+        known = torch.stack([self.reader.of_frame.table([self.seasons[j] for j in own]) for own in chosen])
+        target = self.reader.of_target.table([self.seasons[i] for i in index])
+        return images.unflatten(0, (len(chosen), count)), known, target
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from terradistill.config import load_settings
 from terradistill.data.images import to_float
 from terradistill.data.sensor import Sensor, in_month
 from terradistill.data.views import N_VIEWS, view
+from terradistill.errors import DataError
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.frame_adapter import FrameAdapter
 from terradistill.models.generator import build_generator
@@ -21,6 +22,7 @@ from terradistill.training.frames import (
     FrameTable,
     OtherDay,
     OtherSeasons,
+    RealDates,
     seasonal_view,
 )
 
@@ -95,6 +97,25 @@ def test_half_of_the_frames_may_be_cloudy() -> None:
     shown = OtherSeasons(EXACT, frames=1, clouds=0.5).show(to_float(dark), torch.zeros(64).long(), rng(4), most=True)
     cloudy = (shown.frames > 0).flatten(1).any(1)
     assert 0.3 < float(cloudy.float().mean()) < 0.7
+
+
+def test_real_dates_are_other_images_of_the_place(reader: FrameAdapter) -> None:
+    places, seasons = ["a", "b", "a", "b", "a"], [{"month": 1.5}, {}, {"month": 7.0}, {}, {}]
+    table = RealDates(PIXELS, places, seasons, reader, frames=2)
+    views = torch.tensor([3, 0])
+    frames, known, target = table.whole(np.array([0, 4]), views)
+    assert frames.shape == (2, 2, 3, 32, 32)
+    for shown, others, number in zip(frames, ([2, 4], [0, 2]), views, strict=True):
+        assert torch.equal(shown, view(to_float(PIXELS[others]), int(number)))
+    at = [*reader.of_frame.ranges].index("month")
+    assert known[0, :, at].isnan().tolist() == [False, True]
+    assert target[:, at].isnan().tolist() == [False, True]
+    drawn = [table.draw(np.array([0, 4, 2]), torch.zeros(3, dtype=torch.long), rng(seed))[0] for seed in range(8)]
+    assert {frames.shape[1] for frames in drawn} == {1, 2}
+    mixed = table.whole(np.array([0, 1]), views)[0]
+    assert mixed.shape[1] == 1, "of b there is one other"
+    with pytest.raises(DataError, match="one image alone, such as c"):
+        RealDates(PIXELS, ["a", "b", "a", "b", "c"], seasons, reader, frames=2)
 
 
 def test_bands_are_shown_as_they_are_in_the_view_of_what_is_drawn(reader: FrameAdapter) -> None:
