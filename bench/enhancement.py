@@ -5,7 +5,7 @@
     python bench/enhancement.py fuse RUN DATA [--dates 1 2 4] [--seeds 3]
     python bench/enhancement.py timelapse RUN DATA [--dates 1 2 3]
     python bench/enhancement.py pairs RUN PAIRS     real changes: before/, after/, and masks in change/
-    python bench/enhancement.py cut PAIRS OUT       those to learn from, in OUT/learn in squares, and to judge, in OUT/judge
+    python bench/enhancement.py cut PAIRS OUT       pairs to learn from, in OUT/learn, and to judge, in OUT/judge
     python bench/enhancement.py inpaint GENERATOR DATA [--cover 0.3]
     python bench/enhancement.py seams RUN IMAGE     a large image super-resolved: gradients at the edges of tiles,
                                                     beside those at the other edges of latents
