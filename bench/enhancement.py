@@ -12,10 +12,10 @@
 
 PSNR in dB, SSIM, and LPIPS (shift-tolerant, needs the extra `metrics`), each against the scene itself; of what is
 drawn, mean ± standard deviation over --seeds drawings of all scenes. Beside each task stand what costs nothing
-(interpolation, copying the input, means) and, for super-resolution with `--minutes`, a regression network of the
-adapter's size that learns for so long from the scenes that the generator learned from. Of coarse dates there are the
-nearest and the best, by its PSNR: an oracle, since it takes the scene itself to choose it. Super-resolved scenes are
-also shown to classifiers, one a seed, that learned from real ones; nothing says their class to what draws them, but in
+(interpolation, copying the input, means) and, with `--minutes`, a regression network of the adapter's size that learns
+for so long from the scenes that the generator learned from, and is told all that the adapter is told. Of coarse dates
+there are the nearest and the best, by its PSNR: an oracle, since it takes the scene itself to choose it. Super-resolved
+scenes are also shown to classifiers, one a seed, that learned from real ones; nothing says their class to what draws them, but in
 the row that says so. A --sheet shows real scenes: it is for looking at, and not for passing on.
 """
 
@@ -27,13 +27,13 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
 from held_out import seen_and_unseen, unseen_of
 from numpy.typing import NDArray
 from PIL import Image
+from regression import dated, in_season, numbers, regression, several
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -44,7 +44,7 @@ from terradistill.data.check import check_scenes
 from terradistill.data.images import load_pixels, to_float, to_uint8
 from terradistill.data.pictures import open_pictures
 from terradistill.data.scenes import SceneFolder
-from terradistill.data.sensor import MIDSUMMER, in_month
+from terradistill.data.sensor import MIDSUMMER
 from terradistill.data.sources import open_scenes
 from terradistill.data.weather import cloud_cover, clouded
 from terradistill.distillation.learning import simulation_of
@@ -155,7 +155,7 @@ def super_resolve(asked: argparse.Namespace, settings: Settings, folder: Path) -
             x = simulate.show(y, torch.zeros(len(y)), rng, most=True).frames[:, 0]
             return x, x, y
 
-        regress = _regression(enhancer, len(known), some, 60 * asked.minutes)
+        regress = regression(enhancer, len(known), coarse.shape[3], some, 60 * asked.minutes)
         row(f"regression, {asked.minutes:g} min", regress(to_float(coarse), to_float(coarse)))
 
     frames = to_float(coarse).numpy()
@@ -184,6 +184,12 @@ def by_text(texts: Sequence[str], seed: int, draw: Callable[[list[int], str, lis
         for some in (index[k : k + AT_ONCE] for k in range(0, len(index), AT_ONCE)):
             made |= dict(zip(some, draw(some, text, [derive(seed, "bench", i) for i in some]), strict=True))
     return np.stack([made[i] for i in range(len(texts))])
+
+
+def learned_pixels(asked: argparse.Namespace, enhancer: Enhancer, folder: Path) -> Pixels:
+    """Scenes that the generator has learned from, for what learns beside it."""
+    seen, _ = seen_and_unseen(learned_from(asked.source), asked.data, 200)
+    return load_pixels(seen, enhancer.generator.resolution, folder / "learned.npy")
 
 
 def _judge(
@@ -233,7 +239,7 @@ def bands(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
             y = to_float(real[index])
             return torch.from_numpy(known[index]), F.avg_pool2d(y, scale), y
 
-        regress = _regression(enhancer, len(real), some, 60 * asked.minutes)
+        regress = regression(enhancer, len(real), len(names), some, 60 * asked.minutes)
         table.add(f"regression, {asked.minutes:g} min", regress(torch.from_numpy(frames), coarse))
 
     free = [sharp(enhancer, settings, frames, [""] * len(fine), seed) for seed in range(asked.seeds)]
@@ -241,62 +247,6 @@ def bands(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
     table.add("drawn", *(agreeing(made, to_uint8(coarse), scale) for made in free))
     table.add(f"mean of {len(free)} drawn alone", np.mean(free, axis=0).round().astype(np.uint8))
     table.picture(asked.sheet)
-
-
-def _regression(
-    enhancer: Enhancer,
-    n: int,
-    some: Callable[[NDArray[np.int64], torch.Generator], tuple[Tensor, Tensor, Tensor]],
-    seconds: float,
-) -> Callable[[Tensor, Tensor], Pixels]:
-    """A U-Net that learns to correct bicubic interpolation, of about the adapter's weights, for a time.
-
-    `some` gives frames (B, C, h, w), coarse pictures (B, 3, h, w), which are corrected, and scenes (B, 3, H, W) of
-    some of n. What is returned makes images of frames and coarse pictures.
-    """
-    from diffusers import UNet2DModel
-
-    device, size = enhancer.hardware.device, sum(p.numel() for p in enhancer.adapter.parameters())
-    scale, channels = enhancer.adapter.scale, len(enhancer.adapter.bands)
-    widths = (32, 64, 128, 128)
-    network: Any
-    for width in range(16, 257, 16):
-        widths = (width, 2 * width, 4 * width, 4 * width)
-        network = UNet2DModel(
-            in_channels=channels, out_channels=3, block_out_channels=widths, layers_per_block=1, norm_num_groups=8,
-            down_block_types=("DownBlock2D",) * 4, up_block_types=("UpBlock2D",) * 4, add_attention=False,
-        )  # fmt: skip
-        if sum(p.numel() for p in network.parameters()) >= size:
-            break
-    network = network.to(device).train()
-    optimizer = torch.optim.AdamW(network.parameters(), 3e-4)
-
-    def corrected(x: Tensor, coarse: Tensor) -> Tensor:
-        wide, base = (
-            F.interpolate(each.to(device), scale_factor=scale, mode="bicubic", align_corners=False)
-            for each in (x, coarse)
-        )
-        with enhancer.hardware.learning.autocast():
-            return torch.as_tensor(base + network(wide, 0).sample.float())
-
-    began, step = time.monotonic(), 0
-    while time.monotonic() - began < seconds:
-        rng = seeded(0, "regression", step)
-        x, coarse, y = some(torch.randint(0, n, (8,), generator=rng).numpy(), rng)
-        loss = (corrected(x, coarse) - y.to(device)).abs().mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        step += 1
-    network.eval()
-    print(f"<!-- regression: {sum(p.numel() for p in network.parameters()):,} weights, {step:,} steps of 8 -->")
-
-    @torch.no_grad()
-    def apply(x: Tensor, coarse: Tensor) -> Pixels:
-        parts = [to_uint8(corrected(x[k : k + 16], coarse[k : k + 16])) for k in range(0, len(x), 16)]
-        return np.concatenate(parts)
-
-    return apply
 
 
 def fuse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
@@ -310,7 +260,7 @@ def fuse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
     looks = torch.randint(0, 12, (len(fine),), generator=seeded(0, "months"))
     shots = [simulation.show(to_float(fine), looks, seeded(0, "date", k), most=True) for k in range(most)]
     seasons = shots[0].target
-    truth = to_uint8(in_month(to_float(fine), 1 + torch.tensor([season["month"] for season in seasons])))
+    truth = to_uint8(in_season(to_float(fine), shots[0]))
     stacks = np.stack([to_uint8(shot.frames[:, 0]) for shot in shots], 1)  # (n, dates, h, w, 3)
     days = np.array([[row[0]["days"] for row in shot.known] for shot in shots]).T
     table = Table(truth, enhancer.hardware, f"of simulated dates, {scale} x coarser")
@@ -324,6 +274,18 @@ def fuse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
     table.add("bicubic of the best date (oracle)", wide[np.arange(len(wide)), best])
     table.add(f"mean of {most} bicubics", wide.mean(1).round().astype(np.uint8))
     table.add(f"median of {most} bicubics", np.median(wide, axis=1).round().astype(np.uint8))
+    if asked.minutes:
+        known = learned_pixels(asked, enhancer, folder)
+
+        def some(index: NDArray[np.int64], rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+            scenes = to_float(np.asarray(known[index]))
+            asked_for = torch.randint(0, 12, (len(scenes),), generator=rng)
+            taken = [simulation.show(scenes, asked_for, rng, most=True) for _ in range(most)]
+            return *dated(taken, wanted.days), in_season(scenes, taken[0])
+
+        seen, coarse = dated(shots, wanted.days)
+        regress = regression(enhancer, len(known), seen.shape[1], some, 60 * asked.minutes)
+        table.add(f"regression of {most}, {asked.minutes:g} min", regress(seen, coarse))
     order = np.argsort(np.abs(days), axis=1)  # the nearest dates first
 
     def drawn(n: int, fusion: float, seed: int) -> Pixels:
@@ -365,14 +327,24 @@ def timelapse(asked: argparse.Namespace, settings: Settings, folder: Path) -> No
     scenes = unseen_of(learned_from(asked.source), asked.data, asked.per_class)
     fine = np.asarray(load_pixels(scenes, enhancer.generator.resolution, folder / "fine.npy"))
     looks = torch.randint(0, 12, (len(fine),), generator=seeded(0, "months"))
-    shown = simulation_of(taught(enhancer)).show(to_float(fine), looks, seeded(0, "frames"), most=True)
+    simulation = simulation_of(taught(enhancer))
+    shown = simulation.show(to_float(fine), looks, seeded(0, "frames"), most=True)
     target, frames = looks.numpy() + 0.5, to_uint8(shown.frames.flatten(0, 1)).reshape(len(fine), -1, *fine.shape[1:])
-    months = np.array([[frame["month"] for frame in row] for row in shown.known])
-    truth = to_uint8(in_month(to_float(fine), 1 + torch.as_tensor(target, dtype=torch.float32)))
-    table = Table(truth, enhancer.hardware, "of simulated months, and clouds")
-    gap = np.abs(months - target[:, None])
-    table.add("copy of the nearest month", frames[np.arange(len(fine)), np.minimum(gap, 12 - gap).argmin(1)])
+    months, (seen, nearest) = numbers(shown, "month").numpy(), several(shown)
+    table = Table(to_uint8(in_season(to_float(fine), shown)), enhancer.hardware, "of simulated months, and clouds")
+    table.add("copy of the nearest month", to_uint8(nearest))
     table.add("median of the frames", np.median(frames, axis=1).round().astype(np.uint8))
+    if asked.minutes:
+        known = learned_pixels(asked, enhancer, folder)
+
+        def some(index: NDArray[np.int64], rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+            scenes = to_float(np.asarray(known[index]))
+            asked_for = torch.randint(0, 12, (len(scenes),), generator=rng)
+            taken = simulation.show(scenes, asked_for, rng, most=True)
+            return *several(taken), in_season(scenes, taken)
+
+        regress = regression(enhancer, len(known), seen.shape[1], some, 60 * asked.minutes)
+        table.add(f"regression of {frames.shape[1]}, {asked.minutes:g} min", regress(seen, nearest))
 
     def drawn(n: int, seed: int) -> Pixels:
         return np.stack(
