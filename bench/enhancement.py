@@ -15,8 +15,8 @@ drawn, mean ± standard deviation over --seeds drawings of all scenes. Beside ea
 (interpolation, copying the input, means) and, with `--minutes`, a regression network of the adapter's size that learns
 for so long from the scenes that the generator learned from, and is told all that the adapter is told. Of coarse dates
 there are the nearest and the best, by its PSNR: an oracle, since it takes the scene itself to choose it. Super-resolved
-scenes are also shown to classifiers, one a seed, that learned from real ones; nothing says their class to what draws them, but in
-the row that says so. A --sheet shows real scenes: it is for looking at, and not for passing on.
+scenes are also shown to classifiers, one a seed, that learned from real ones; nothing says their class to what draws
+them, but in the row that says so. A --sheet shows real scenes: it is for looking at, and not for passing on.
 """
 
 import argparse
