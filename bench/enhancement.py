@@ -24,7 +24,6 @@ import json
 import resource
 import time
 from collections.abc import Callable, Sequence
-from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,7 +32,7 @@ import torch
 from held_out import seen_and_unseen, unseen_of
 from numpy.typing import NDArray
 from PIL import Image
-from regression import dated, in_season, numbers, regression, several
+from regression import dated, in_season, regression, several
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -54,7 +53,7 @@ from terradistill.enhancing.fuse import fused
 from terradistill.enhancing.inpaint import fill_hidden
 from terradistill.enhancing.results import AT_ONCE
 from terradistill.enhancing.super_resolve import agreeing, bicubic, sharpened
-from terradistill.enhancing.timelapse import at_date
+from terradistill.enhancing.timelapse import Frame, at_date
 from terradistill.evaluation.fidelity import Lpips
 from terradistill.evaluation.harness import Labelled
 from terradistill.evaluation.recipe import fit, predict, repeatable
@@ -329,8 +328,8 @@ def timelapse(asked: argparse.Namespace, settings: Settings, folder: Path) -> No
     looks = torch.randint(0, 12, (len(fine),), generator=seeded(0, "months"))
     simulation = simulation_of(taught(enhancer))
     shown = simulation.show(to_float(fine), looks, seeded(0, "frames"), most=True)
-    target, frames = looks.numpy() + 0.5, to_uint8(shown.frames.flatten(0, 1)).reshape(len(fine), -1, *fine.shape[1:])
-    months, (seen, nearest) = numbers(shown, "month").numpy(), several(shown)
+    frames = to_uint8(shown.frames.flatten(0, 1)).reshape(len(fine), -1, *fine.shape[1:])
+    seen, nearest = several(shown)
     table = Table(to_uint8(in_season(to_float(fine), shown)), enhancer.hardware, "of simulated months, and clouds")
     table.add("copy of the nearest month", to_uint8(nearest))
     table.add("median of the frames", np.median(frames, axis=1).round().astype(np.uint8))
@@ -351,8 +350,8 @@ def timelapse(asked: argparse.Namespace, settings: Settings, folder: Path) -> No
             [
                 at_date(
                     enhancer,
-                    [(_day(month), frame) for month, frame in zip(months[i][:n], frames[i][:n], strict=True)],
-                    _day(target[i]),
+                    [Frame(row, frame) for row, frame in zip(shown.known[i][:n], frames[i][:n], strict=True)],
+                    shown.target[i],
                     "",
                     derive(seed, "bench", i),
                     settings.sampling,
@@ -364,11 +363,6 @@ def timelapse(asked: argparse.Namespace, settings: Settings, folder: Path) -> No
     for n in asked.dates:
         table.add(f"drawn after {n} frames", *(drawn(n, seed) for seed in range(asked.seeds)))
     table.picture(asked.sheet)
-
-
-def _day(month: float) -> date:
-    """A day of a year that is so far, in months from 0 to 12."""
-    return date(2021, int(month) + 1, 1 + min(27, int(31 * (month % 1))))
 
 
 def changes(data: str, side: int) -> dict[str, dict[str, Pixels]]:
@@ -426,11 +420,11 @@ def pairs(asked: argparse.Namespace, settings: Settings, _: Path) -> None:
     row("copy of the image before", before)
     # Nothing says when these were taken. To what has learned months both are called midsummer, so that only the
     # adapter's doing is seen.
-    day = None if enhancer.adapter.about.get("real") else _day(MIDSUMMER - 1)
+    when = {} if enhancer.adapter.about.get("real") else {"month": MIDSUMMER - 1}
 
     def drawn(seed: int) -> Pixels:
         each = [
-            at_date(enhancer, [(day, image)], day, "", derive(seed, "bench", i), settings.sampling)
+            at_date(enhancer, [Frame(when, image)], when, "", derive(seed, "bench", i), settings.sampling)
             for i, image in enumerate(before)
         ]
         return np.stack(each)

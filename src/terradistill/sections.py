@@ -89,6 +89,9 @@ class EnhancerSettings(BesideSettings):
         description="timelapse: learn from real dates, images of one name in several class folders being one place, "
         "such as before/7.png and after/7.png; nothing is simulated",
     )
+    told: tuple[Literal["month", "year", "gsd_m", "cloud_fraction", "lon", "lat"], ...] = Field(
+        ("month",), min_length=1, description="timelapse: numbers of each frame and of what is drawn, as far as known"
+    )
     middle: bool = Field(False, description="copy the denoiser's middle too: twice the weights")
     blur: float = Field(0.4, ge=0, description="deviation of the sensor's point spread, in its pixels")
     gain: float = Field(0.03, ge=0, description="deviation of a frame's contrast around 1")

@@ -18,20 +18,18 @@ from PIL import Image
 import terradistill as td
 from terradistill.data.images import pixel_hash, to_float
 from terradistill.distillation.scoreboard import learned_by
-from terradistill.enhancing import inpaint, results, super_resolve
+from terradistill.enhancing import inpaint, results, super_resolve, timelapse
 from terradistill.enhancing.canvas import overlap
-from terradistill.enhancing.dates import parse_date
 from terradistill.enhancing.enhancer import open_enhancer
 from terradistill.enhancing.fuse import fused
 from terradistill.enhancing.super_resolve import _frames, agreeing, bicubic, sharpened
-from terradistill.enhancing.timelapse import at_date
+from terradistill.enhancing.timelapse import Frame, at_date
 from terradistill.errors import ConfigError, DataError, RunError
 from terradistill.models.frame_adapter import FrameAdapter
 from terradistill.models.places import write_learned_from
 from terradistill.run import Silent
 from terradistill.sampling.tiling import corners
 from terradistill.shipped import ENHANCERS
-from terradistill.training.frames import TOLD
 from tests.conftest import terradistill, tiny_settings
 
 Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
@@ -272,12 +270,35 @@ def test_a_timelapse_goes_on_from_what_it_drew(
         assert picture.height > 6 * 32
 
 
+def test_what_is_known_of_frames_and_of_the_date_is_told(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: Patch
+) -> None:
+    told = list[tuple[Any, Any]]()
+    drawing = timelapse.at_date
+
+    def spied(enhancer: Any, frames: Any, target: Any, *rest: Any) -> Any:
+        told.append(([dict(frame.known) for frame in frames], dict(target)))
+        return drawing(enhancer, frames, target, *rest)
+
+    monkeypatch.setattr(timelapse, "at_date", spied)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(scene(32, 32)).save(tmp_path / "in" / "a.png")
+    note = {"file_name": "a.png", "year": 2020, "month": 7, "day": 1, "gsd_m": 2, "cloud_fraction": 0.25, "lat": 50.0}
+    (tmp_path / "in" / "metadata.jsonl").write_text(json.dumps(note))
+    tiny = tiny_settings(generator=str(runs["timelapse"]))
+    timelapse.timelapse(tmp_path / "in", tmp_path / "out", tiny, days=["2021-01-01", "2021-03-01"])
+    place = {"gsd_m": 2, "lat": 50}
+    first = {**place, "year": 2021, "month": 0}
+    given = {**place, "year": 2020, "month": 6, "day": 1, "cloud_fraction": 0.25}
+    assert told == [([given], first), ([first, given], {**place, "year": 2021, "month": 2})]
+
+
 def test_one_to_three_frames_and_another_month_make_another_image(runs: dict[str, Path]) -> None:
     enhancer = open_enhancer(tiny_settings(generator=str(runs["timelapse"])), "timelapse")
-    frames = [(parse_date(f"2021-0{k}"), scene(32, 32, k)) for k in (3, 5, 8)]
+    frames = [Frame({"month": float(k)}, scene(32, 32, k)) for k in (3, 5, 8)]
     wanted = tiny_settings().sampling
-    made = [at_date(enhancer, frames[:n], parse_date("2021-06"), "", 0, wanted) for n in (1, 2, 3)]
-    made.append(at_date(enhancer, frames, parse_date("2021-12"), "", 0, wanted))
+    made = [at_date(enhancer, frames[:n], {"month": 6.0}, "", 0, wanted) for n in (1, 2, 3)]
+    made.append(at_date(enhancer, frames, {"month": 11.5}, "", 0, wanted))
     assert len({image.tobytes() for image in made}) == 4
 
 
@@ -864,7 +885,7 @@ def test_an_enhancer_that_comes_with_the_package_works_beside_its_generator(
     base, own = td.Generator.load("base-128"), "ab" * 32
     about = {"task": "super-resolve", "n_frames": 1, "simulated": {}}
     adapter = FrameAdapter(base.unet, base.factor, bands=("R", "G", "B"), scale=4, middle=False, temporal=False,
-                           told=TOLD["super-resolve"], about=about)  # fmt: skip
+                           told=((), ()), about=about)  # fmt: skip
     adapter.half().save(tmp_path / "shipped" / "frame_adapter")
     write_learned_from(tmp_path / "shipped", [own])
     monkeypatch.setitem(ENHANCERS["base-128"], "super-resolve", tmp_path / "shipped")

@@ -36,7 +36,6 @@ from terradistill.training.classifier import train_latent_classifier
 from terradistill.training.diffusion import Consistency, parted, repeats, train_diffusion
 from terradistill.training.frames import (
     SEASONAL,
-    TOLD,
     BandTable,
     Coarser,
     FrameTable,
@@ -47,6 +46,7 @@ from terradistill.training.frames import (
     season,
     seasonal,
     seasonal_view,
+    told_of,
 )
 from terradistill.training.latents import LatentCache, encode_scenes
 from terradistill.training.maps import MapTable
@@ -289,7 +289,7 @@ def enhancer(work: Work) -> None:
                 middle=wanted.middle,
                 temporal=wanted.task == "timelapse",
                 days=wanted.days,
-                told=TOLD[wanted.task],
+                told=told_of(wanted),
                 about={
                     "task": wanted.task,
                     "n_frames": wanted.frames if wanted.task == "timelapse" else 1,
@@ -303,7 +303,8 @@ def enhancer(work: Work) -> None:
         elif wanted.real:
             table = _real_dates(work, adapter)
         else:
-            table = FrameTable(work.pixels(), simulation_of(wanted), adapter, seasonal=seasonal(wanted))
+            rows = work.metadata()
+            table = FrameTable(work.pixels(), simulation_of(wanted), adapter, seasonal=seasonal(wanted), rows=rows)
         _train_beside(work, stage, generator, wanted, ["frame_adapter"], table, "enhancer")
 
 
@@ -321,8 +322,8 @@ def _real_dates(work: Work, adapter: FrameAdapter) -> RealDates:
         DataError: a place has one alone.
     """
     places = [stem_of(scene.name) for scene in work.train.scenes]
-    seasons = [season(row["month"], row.get("day", 15)) if "month" in row else {} for row in work.metadata()]
-    return RealDates(work.pixels(), places, seasons, adapter, work.settings.enhancer.frames)
+    rows = [row | (season(row["month"], row.get("day", 15)) if "month" in row else {}) for row in work.metadata()]
+    return RealDates(work.pixels(), places, rows, adapter, work.settings.enhancer.frames)
 
 
 def _train_beside(

@@ -53,9 +53,9 @@ def required_date(picture: Picture) -> date:
     return found
 
 
-def season_of(day: date | None) -> Mapping[str, float]:
-    """A date as enhancers are told it; None: nothing is known."""
-    return season(day.month, day.day) if day else {}
+def season_of(day: date) -> Mapping[str, float]:
+    """A date as enhancers are told it."""
+    return season(day.month, day.day)
 
 
 def _valid(found: re.Match[str]) -> date | None:

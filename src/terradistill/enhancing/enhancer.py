@@ -20,6 +20,7 @@ from terradistill.models.generator import Generator
 from terradistill.models.places import locate_generator
 from terradistill.settings import Settings
 from terradistill.shipped import ENHANCERS, GENERATORS
+from terradistill.training.frames import tables
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,9 @@ class Enhancer:
         target: Sequence[Mapping[str, float]],
     ) -> Control:
         """What the adapter reads off frames (B, T, C, H, W), with what is known of them and of what is drawn."""
-        device = self.hardware.device
-        numbers = torch.stack([self.adapter.of_frame.table(rows) for rows in known])
+        numbers, wanted = (each.to(self.hardware.device) for each in tables(self.adapter, known, target))
         with torch.no_grad(), self.hardware.autocast():
-            return self.adapter.control(frames, numbers.to(device), self.adapter.of_target.table(target).to(device))
+            return self.adapter.control(frames, numbers, wanted)
 
 
 def open_enhancer(settings: Settings, task: str) -> Enhancer:

@@ -1,7 +1,8 @@
 """Other dates of a place: drawn one after the other, each after the frames nearest to it in time (DiffusionSat)."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path, PurePosixPath
 
@@ -77,7 +78,12 @@ def timelapse(
     results = Results(Path(out), asked)
     results.describe(enhancer.generator, source, pictures)
     say_unheeded(enhancer.generator, prompt, pictures, reporter)
-    known = [(day, picture.pixels()) for day, picture in zip(dates, pictures, strict=True)]
+    place, shown_of = place_of(pictures), list(dates)
+    about = {name: value for name, value in place.items() if value is not None}
+    known = [
+        Frame({**about, **picture.metadata, **dated(day)}, picture.pixels())
+        for day, picture in zip(dates, pictures, strict=True)
+    ]
     reporter.start("Drawing dates")
     began = time.monotonic()
     for number, target in enumerate(targets):
@@ -86,38 +92,53 @@ def timelapse(
         if path is not None:
             made = decode(path.read_bytes())
         else:
-            nearest = sorted(known, key=lambda frame: abs((frame[0] - target).days))[:most]
+            nearest = sorted(range(len(known)), key=lambda k: abs((shown_of[k] - target).days))[:most]
             seed = derive(settings.seed, "timelapse", target.isoformat())
-            made = at_date(enhancer, nearest, target, prompt, seed, settings.sampling)
-            told = {**place_of(pictures), "year": target.year, "month": target.month, "day": target.day}
-            after = [day.isoformat() for day, _ in nearest]
+            frames_of = [known[k] for k in nearest]
+            made = at_date(enhancer, frames_of, about | dated(target), prompt, seed, settings.sampling)
+            told = {**place, "year": target.year, "month": target.month, "day": target.day}
+            after = [shown_of[k].isoformat() for k in nearest]
             results.keep(piece, made, prompt=prompt, seed=seed, after=after, **told)
-        known.append((target, made))
+        shown_of.append(target)
+        known.append(Frame(about | dated(target), made))
         reporter.progress(number + 1, len(targets))
     reporter.end("Drawing dates", time.monotonic() - began, f"{len(targets)} dates")
     rows: dict[str, list[NDArray[np.uint8]]] = {}
-    for k, (day, image) in enumerate(known):
+    for k, (day, frame) in enumerate(zip(shown_of, known, strict=True)):
         label = f"{day.isoformat()}{', given' if k < len(dates) else ''}"
-        rows[f"{label} ({k + 1})" if label in rows else label] = [image]  # several images may be of one day
+        rows[f"{label} ({k + 1})" if label in rows else label] = [frame.image]  # several images may be of one day
     side_by_side(rows, results.out / "timelapse.png")
     results.close()
     return results.out
 
 
+@dataclass(frozen=True)
+class Frame:
+    """An image of a place, uint8 (H, W, 3), and what is known of it in numbers, of its date as `dated` says it."""
+
+    known: Mapping[str, float]
+    image: NDArray[np.uint8]
+
+
+def dated(day: date) -> dict[str, float]:
+    """A date in numbers."""
+    return {"year": float(day.year), **season_of(day)}
+
+
 def at_date(
     enhancer: Enhancer,
-    frames: Sequence[tuple[date | None, NDArray[np.uint8]]],
-    target: date | None,
+    frames: Sequence[Frame],
+    target: Mapping[str, float],
     prompt: str,
     seed: int,
     wanted: SamplingSettings,
 ) -> NDArray[np.uint8]:
-    """An image (H, W, 3) of a date, after frames of others; None: of a day that is not known."""
+    """An image (H, W, 3) after frames of other dates; `target` is what is known of it, and empty where nothing is."""
     generator = enhancer.generator
-    height, width = frames[0][1].shape[:2]
-    images = np.stack([padded(image, enhancer.multiple) for _, image in frames])
+    height, width = frames[0].image.shape[:2]
+    images = np.stack([padded(frame.image, enhancer.multiple) for frame in frames])
     size = (images.shape[1] // generator.factor, images.shape[2] // generator.factor)
-    read = enhancer.control(enhancer.frames(images)[None], [[season_of(day) for day, _ in frames]], [season_of(target)])
+    read = enhancer.control(enhancer.frames(images)[None], [[frame.known for frame in frames]], [target])
     text = generator.embed([prompt, ""])
     latents = sample(
         generator,

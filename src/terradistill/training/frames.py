@@ -19,6 +19,7 @@ from terradistill.sections import EnhancerSettings
 
 DAYS_A_MONTH = 365.25 / 12
 MONTHS = 12  # that simulated targets are encoded in, the middle of each
+CLOUDS_KNOWN = 0.5  # share of simulated frames of which it is said how cloudy they are [ours]
 TURNS = 2  # views of each scene in each month: 24 encodings a scene are enough to keep
 Known = list[list[dict[str, float]]]  # of B scenes, T frames
 
@@ -85,7 +86,7 @@ class OtherDay:
         target = looks + 0.5
         x = in_month(images, 1 + target + days / DAYS_A_MONTH)
         x = shifted(x, self.shift * torch.randn(n, 2, generator=rng))
-        frames = self.sensor.see(_under_clouds(x, self.clouds, rng), rng)
+        frames = self.sensor.see(clouded(x, _clouds(x, self.clouds, rng)), rng)
         return Shown(frames[:, None], [[{"days": float(day)}] for day in days], [{"month": float(m)} for m in target])
 
 
@@ -108,22 +109,27 @@ class OtherSeasons:
         count = self.frames if most else int(torch.randint(1, self.frames + 1, (), generator=rng))
         months = MONTHS * torch.rand(n, count, generator=rng)
         x = in_month(images.repeat_interleave(count, 0), 1 + months.flatten())
-        frames = self.sensor.see(_under_clouds(x, self.clouds, rng), rng).unflatten(0, (n, count))
+        clouds = _clouds(x, self.clouds, rng)
+        frames = self.sensor.see(clouded(x, clouds), rng).unflatten(0, (n, count))
         known = [[{"month": float(month)} for month in row] for row in months]
+        told = torch.rand(n, count, generator=rng) < CLOUDS_KNOWN
+        for i, j in told.nonzero().tolist():
+            known[i][j]["cloud_fraction"] = float(clouds[i * count + j].mean())
         return Shown(frames, known, [{"month": int(look) + 0.5} for look in looks])
 
 
-# What each task's frames, and what is drawn, are told of: fields of `MetadataEncoder`.
-TOLD: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "super-resolve": ((), ()),
-    "fuse": (("days",), ("month",)),
-    "timelapse": (("month",), ("month",)),
-}
+def told_of(wanted: EnhancerSettings) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What frames, and what is drawn, are told of: fields of `MetadataEncoder`. What is drawn is clear."""
+    if wanted.task == "super-resolve":
+        return (), ()
+    if wanted.task == "fuse":
+        return ("days",), ("month",)
+    return wanted.told, tuple(name for name in wanted.told if name != "cloud_fraction")
 
 
 def seasonal(wanted: EnhancerSettings) -> bool:
     """Whether scenes are drawn in any month, simulated."""
-    return "month" in TOLD[wanted.task][1] and not wanted.real
+    return wanted.task != "super-resolve" and not wanted.real
 
 
 def season(month: float, day: float) -> dict[str, float]:
@@ -131,12 +137,12 @@ def season(month: float, day: float) -> dict[str, float]:
     return {"month": month - 1 + (day - 1) / 31}
 
 
-def _under_clouds(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
-    """Images (n, C, H, W) of which such a share is cloudy, with as much of each hidden at most."""
+def _clouds(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    """Clouds (n, 1, H, W) for images (n, C, H, W), over such a share of them, with as much of each hidden at most."""
     n, _, height, width = images.shape
     cloudy = torch.rand(n, generator=rng) < share
     cover = share * float(torch.rand((), generator=rng))
-    return clouded(images, cloud_cover(n, height, width, cover, rng) * cloudy.view(-1, 1, 1, 1))
+    return cloud_cover(n, height, width, cover, rng) * cloudy.view(-1, 1, 1, 1)
 
 
 def seasonal_view(images: Tensor, number: int) -> Tensor:
@@ -148,6 +154,18 @@ SEASONAL = tuple(N_VIEWS * month + turn for month in range(MONTHS) for turn in r
 """The views of `seasonal_view` that are encoded."""
 
 
+def tables(
+    reader: FrameAdapter, known: Sequence[Sequence[Mapping[str, float]]], target: Sequence[Mapping[str, float]]
+) -> tuple[Tensor, Tensor]:
+    """What an adapter can be told of frames (B, T, fields) and of what is drawn (B, fields), of all that is known."""
+    of_frame, of_target = reader.of_frame, reader.of_target
+    rows = [[of_frame.sayable(row, of_frame.ranges) for row in of_scene] for of_scene in known]
+    return (
+        torch.stack([of_frame.table(of_scene) for of_scene in rows]),
+        of_target.table([of_target.sayable(row, of_target.ranges) for row in target]),
+    )
+
+
 @dataclass(frozen=True)
 class FrameTable:
     """Frames of N scenes, made as they are needed.
@@ -157,6 +175,7 @@ class FrameTable:
         simulation: makes the frames.
         reader: the adapter, which knows how to tell numbers.
         seasonal: views are places in `SEASONAL`.
+        rows: what is known of each scene, beside what the simulation says; None: nothing.
         adapter: its name in the generator.
     """
 
@@ -164,6 +183,7 @@ class FrameTable:
     simulation: Simulation
     reader: FrameAdapter
     seasonal: bool = False
+    rows: Sequence[Mapping[str, float]] | None = None
     adapter: str = "frame_adapter"
 
     def draw(self, index: NDArray[np.int64], views: Tensor, rng: torch.Generator) -> tuple[Tensor, ...]:
@@ -180,8 +200,10 @@ class FrameTable:
         numbers = torch.tensor(SEASONAL)[views] if self.seasonal else views
         images = viewed(to_float(np.asarray(self.pixels[index])), numbers % N_VIEWS)
         shown = self.simulation.show(images, numbers // N_VIEWS, rng, most)
-        known = torch.stack([self.reader.of_frame.table(rows) for rows in shown.known])
-        return shown.frames, known, self.reader.of_target.table(shown.target)
+        own: list[Mapping[str, float]] = [{} if self.rows is None else self.rows[i] for i in index]
+        known = [[{**row, **frame} for frame in rows] for row, rows in zip(own, shown.known, strict=True)]
+        target = [{**row, **drawn} for row, drawn in zip(own, shown.target, strict=True)]
+        return shown.frames, *tables(self.reader, known, target)
 
 
 class RealDates:
@@ -191,7 +213,7 @@ class RealDates:
         self,
         pixels: NDArray[np.uint8],
         places: Sequence[str],
-        seasons: Sequence[Mapping[str, float]],
+        rows: Sequence[Mapping[str, float]],
         reader: FrameAdapter,
         frames: int,
         adapter: str = "frame_adapter",
@@ -201,7 +223,7 @@ class RealDates:
         Args:
             pixels: uint8 (N, H, W, 3), at the size that is drawn; may be memory-mapped.
             places: of each scene.
-            seasons: of each, as far as known; see `season`.
+            rows: what is known of each; of its date, see `season`.
             reader: the adapter, which knows how to tell numbers.
             frames: of a scene, at most.
             adapter: its name in the generator.
@@ -217,7 +239,7 @@ class RealDates:
                 f"Of {len(lone)} places there is one image alone, such as {lone[0]}: every class folder needs an image "
                 "of each place, by its name."
             )
-        self.pixels, self.seasons, self.reader, self.frames, self.adapter = pixels, seasons, reader, frames, adapter
+        self.pixels, self.rows, self.reader, self.frames, self.adapter = pixels, rows, reader, frames, adapter
         self._others = [[j for j in of_place[place] if j != i] for i, place in enumerate(places)]
 
     def draw(self, index: NDArray[np.int64], views: Tensor, rng: torch.Generator) -> tuple[Tensor, ...]:
@@ -239,9 +261,8 @@ class RealDates:
         count = len(chosen[0])
         flat = np.array(chosen).ravel()
         images = viewed(to_float(np.asarray(self.pixels[flat])), views.repeat_interleave(count))
-        known = torch.stack([self.reader.of_frame.table([self.seasons[j] for j in own]) for own in chosen])
-        target = self.reader.of_target.table([self.seasons[i] for i in index])
-        return images.unflatten(0, (len(chosen), count)), known, target
+        known = [[self.rows[j] for j in own] for own in chosen]
+        return images.unflatten(0, (len(chosen), count)), *tables(self.reader, known, [self.rows[i] for i in index])
 
 
 @dataclass(frozen=True)

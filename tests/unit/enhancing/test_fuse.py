@@ -10,7 +10,7 @@ from terradistill.models.autoencoder import build_vae
 from terradistill.models.frame_adapter import FrameAdapter
 from terradistill.models.generator import build_generator
 from terradistill.training.diffusion import Noising, denoising_loss, train_diffusion
-from terradistill.training.frames import SEASONAL, TOLD, FrameTable, OtherDay, seasonal_view
+from terradistill.training.frames import SEASONAL, FrameTable, OtherDay, seasonal_view
 from terradistill.training.latents import LatentCache, encode_scenes
 from terradistill.training.told import Told
 
@@ -32,7 +32,13 @@ def test_the_right_days_tell_more_of_unseen_scenes_than_shuffled_ones() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         generator.frame_adapter = FrameAdapter(
-            generator.unet, generator.factor, bands="RGB", scale=2, temporal=False, days=180.0, told=TOLD["fuse"]
+            generator.unet,
+            generator.factor,
+            bands="RGB",
+            scale=2,
+            temporal=False,
+            days=180.0,
+            told=(("days",), ("month",)),
         )
     simulation = OtherDay(Sensor(2, blur=0, gain=0, offset=0, noise=0), days=180.0, shift=0, clouds=0)
     frames = FrameTable(pixels, simulation, generator.frame_adapter, seasonal=True)

@@ -12,6 +12,7 @@ from terradistill.errors import DataError
 from terradistill.models.autoencoder import build_vae
 from terradistill.models.frame_adapter import FrameAdapter
 from terradistill.models.generator import build_generator
+from terradistill.sections import EnhancerSettings
 from terradistill.training.frames import (
     DAYS_A_MONTH,
     MONTHS,
@@ -24,6 +25,7 @@ from terradistill.training.frames import (
     OtherSeasons,
     RealDates,
     seasonal_view,
+    told_of,
 )
 
 SETTINGS = load_settings(["tiny"])
@@ -81,6 +83,31 @@ def test_seasons_are_told_of_frames_and_of_what_is_drawn(reader: FrameAdapter) -
     assert 11 < max(seen) < 12
     assert table.whole(np.arange(5), views)[0].shape[1] == 3
     assert torch.equal(table.whole(np.arange(5), views)[0], table.whole(np.arange(5), views)[0])
+
+
+def test_frames_are_told_what_is_known_of_their_place_and_half_of_them_of_their_clouds(reader: FrameAdapter) -> None:
+    rows = [{"gsd_m": 2.0, "lat": 50.0}, {}, {"gsd_m": 500.0}, {}, {"year": 2019.0}]
+    simulation = OtherSeasons(EXACT, frames=3, clouds=0.6)
+    table, views = FrameTable(PIXELS, simulation, reader, seasonal=True, rows=rows), torch.zeros(5, dtype=torch.long)
+    _, known, target = table.whole(np.arange(5), views)
+    for i, row in enumerate(rows):
+        for told in (reader.of_target.values(target[i : i + 1]), reader.of_frame.values(known[i])):
+            for each in told:
+                own = {name: value for name, value in each.items() if name not in ("month", "cloud_fraction")}
+                assert own == pytest.approx({} if i == 2 else row), "a resolution beyond the largest is unknown"
+    frames = [frame for of_scene in known for frame in reader.of_frame.values(of_scene)]
+    assert 0 < sum("cloud_fraction" in frame for frame in frames) < len(frames)
+    assert not any("cloud_fraction" in row for row in reader.of_target.values(target)), "what is drawn is clear"
+    dark = np.zeros((40, 32, 32, 3), np.uint8)
+    shown = simulation.show(to_float(dark), torch.zeros(40).long(), rng(), most=True)
+    white = ((shown.frames[:, :, 0] + 1) / 1.9).mean((2, 3))
+    for i, row in enumerate(shown.known):
+        for j, frame in enumerate(row):
+            if "cloud_fraction" in frame:
+                assert frame["cloud_fraction"] == pytest.approx(float(white[i, j]), abs=1e-3)
+    assert told_of(EnhancerSettings(task="timelapse", told=("month", "cloud_fraction", "gsd_m"))) == (
+        ("month", "cloud_fraction", "gsd_m"), ("month", "gsd_m"),
+    )  # fmt: skip
 
 
 def test_a_seasonal_view_is_a_view_in_a_month() -> None:
