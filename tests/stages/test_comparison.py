@@ -194,7 +194,10 @@ def test_every_method_has_its_row_and_none_is_made_twice(
     code, error = terradistill(*other, capsys=capsys, monkeypatch=monkeypatch)
     assert (code, "learning_rate" in error, "→ 0.5" in " ".join(error.split())) == (2, True, True), error
     assert (table / "scores.json").read_bytes() == kept
-    assert (table / "scoreboard.html").read_text().count("<svg") == 2
+    page = (table / "scoreboard.html").read_text()
+    assert page.count("<svg") == 2
+    assert "<code>terradistill audit</code>" in page
+    assert "`" not in page
 
 
 def test_a_generator_that_knows_the_exam_is_refused(

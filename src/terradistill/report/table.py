@@ -94,7 +94,8 @@ def write_table(rows: Sequence[Row], out: Path) -> None:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows({key: _flat(value) for key, value in row.items()} for row in rows)
-    body = [f"<ul>{''.join(f'<li>{html.escape(note)}</li>' for note in notes)}</ul>"]
+    told = [re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(note)) for note in notes]
+    body = [f"<ul>{''.join(f'<li>{note}</li>' for note in told)}</ul>"]
     for board, title, beside, cells in boards:
         body += [f"<h2>{html.escape(title)}</h2><p>{html.escape(beside)}</p>", _html(cells), _plots(board)]
     page = _PAGE.format(body="".join(body), commands=html.escape("\n".join(commands)))
