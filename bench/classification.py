@@ -120,7 +120,7 @@ def main() -> None:
     if asked.learn and len(asked.data) > 1:
         parser.error("--learn needs one DATA that judges")
     recipe = {"set": asked.set, "limit": asked.limit}
-    if any(row["recipe"] != recipe for row in _kept(asked.out).values()):
+    if any(row.get("recipe") != recipe for row in _kept(asked.out).values()):
         parser.error(f"{asked.out} holds rows of another recipe: give the same --set and --limit, or another --out")
     jobs: list[tuple[str, str | None]] = [(learn, asked.data[0]) for learn in asked.learn]
     for data, against in jobs or [(data, None) for data in asked.data]:

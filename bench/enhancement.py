@@ -12,8 +12,9 @@
 
 PSNR in dB, SSIM, and LPIPS (shift-tolerant, needs the extra `metrics`), each against the scene itself; of what is
 drawn, mean ± standard deviation over --seeds drawings of all scenes. Beside each task stand what costs nothing
-(interpolation, copying the input, means) and, with `--minutes`, a regression network of the adapter's size that learns
-for so long from the scenes that the generator learned from, and is told all that the adapter is told. Of coarse dates
+(interpolation, copying the input, means) and, but for pairs and in-painting, with `--minutes` a regression network of
+the adapter's size that learns for so long from the scenes that the generator learned from, and is told days and months
+too. Of coarse dates
 there are the nearest and the best, by its PSNR: an oracle, since it takes the scene itself to choose it. Super-resolved
 scenes are also shown to classifiers, one a seed, that learned from real ones; nothing says their class to what draws
 them, but in the row that says so. A --sheet shows real scenes: it is for looking at, and not for passing on.
@@ -40,7 +41,7 @@ from terradistill.config import load_settings
 from terradistill.data.bands import BandScale, bands_of
 from terradistill.data.captions import class_prompt
 from terradistill.data.check import check_scenes
-from terradistill.data.images import load_pixels, to_float, to_uint8
+from terradistill.data.images import load_pixels, pixel_hash, to_float, to_uint8
 from terradistill.data.pictures import open_pictures
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sensor import MIDSUMMER
@@ -115,6 +116,8 @@ def told(values: Sequence[float] | NDArray[np.float64], digits: int) -> str:
 def taught(enhancer: Enhancer) -> EnhancerSettings:
     """The simulation that an enhancer learned with."""
     about = enhancer.adapter.about
+    if about.get("real"):
+        raise SystemExit("This enhancer has learned from real dates, which no simulation makes: see `pairs`.")
     if "simulated" not in about:
         raise SystemExit("This enhancer has learned from bands as they are, which no simulation makes: see `bands`.")
     return EnhancerSettings(task=about["task"], scale=enhancer.adapter.scale, **about["simulated"])
@@ -403,12 +406,14 @@ def cut(asked: argparse.Namespace, _: Settings, __: Path) -> None:
 def pairs(asked: argparse.Namespace, settings: Settings, _: Path) -> None:
     enhancer = open_enhancer(settings, "timelapse")
     side = enhancer.generator.resolution
-    found = changes(asked.data, side)
+    found, learned = changes(asked.data, side), learned_from(asked.source)
 
     def tiles(kind: str) -> Pixels:
         return np.stack([square for images in found.values() for square in squares(images[kind], side)])
 
     before, after = tiles("before"), tiles("after")
+    if not learned.isdisjoint(map(pixel_hash, [*before, *after])):
+        raise SystemExit(f"The enhancer has learned from squares of {asked.data}: give what `cut` has left to judge.")
     changed = tiles("change")[..., 0] > 0
     table = Table(after, enhancer.hardware, "of real changes", "PSNR of all that changed", "of all else")
 

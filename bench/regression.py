@@ -1,4 +1,4 @@
-"""A regression network beside an enhancer: of its size, taught for a given time, and told all that it is told."""
+"""A regression network beside an enhancer: of its size, taught for a given time, and told days and months too."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from terradistill.data.images import to_uint8
+from terradistill.data.images import to_float, to_uint8
 from terradistill.data.sensor import in_month
 from terradistill.enhancing.enhancer import Enhancer
 from terradistill.seeding import generator as seeded
@@ -91,9 +91,16 @@ def numbers(shown: Shown, name: str) -> Tensor:
     return torch.tensor([[frame[name] for frame in row] for row in shown.known])
 
 
+def rounded(frames: Tensor) -> Tensor:
+    """Frames (B, T, 3, h, w) as files hold them, and enhancers are given them."""
+    n, dates = frames.shape[:2]
+    return torch.as_tensor(to_float(to_uint8(frames.flatten(0, 1))).unflatten(0, (n, dates)))
+
+
 def dated(shots: Sequence[Shown], most: float) -> tuple[Tensor, Tensor]:
     """Frames of several dates, their days and the season asked for, nearest first, and the nearest frame alone."""
-    frames, days = torch.cat([shot.frames for shot in shots], 1), torch.cat([numbers(s, "days") for s in shots], 1)
+    frames = rounded(torch.cat([shot.frames for shot in shots], 1))
+    days = torch.cat([numbers(shot, "days") for shot in shots], 1)
     order = days.abs().argsort(1)
     frames = frames.gather(1, order[:, :, None, None, None].expand_as(frames))
     month = torch.tensor([[target["month"]] for target in shots[0].target])
@@ -111,6 +118,5 @@ def several(shown: Shown) -> tuple[Tensor, Tensor]:
     months, target = numbers(shown, "month"), torch.tensor([[target["month"]] for target in shown.target])
     gap = (months - target).abs()
     nearest = torch.minimum(gap, 12 - gap).argmin(1)
-    told = torch.cat([turning(months), turning(target)], 1)
-    seen = torch.cat([shown.frames.flatten(1, 2), planes(told, shown.frames)], 1)
-    return seen, shown.frames[torch.arange(len(nearest)), nearest]
+    told, frames = torch.cat([turning(months), turning(target)], 1), rounded(shown.frames)
+    return torch.cat([frames.flatten(1, 2), planes(told, frames)], 1), frames[torch.arange(len(nearest)), nearest]

@@ -41,7 +41,8 @@ def main() -> None:
     settings, hardware = load_settings(None, None, asked.set), find_hardware()
     teachers = {name: SceneClassifier.load(run) for name, _, run in (each.partition("=") for each in asked.teacher)}
     scenes, _ = check_scenes(open_scenes(asked.scenes))
-    known = learned_by(Path(asked.scenes)).union(*(teacher.learned_from for teacher in teachers.values()))
+    known = learned_by(Path(asked.scenes)) | scenes.hashes
+    known = known.union(*(teacher.learned_from for teacher in teachers.values()))
     unseen = unseen_of(known, asked.data)
     for name, teacher in teachers.items():
         if not teacher.classes == tuple(scenes.classes) == tuple(unseen.classes):

@@ -87,7 +87,7 @@ class EnhancerSettings(BesideSettings):
     real: bool = Field(
         False,
         description="timelapse: learn from real dates, images of one name in several class folders being one place, "
-        "such as before/7.png and after/7.png; nothing is simulated",
+        "such as before/7.png and after/7.png; nothing is simulated, dates are in metadata.jsonl",
     )
     told: tuple[Literal["month", "year", "gsd_m", "cloud_fraction", "lon", "lat"], ...] = Field(
         ("month",), min_length=1, description="timelapse: numbers of each frame and of what is drawn, as far as known"
@@ -109,6 +109,8 @@ class EnhancerSettings(BesideSettings):
             raise ValueError("bands are read to super-resolve alone")
         if self.real and self.task != "timelapse":
             raise ValueError("real dates are learned from for timelapse alone")
+        if not self.real and "month" not in self.told:
+            raise ValueError("told should hold the month where seasons are simulated")
         if (self.ratio == 1) != (self.task == "timelapse"):
             raise ValueError("scale should be 1 for timelapse, and more for the others")
         return self

@@ -6,8 +6,8 @@ import torch
 from terradistill.data.check import check_scenes
 from terradistill.data.sources import open_scenes
 from terradistill.models.generator import Generator
-from terradistill.models.places import learned_from, locate_generator, sources_of
-from terradistill.shipped import GENERATORS, SCENES
+from terradistill.models.places import learned_from, learned_in, locate_generator, sources_of
+from terradistill.shipped import ENHANCERS, GENERATORS, SCENES
 
 
 @pytest.mark.parametrize("name", GENERATORS)
@@ -60,3 +60,10 @@ def test_the_sample_scenes_are_whole_small_and_say_that_they_are_synthetic() -> 
     assert {(scene.width, scene.height) for scene in scenes.scenes} == {(128, 128)}
     assert "base-128" in scenes.info.title
     assert scenes.info.licence == "Apache-2.0"
+
+
+def test_every_enhancer_that_is_named_is_there_and_small() -> None:
+    for parts in ENHANCERS.values():
+        for folder in parts.values():
+            assert sum(path.stat().st_size for path in folder.rglob("*.safetensors")) <= 15e6
+            assert learned_in(folder)

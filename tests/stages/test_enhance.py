@@ -817,10 +817,19 @@ def test_real_dates_are_learned_from_and_judged_beside(
     assert adapter.about == {"task": "timelapse", "n_frames": 3, "real": True}
     _, _, copy, made = benched("pairs", run, tmp_path / "cut" / "judge", tmp_path / "s.png", capsys, monkeypatch)
     assert float(made[1].split("±")[0]) > float(copy[1]), "what turns into its negative is not copied"
-    (tmp_path / "cut" / "learn" / "after" / "0-0.png").unlink()
-    (tmp_path / "cut" / "learn" / "after" / "0-1.png").rename(tmp_path / "cut" / "learn" / "after" / "x.png")
+    with pytest.raises(SystemExit, match="has learned from squares"):
+        benched("pairs", run, tmp_path / "pairs", tmp_path / "s.png", capsys, monkeypatch)
+    said = Told()
+    Image.fromarray(scene(32, 32)).save(tmp_path / "a_2021-07.png")
+    undated = tiny_settings(generator=str(run))
+    timelapse.timelapse(tmp_path / "a_2021-07.png", tmp_path / "t", undated, days=["2021-01"], reporter=said)
+    assert "does not depend on the date" in said.texts[0]
+    lone = tmp_path / "cut" / "learn" / "after"
+    for number in range(8):
+        (lone / f"{number % 4}-{number // 4}.png").rename(lone / f"x{number}.png")
     with pytest.raises(DataError, match="every class folder needs an image of each place"):
         td.train(tmp_path / "cut" / "learn", tmp_path / "other", settings, until="enhancer")
+    assert not (tmp_path / "other" / "latents").exists(), "refused before anything is encoded"
 
 
 @pytest.mark.parametrize("task", BENCHED)
@@ -888,7 +897,7 @@ def test_an_enhancer_that_comes_with_the_package_works_beside_its_generator(
                            told=((), ()), about=about)  # fmt: skip
     adapter.half().save(tmp_path / "shipped" / "frame_adapter")
     write_learned_from(tmp_path / "shipped", [own])
-    monkeypatch.setitem(ENHANCERS["base-128"], "super-resolve", tmp_path / "shipped")
+    monkeypatch.setitem(ENHANCERS, "base-128", {"super-resolve": tmp_path / "shipped"})
     Image.fromarray(scene(36, 20)).save(tmp_path / "small.png")
     command = ["enhance", "super-resolve", str(tmp_path / "small.png"), "--scale", "4", "--set", "sampling.steps=2"]
     code, error = terradistill(*command, "--out", str(tmp_path / "out"), capsys=capsys, monkeypatch=monkeypatch)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from terradistill.data.geotiff import places_in
+from terradistill.data.bands import TIFF
+from terradistill.data.geotiff import metadata_of, places_in
 from terradistill.data.images import resize
 from terradistill.data.pictures import Picture, open_pictures
 from terradistill.errors import ConfigError, DataError
@@ -104,12 +105,12 @@ Square = tuple[dict[str, Any], Any]
 def _squares(
     pictures: list[Picture], resolution: int, window: int | None, progress: Progress | None
 ) -> Iterator[Square]:
-    placed = any("lon" in picture.metadata for picture in pictures)  # then all rows have the two columns
+    placed = any(_places(picture, window) is not None for picture in pictures)  # then all rows have the two columns
     for number, picture in enumerate(pictures):
         image = picture.pixels()
         if window is None:
-            known = picture.metadata
-            where = {"lon": known.get("lon"), "lat": known.get("lat")} if placed else {}
+            lon, lat = _places(picture, None) or (None, None)
+            where = {"lon": lon, "lat": lat} if placed else {}
             yield {"file": picture.file} | where, resize(image, resolution)
         else:
             rows, columns = ([*range(0, side - window, window), side - window] for side in image.shape[:2])
@@ -123,6 +124,17 @@ def _squares(
                 yield {"file": picture.file, "row": row, "column": column} | where, resize(cut, resolution)
         if progress:
             progress(number + 1, len(pictures))
+
+
+def _places(picture: Picture, window: int | None) -> tuple[float, float] | None:
+    """Longitude and latitude of the middle: of the file itself, or of its metadata where it is one scene."""
+    known = picture.metadata
+    if window is None and {"lon", "lat"} <= known.keys():
+        return known["lon"], known["lat"]
+    if not picture.file.lower().endswith(TIFF):
+        return None
+    known = metadata_of(picture.read())
+    return (known["lon"], known["lat"]) if {"lon", "lat"} <= known.keys() else None
 
 
 def _size(picture: Picture) -> tuple[int, int]:

@@ -337,7 +337,7 @@ class _Best:
         self.epoch, self.rose, self.accuracy = 0, 0, -1.0
         if self.note.exists():
             kept = json.loads(self.note.read_text(encoding="utf-8"))
-            self.epoch, self.rose, self.accuracy = kept["epoch"], kept["rose"], kept["accuracy"]
+            self.epoch, self.rose, self.accuracy = kept["epoch"], kept.get("rose", kept["epoch"]), kept["accuracy"]
 
     def forget_after(self, epoch: int) -> None:
         """A kill may have come between this and the checkpoint: later epochs are run again, and judged again."""

@@ -16,10 +16,6 @@ Trained = Annotated[
     str | None,
     typer.Option("--generator", help="Run of train enhancer, or a generator with one.", show_default=False),
 ]
-Sharpening = Annotated[
-    str | None,
-    typer.Option("--generator", help="Run of train enhancer, or a generator with one.", show_default="base-128"),
-]
 Prompt = Annotated[str, typer.Option("--prompt", help="What the images show.")]
 
 
@@ -71,7 +67,7 @@ def enhance_super_resolve(
         bool, typer.Option("--free", help="What is drawn need not be the given image when made coarse again.")
     ] = False,
     bands: Bands = None,
-    generator: Sharpening = None,
+    generator: Trained = None,
     preset: Preset = None,
     config: Config = None,
     set_: Set = None,

@@ -148,7 +148,7 @@ def train_enhancer(
     split_file: SplitFile = None,
     captions: Captions = None,
 ) -> None:
-    """Train what `enhance` uses beside a generator, on frames simulated from the scenes themselves."""
+    """Train what `enhance` uses beside a generator, on frames simulated from the scenes, or real ones."""
     settings = settings_from(
         preset, config, set_, generator=generator, seed=seed, enhancer__task=task, enhancer__scale=scale,
         data__limit=limit, data__train_fraction=train_fraction, data__split_file=split_file,

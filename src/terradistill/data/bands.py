@@ -340,5 +340,5 @@ def _resampled(plane: Plane, height: int, width: int) -> Plane:
 
 
 def _averaged(plane: Plane, height: int, width: int) -> Plane:
-    """Each pixel the mean of those that it covers, whole or in part."""
+    """Each pixel the mean of those that it covers; of one that it covers in part, all or nothing."""
     return np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BOX), np.float32)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,10 +15,17 @@ from terradistill.seeding import derive
 from terradistill.settings import DataSettings
 
 
-def limit_scenes(folder: SceneFolder, settings: DataSettings) -> SceneFolder:
-    """At most `settings.limit` images a class, drawn by `split_seed` before anything is decoded; None keeps all."""
+def limit_scenes(folder: SceneFolder, settings: DataSettings, *, places: bool = False) -> SceneFolder:
+    """At most `settings.limit` images a class, drawn by `split_seed` before anything is decoded; None keeps all.
+
+    With `places` so many places, see `places_of`, and all images of each.
+    """
     if settings.limit is None:
         return folder
+    if places:
+        found = places_of(folder)
+        kept = {*sorted(set(found), key=lambda place: derive(settings.split_seed, "limit", place))[: settings.limit]}
+        return folder.subset([i for i, place in enumerate(found) if place in kept])
     chosen = [i for indices in _ranked(folder, settings.split_seed, "limit") for i in indices[: settings.limit]]
     return folder.subset(chosen)
 
@@ -33,18 +40,29 @@ def divide(
 ) -> tuple[SceneFolder, SceneFolder]:
     """(train, test) by `settings.split_file` if there is one (see `load_split`), else by fraction and seed.
 
-    `seen` are hashes of scenes that a generator has learned from, and `places` holds images of one together: see
-    `split_scenes`.
+    Args:
+        folder: scenes.
+        settings: how.
+        dropped: see `load_split`.
+        seen: hashes of scenes that a generator has learned from, see `split_scenes`.
+        places: images of one place, see `places_of`, are on one side: see `split_places`.
+
+    Raises:
+        DataError: it cannot be divided so.
     """
     if settings.split_file is not None:
-        return load_split(settings.split_file, folder, dropped=dropped)
-    train, test = split_scenes(folder, settings.train_fraction, settings.split_seed, seen, places=places)
-    assert_disjoint(train, test)
+        train, test = load_split(settings.split_file, folder, dropped=dropped)
+    else:
+        split = split_places if places else split_scenes
+        train, test = split(folder, settings.train_fraction, settings.split_seed, seen)
+        assert_disjoint(train, test)
+    if places and (both := {*places_of(train)} & {*places_of(test)}):
+        raise DataError(f"Images of the place {min(both)} are in train and in test: keep them on one side.")
     return train, test
 
 
 def split_scenes(
-    folder: SceneFolder, train_fraction: float, seed: int, seen: Collection[str] = (), *, places: bool = False
+    folder: SceneFolder, train_fraction: float, seed: int, seen: Collection[str] = ()
 ) -> tuple[SceneFolder, SceneFolder]:
     """Divides each class alike, with at least one image of a class on either side.
 
@@ -54,8 +72,6 @@ def split_scenes(
         seed: another seed, another split.
         seen: hashes of scenes that must not judge. They are the first to be learned from; what is left of them is on
             neither side.
-        places: images of one name in several classes show one place, and come to the same side where all classes have
-            all places.
 
     Returns:
         (train, test).
@@ -65,8 +81,7 @@ def split_scenes(
     """
     train: list[int] = []
     test: list[int] = []
-    ranked = _ranked(folder, seed, "split", stem_of if places else None)
-    for indices, (name, count) in zip(ranked, folder.counts.items(), strict=True):
+    for indices, (name, count) in zip(_ranked(folder, seed, "split"), folder.counts.items(), strict=True):
         if count < 2:
             raise DataError(
                 f"Class {name!r} has {count} images; at least 2 are needed to divide it. Add some or remove it."
@@ -86,17 +101,44 @@ def split_scenes(
     return folder.subset(train), folder.subset(test)
 
 
-def stem_of(name: str) -> str:
-    """What a scene is called without its folders and its ending: the same for all images of a place."""
-    return PurePosixPath(name).stem
+def split_places(
+    folder: SceneFolder, train_fraction: float, seed: int, seen: Collection[str] = ()
+) -> tuple[SceneFolder, SceneFolder]:
+    """Divides places instead of images: all images of one are on one side. As `split_scenes` else.
+
+    Raises:
+        DataError: there are fewer than two places, or none that could judge; a class is missing from a side.
+    """
+    places = places_of(folder)
+    known = {place for place, scene in zip(places, folder.scenes, strict=True) if not scene.hashes.isdisjoint(seen)}
+    ranked = sorted(set(places), key=lambda place: (place not in known, derive(seed, "places", place)))
+    n_train = max(1, min(math.floor(train_fraction * len(ranked) + 0.5), len(ranked) - 1))
+    sides = {*ranked[:n_train]}, {*ranked[n_train:]} - known
+    train, test = (folder.subset([i for i, place in enumerate(places) if place in side]) for side in sides)
+    for side, part in (("learn from", train), ("judge", test)):
+        if missing := [name for name, count in part.counts.items() if count == 0]:
+            raise DataError(
+                f"Of {len(ranked)} places none of class {missing[0]!r} is left to {side}: every class folder needs an "
+                "image of each place, by its name."
+            )
+    return train, test
 
 
-def _ranked(
-    folder: SceneFolder, seed: int, purpose: str, called: Callable[[str], str] | None = None
-) -> list[list[int]]:
+def places_of(folder: SceneFolder) -> list[str]:
+    """Of each scene the place: its path without the folder of its class and the ending, which its other dates share."""
+    found = []
+    for scene in folder.scenes:
+        *folders, file = PurePosixPath(scene.name).with_suffix("").parts
+        name = folder.classes[scene.label]
+        # Of pooled data a class is called after both: eurosat-River.
+        rest = [each for each in folders if each != name and not name.endswith(f"-{each}")]
+        found.append("/".join([*rest, file]))
+    return found
+
+
+def _ranked(folder: SceneFolder, seed: int, purpose: str) -> list[list[int]]:
     """Indices of each class in an order that a hash of (seed, name) fixes: adding an image moves no other one."""
-    names = [called(scene.name) if called else scene.name for scene in folder.scenes]
-    order = sorted(range(len(folder)), key=lambda i: derive(seed, purpose, names[i]))
+    order = sorted(range(len(folder)), key=lambda i: derive(seed, purpose, folder.scenes[i].name))
     by_class: list[list[int]] = [[] for _ in folder.classes]
     for i in order:
         by_class[folder.scenes[i].label].append(i)

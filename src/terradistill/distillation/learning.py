@@ -12,7 +12,7 @@ from torch import Tensor
 from terradistill.data.bands import BandScale, bands_note, bands_of, require_bands
 from terradistill.data.maps import load_maps, parse_maps
 from terradistill.data.sensor import Sensor
-from terradistill.data.splits import stem_of
+from terradistill.data.splits import places_of
 from terradistill.data.views import view
 from terradistill.distillation.teacher import SIDE, trained_network
 from terradistill.distillation.work import Work, metadata_fields, views_needed
@@ -43,6 +43,7 @@ from terradistill.training.frames import (
     OtherSeasons,
     RealDates,
     Simulation,
+    others_of,
     season,
     seasonal,
     seasonal_view,
@@ -321,9 +322,11 @@ def _real_dates(work: Work, adapter: FrameAdapter) -> RealDates:
     Raises:
         DataError: a place has one alone.
     """
-    places = [stem_of(scene.name) for scene in work.train.scenes]
+    wanted = work.settings.enhancer
     rows = [row | (season(row["month"], row.get("day", 15)) if "month" in row else {}) for row in work.metadata()]
-    return RealDates(work.pixels(), places, rows, adapter, work.settings.enhancer.frames)
+    if unknown := [name for name in wanted.told if not any(name in row for row in rows)]:
+        work.run.say(f"no image says its {', '.join(unknown)} in metadata.jsonl: nothing is learned of that")
+    return RealDates(work.pixels(), places_of(work.train), rows, adapter, wanted.frames)
 
 
 def _train_beside(
@@ -370,15 +373,17 @@ def _bands(work: Work, generator: Generator) -> tuple[NDArray[np.float32], dict[
 
 
 def require_readable_frames(work: Work) -> None:
-    """Refuse before anything is encoded what `FrameAdapter` would refuse after it.
+    """Refuse before anything is encoded what `FrameAdapter` and `RealDates` would refuse after it.
 
     Raises:
-        GeneratorError: see there.
+        GeneratorError, DataError: see there.
     """
     if work.run.done("enhancer", shared=True):
         return
     wanted = work.settings.enhancer
     require_scale(Generator.load(str(work.settings.generator)).factor, wanted.ratio)
+    if wanted.real:
+        others_of(places_of(work.train))
     if wanted.bands:
         folder = Path(str(work.run.manifest["data"]["source"]))
         require_bands(wanted.bands, bands_note(folder)["bands"], str(folder))

@@ -118,6 +118,8 @@ class Work:
     def captions(self) -> list[list[str]]:
         """Captions of each train scene, to draw from: its own ones, and as often as `diffusion.class_share` says the
         prompt of its class, which is what will be asked for; or the template in its variants."""
+        if self.settings.enhancer.real:  # classes are dates, which prompts do not name
+            return [list(scene.captions) or [""] for scene in self.train.scenes]
         prompts, share = self.prompts(), self.settings.diffusion.class_share
         found = []
         own = captions_of(self.train, self.settings.data.caption_template, self.metadata())
@@ -192,11 +194,11 @@ def _scenes(
     seen: frozenset[str],
     **least: int,
 ) -> tuple[SceneFolder, SceneFolder, SceneFolder]:
-    settings = run.settings.data
+    settings, places = run.settings.data, run.settings.enhancer.real
     data = " + ".join(source.info.name if isinstance(source, SceneFolder) else str(source) for source in sources)
     opened = [open_scenes(source) for source in sources]
     opened = opened if captions is None else with_captions(opened, captions)
-    scenes = pool_scenes([limit_scenes(folder, settings) for folder in opened])
+    scenes = pool_scenes([limit_scenes(folder, settings, places=places) for folder in opened])
     if run.done("read"):
         # The split holds what the check found; the source must still be the same.
         if run.manifest["data"]["source"] != data:
@@ -217,7 +219,6 @@ def _scenes(
     with run.stage("read", "Reading and checking scenes") as stage:
         scenes, report = check_scenes(scenes, on_corrupt=settings.on_corrupt, progress=stage.progress)
         seen = seen | seen_by(run.settings.generator)
-        places = run.settings.enhancer.real
         train, test = divide(scenes, settings, dropped=report.dropped, seen=seen, places=places)
         sides = {scene.name for part in (train, test) for scene in part.scenes}
         aside = scenes.subset(

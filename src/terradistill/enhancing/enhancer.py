@@ -83,5 +83,4 @@ def open_enhancer(settings: Settings, task: str) -> Enhancer:
 def _shipped(generator: str, task: str) -> Path | None:
     """What does a task beside a generator, where both come with the package."""
     at = locate_generator(generator)
-    own = next((parts for name, parts in ENHANCERS.items() if str(GENERATORS[name]) == at), {})
-    return own[task] if task in own and own[task].is_dir() else None
+    return next((parts.get(task) for name, parts in ENHANCERS.items() if str(GENERATORS[name]) == at), None)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path, PurePosixPath
@@ -71,44 +72,48 @@ def timelapse(
     most = learned if frames is None else frames
     if not 1 <= most <= learned:
         raise ConfigError(f"Drawn after {most} frames: this enhancer has learned from 1 to {learned}.")
+    place = place_of(pictures)
+    about = {name: value for name, value in place.items() if value is not None}
+    given = [{**about, **picture.metadata, **dated(day)} for day, picture in zip(dates, pictures, strict=True)]
     asked = asked_for(
         "timelapse", settings, enhancer.generator, days=list(days), prompt=prompt, frames=most,
         made_of=Piece("", [picture.read for picture in pictures], dates=dates).key,
     )  # fmt: skip
+    heard = sorted({*enhancer.adapter.of_frame.learned} - {"month"})  # which the dates say
+    if heard:
+        asked["told"] = [[row.get(name) for name in heard] for row in given]
+    if "month" not in enhancer.adapter.of_target.learned:
+        reporter.say("this enhancer has learned no months: what it draws does not depend on the date")
     results = Results(Path(out), asked)
-    results.describe(enhancer.generator, source, pictures)
-    say_unheeded(enhancer.generator, prompt, pictures, reporter)
-    place, shown_of = place_of(pictures), list(dates)
-    about = {name: value for name, value in place.items() if value is not None}
-    known = [
-        Frame({**about, **picture.metadata, **dated(day)}, picture.pixels())
-        for day, picture in zip(dates, pictures, strict=True)
-    ]
-    reporter.start("Drawing dates")
-    began = time.monotonic()
-    for number, target in enumerate(targets):
-        piece = Piece(target.isoformat(), [pictures[0].read], target)
-        path = results.made(piece)
-        if path is not None:
-            made = decode(path.read_bytes())
-        else:
-            nearest = sorted(range(len(known)), key=lambda k: abs((shown_of[k] - target).days))[:most]
-            seed = derive(settings.seed, "timelapse", target.isoformat())
-            frames_of = [known[k] for k in nearest]
-            made = at_date(enhancer, frames_of, about | dated(target), prompt, seed, settings.sampling)
-            told = {**place, "year": target.year, "month": target.month, "day": target.day}
-            after = [shown_of[k].isoformat() for k in nearest]
-            results.keep(piece, made, prompt=prompt, seed=seed, after=after, **told)
-        shown_of.append(target)
-        known.append(Frame(about | dated(target), made))
-        reporter.progress(number + 1, len(targets))
-    reporter.end("Drawing dates", time.monotonic() - began, f"{len(targets)} dates")
-    rows: dict[str, list[NDArray[np.uint8]]] = {}
-    for k, (day, frame) in enumerate(zip(shown_of, known, strict=True)):
-        label = f"{day.isoformat()}{', given' if k < len(dates) else ''}"
-        rows[f"{label} ({k + 1})" if label in rows else label] = [frame.image]  # several images may be of one day
-    side_by_side(rows, results.out / "timelapse.png")
-    results.close()
+    with closing(results):
+        results.describe(enhancer.generator, source, pictures)
+        say_unheeded(enhancer.generator, prompt, pictures, reporter)
+        shown_of = list(dates)
+        known = [Frame(row, picture.pixels()) for row, picture in zip(given, pictures, strict=True)]
+        reporter.start("Drawing dates")
+        began = time.monotonic()
+        for number, target in enumerate(targets):
+            piece = Piece(target.isoformat(), [pictures[0].read], target)
+            path = results.made(piece)
+            if path is not None:
+                made = decode(path.read_bytes())
+            else:
+                nearest = sorted(range(len(known)), key=lambda k: abs((shown_of[k] - target).days))[:most]
+                seed = derive(settings.seed, "timelapse", target.isoformat())
+                frames_of = [known[k] for k in nearest]
+                made = at_date(enhancer, frames_of, about | dated(target), prompt, seed, settings.sampling)
+                told = {**place, "year": target.year, "month": target.month, "day": target.day}
+                after = [shown_of[k].isoformat() for k in nearest]
+                results.keep(piece, made, prompt=prompt, seed=seed, after=after, **told)
+            shown_of.append(target)
+            known.append(Frame(about | dated(target), made))
+            reporter.progress(number + 1, len(targets))
+        reporter.end("Drawing dates", time.monotonic() - began, f"{len(targets)} dates")
+        rows: dict[str, list[NDArray[np.uint8]]] = {}
+        for k, (day, frame) in enumerate(zip(shown_of, known, strict=True)):
+            label = f"{day.isoformat()}{', given' if k < len(dates) else ''}"
+            rows[f"{label} ({k + 1})" if label in rows else label] = [frame.image]  # several images may be of one day
+        side_by_side(rows, results.out / "timelapse.png")
     return results.out
 
 

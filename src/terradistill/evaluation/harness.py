@@ -114,7 +114,7 @@ def train_network(
 ) -> tuple[nn.Module, int]:
     """One fresh network after its last step, in pixels of ``resolution``, and how many steps that were.
 
-    The other arguments and errors are those of `train_and_score`.
+    The other arguments are those of `train_and_score`, which also checks the labels.
     """
     settings = settings.model_copy(update={"compile": is_compiled(network, settings)})
     with repeatable(derive(seed, "network"), hardware.device):

@@ -65,7 +65,7 @@ class SceneClassifier:
         if self.name.startswith(HUB):
             body: Any = self.network.body
             built_of = {key: value for key, value in body.config.to_dict().items() if not key.startswith("_")}
-            (folder / "network").mkdir()
+            (folder / "network").mkdir(exist_ok=True)
             (folder / "network" / "config.json").write_text(json.dumps(built_of, indent=1) + "\n", encoding="utf-8")
 
     @staticmethod

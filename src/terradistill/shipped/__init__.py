@@ -7,8 +7,8 @@ _HERE = Path(__file__).parent
 GENERATORS = {"base-128": _HERE / "base-128"}
 """Generator folders by name (docs/models/base-128.md)."""
 
-ENHANCERS = {"base-128": {"super-resolve": _HERE / "super-resolve"}}
-"""Of a generator, by its name, folders with what enhances beside it, by the task (docs/results/enhancement.md)."""
+ENHANCERS: dict[str, dict[str, Path]] = {}
+"""Of a generator, by its name, folders with what enhances beside it, by the task; none so far."""
 
 SCENES = {"sample": _HERE / "sample.zip"}
 """Scene datasets by name."""

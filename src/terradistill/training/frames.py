@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from terradistill.data.views import N_VIEWS, view, viewed
 from terradistill.data.weather import cloud_cover, clouded
 from terradistill.errors import DataError
 from terradistill.models.frame_adapter import FrameAdapter
+from terradistill.models.metadata_encoder import MetadataEncoder
 from terradistill.sections import EnhancerSettings
 
 DAYS_A_MONTH = 365.25 / 12
@@ -157,13 +159,18 @@ SEASONAL = tuple(N_VIEWS * month + turn for month in range(MONTHS) for turn in r
 def tables(
     reader: FrameAdapter, known: Sequence[Sequence[Mapping[str, float]]], target: Sequence[Mapping[str, float]]
 ) -> tuple[Tensor, Tensor]:
-    """What an adapter can be told of frames (B, T, fields) and of what is drawn (B, fields), of all that is known."""
-    of_frame, of_target = reader.of_frame, reader.of_target
-    rows = [[of_frame.sayable(row, of_frame.ranges) for row in of_scene] for of_scene in known]
-    return (
-        torch.stack([of_frame.table(of_scene) for of_scene in rows]),
-        of_target.table([of_target.sayable(row, of_target.ranges) for row in target]),
-    )
+    """What an adapter can be told of frames (B, T, fields) and of what is drawn (B, fields), of all that is known.
+
+    What is out of a field's range is taken for unknown: one odd scene should not end a training.
+    """
+
+    def told(encoder: MetadataEncoder, rows: Sequence[Mapping[str, float]]) -> Tensor:
+        ends = encoder.ranges.items()
+        return encoder.table(
+            [{name: row[name] for name, (low, high) in ends if low <= row.get(name, nan) <= high} for row in rows]
+        )
+
+    return torch.stack([told(reader.of_frame, rows) for rows in known]), told(reader.of_target, target)
 
 
 @dataclass(frozen=True)
@@ -200,10 +207,29 @@ class FrameTable:
         numbers = torch.tensor(SEASONAL)[views] if self.seasonal else views
         images = viewed(to_float(np.asarray(self.pixels[index])), numbers % N_VIEWS)
         shown = self.simulation.show(images, numbers // N_VIEWS, rng, most)
-        own: list[Mapping[str, float]] = [{} if self.rows is None else self.rows[i] for i in index]
+        # What a scene says of clouds is not what is simulated over it.
+        rows = [{} if self.rows is None else self.rows[i] for i in index]
+        own = [{name: value for name, value in row.items() if name != "cloud_fraction"} for row in rows]
         known = [[{**row, **frame} for frame in rows] for row, rows in zip(own, shown.known, strict=True)]
         target = [{**row, **drawn} for row, drawn in zip(own, shown.target, strict=True)]
         return shown.frames, *tables(self.reader, known, target)
+
+
+def others_of(places: Sequence[str]) -> list[list[int]]:
+    """Of each scene the others of its place, as numbers.
+
+    Raises:
+        DataError: a scene is the only one of its place.
+    """
+    of_place: dict[str, list[int]] = {}
+    for i, place in enumerate(places):
+        of_place.setdefault(place, []).append(i)
+    if lone := [place for place, several in of_place.items() if len(several) < 2]:
+        raise DataError(
+            f"Of {len(lone)} places there is one image alone, such as {lone[0]}: every class folder needs an image of "
+            "each place, by its name."
+        )
+    return [[j for j in of_place[place] if j != i] for i, place in enumerate(places)]
 
 
 class RealDates:
@@ -222,7 +248,7 @@ class RealDates:
 
         Args:
             pixels: uint8 (N, H, W, 3), at the size that is drawn; may be memory-mapped.
-            places: of each scene.
+            places: of each scene; see `places_of`.
             rows: what is known of each; of its date, see `season`.
             reader: the adapter, which knows how to tell numbers.
             frames: of a scene, at most.
@@ -231,16 +257,8 @@ class RealDates:
         Raises:
             DataError: a scene is the only one of its place.
         """
-        of_place: dict[str, list[int]] = {}
-        for i, place in enumerate(places):
-            of_place.setdefault(place, []).append(i)
-        if lone := [place for place, several in of_place.items() if len(several) < 2]:
-            raise DataError(
-                f"Of {len(lone)} places there is one image alone, such as {lone[0]}: every class folder needs an image "
-                "of each place, by its name."
-            )
+        self._others = others_of(places)
         self.pixels, self.rows, self.reader, self.frames, self.adapter = pixels, rows, reader, frames, adapter
-        self._others = [[j for j in of_place[place] if j != i] for i, place in enumerate(places)]
 
     def draw(self, index: NDArray[np.int64], views: Tensor, rng: torch.Generator) -> tuple[Tensor, ...]:
         """As `FrameTable.draw`; as many frames of all scenes as the one has that has fewest."""

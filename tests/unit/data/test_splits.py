@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 
 from terradistill.data.scenes import DatasetInfo, Scene, SceneFolder
-from terradistill.data.splits import assert_disjoint, limit_scenes, load_split, save_split, split_scenes
+from terradistill.data.splits import (
+    assert_disjoint,
+    divide,
+    limit_scenes,
+    load_split,
+    places_of,
+    save_split,
+    split_places,
+    split_scenes,
+)
 from terradistill.errors import DataError
 from terradistill.settings import DataSettings
 
@@ -165,3 +174,47 @@ def test_a_split_file_may_name_scenes_as_windows_does(tmp_path: Path) -> None:
     (tmp_path / "split.json").write_text(json.dumps(sides))
     train, test = load_split(tmp_path / "split.json", folder)
     assert [scene.name for scene in (*train.scenes, *test.scenes)] == [names[0], names[2], names[1], names[3]]
+
+
+def dates_of(*names: str) -> SceneFolder:
+    classes = ("after", "before")
+    scenes = [
+        Scene(name, classes.index(next(part for part in name.split("/") if part in classes)), sha256=name)
+        for name in names
+    ]
+    return SceneFolder(classes, tuple(scenes), DatasetInfo("x"), str.encode)
+
+
+def test_all_images_of_a_place_are_on_one_side() -> None:
+    names = [f"{kind}/{town}/{k}.png" for kind in ("after", "before") for town in ("paris", "rome") for k in range(10)]
+    folder = dates_of(*names[:-1], "before/rome/x.png")  # one place lacks its other date
+    assert places_of(folder)[:2] == ["paris/0", "paris/1"]
+    train, test = split_places(folder, 0.7, seed=0)
+    assert len(train) + len(test) == 40
+    assert not {*places_of(train)} & {*places_of(test)}
+    assert 0.6 < len(train) / 40 < 0.8
+    again, _ = split_places(folder, 0.7, seed=0)
+    assert [scene.name for scene in again.scenes] == [scene.name for scene in train.scenes]
+    seen = {"after/paris/3.png"}
+    learned, judges = split_places(folder, 0.1, 0, seen)
+    assert "paris/3" in places_of(learned), "what a generator knows is the first to be learned from"
+    assert "paris/3" not in places_of(judges)
+    few = limit_scenes(folder, DataSettings(limit=3), places=True)
+    assert len({*places_of(few)}) == 3
+    with pytest.raises(DataError, match="none of class 'after' is left to"):
+        split_places(dates_of("before/1.png", "before/2.png", "after/1.png"), 0.5, 0)
+
+
+def test_a_split_file_that_parts_a_place_is_refused(tmp_path: Path) -> None:
+    folder = dates_of("before/1.png", "before/2.png", "after/1.png", "after/2.png")
+    file = tmp_path / "split.json"
+    file.write_text(json.dumps({"train": ["before/1.png", "after/2.png"], "test": ["before/2.png", "after/1.png"]}))
+    with pytest.raises(DataError, match="place 1 are in train and in test"):
+        divide(folder, DataSettings(split_file=file), places=True)
+    divide(folder, DataSettings(split_file=file))
+
+
+def test_places_of_pooled_data_stay_apart() -> None:
+    classes = ("A-after", "A-before")
+    scenes = (Scene("A/after/7.png", 0), Scene("A/before/7.png", 1), Scene("train/A/before/8.png", 1))
+    assert places_of(SceneFolder(classes, scenes, DatasetInfo("x"), str.encode)) == ["A/7", "A/7", "train/A/8"]

@@ -86,7 +86,7 @@ def test_seasons_are_told_of_frames_and_of_what_is_drawn(reader: FrameAdapter) -
 
 
 def test_frames_are_told_what_is_known_of_their_place_and_half_of_them_of_their_clouds(reader: FrameAdapter) -> None:
-    rows = [{"gsd_m": 2.0, "lat": 50.0}, {}, {"gsd_m": 500.0}, {}, {"year": 2019.0}]
+    rows = [{"gsd_m": 2.0, "lat": 50.0}, {"cloud_fraction": 0.0}, {"gsd_m": 500.0, "year": 1972}, {}, {"year": 2019.0}]
     simulation = OtherSeasons(EXACT, frames=3, clouds=0.6)
     table, views = FrameTable(PIXELS, simulation, reader, seasonal=True, rows=rows), torch.zeros(5, dtype=torch.long)
     _, known, target = table.whole(np.arange(5), views)
@@ -94,7 +94,7 @@ def test_frames_are_told_what_is_known_of_their_place_and_half_of_them_of_their_
         for told in (reader.of_target.values(target[i : i + 1]), reader.of_frame.values(known[i])):
             for each in told:
                 own = {name: value for name, value in each.items() if name not in ("month", "cloud_fraction")}
-                assert own == pytest.approx({} if i == 2 else row), "a resolution beyond the largest is unknown"
+                assert own == pytest.approx({} if i in (1, 2) else row), "what is out of range is unknown"
     frames = [frame for of_scene in known for frame in reader.of_frame.values(of_scene)]
     assert 0 < sum("cloud_fraction" in frame for frame in frames) < len(frames)
     assert not any("cloud_fraction" in row for row in reader.of_target.values(target)), "what is drawn is clear"
