@@ -8,6 +8,7 @@ OUT/engine.json  the table; engine.md and engine.png show it
 """
 
 import statistics
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -105,6 +106,7 @@ def data_engine(
                 continue
             title = f"Segmenting, learned from {kind}"
             run.reporter.start(title)
+            began = time.monotonic()
             scores, follows = [], []
             for i in range(wanted.n_seeds):
                 seed = derive(settings.seed, "engine", i)
@@ -122,7 +124,7 @@ def data_engine(
                 "iou_mean": statistics.fmean(scores),
             }
             result["rows"].append(row | {"iou_std": spread})
-            run.reporter.end(title, 0.0, f"IoU {100 * row['iou_mean']:.1f} %")
+            run.reporter.end(title, time.monotonic() - began, f"IoU {100 * row['iou_mean']:.1f} %")
             run.write_json("engine.json", result)
         result |= {"n_test": len(test), "verdict": verdict(result["rows"])}
         run.write_json("engine.json", result)

@@ -1,5 +1,6 @@
 """`terradistill classify`: classifiers of scenes, with or without self-distillation."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -82,8 +83,9 @@ def classify_predict(
 
     with console.Rich() as reporter:
         reporter.start("Classifying")
+        began = time.monotonic()
         count = predict_scenes(model, source, out, window=window, progress=reporter.progress)
-        reporter.end("Classifying", 0.0, f"{count} rows")
+        reporter.end("Classifying", time.monotonic() - began, f"{count} rows")
     console.print_made({"predictions": out})
 
 
