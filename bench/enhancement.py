@@ -47,7 +47,7 @@ from terradistill.data.scenes import SceneFolder
 from terradistill.data.sensor import MIDSUMMER
 from terradistill.data.sources import open_scenes
 from terradistill.data.weather import cloud_cover, clouded
-from terradistill.distillation.learning import simulation_of
+from terradistill.distillation.beside import simulation_of
 from terradistill.enhancing.canvas import filled, tiles_of
 from terradistill.enhancing.enhancer import Enhancer, open_enhancer
 from terradistill.enhancing.fuse import fused

@@ -11,7 +11,7 @@ import numpy as np
 from terradistill.data.maps import parse_maps, require_given, require_maps
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import Data, open_scenes
-from terradistill.distillation import drawing, learning, refining
+from terradistill.distillation import beside, drawing, learning, refining
 from terradistill.distillation.audit import audit_stage
 from terradistill.distillation.card import dataset_card, write_parquet
 from terradistill.distillation.scoreboard import evaluate_stage
@@ -131,14 +131,14 @@ def train(
             learning.decoder(work)
             return work.run / "generator"
         if until == "enhancer":
-            learning.require_readable_frames(work)
+            beside.require_readable_frames(work)
             learning.encode(work, seasons=seasonal(settings.enhancer))
-            learning.enhancer(work)
+            beside.enhancer(work)
             return work.run / "generator"
         if until == "adapter":
             require_given(work.train, parse_maps(settings.adapter.maps) if settings.adapter.maps else {})
             learning.encode(work)
-            learning.adapter(work)
+            beside.adapter(work)
             return work.run / "generator"
         learning.autoencoder(work)
         if until == "autoencoder":
