@@ -105,11 +105,11 @@ Square = tuple[dict[str, Any], Any]
 def _squares(
     pictures: list[Picture], resolution: int, window: int | None, progress: Progress | None
 ) -> Iterator[Square]:
-    placed = any(_places(picture, window) is not None for picture in pictures)  # then all rows have the two columns
+    placed = any(_middle(picture, window) is not None for picture in pictures)  # then all rows have the two columns
     for number, picture in enumerate(pictures):
         image = picture.pixels()
         if window is None:
-            lon, lat = _places(picture, None) or (None, None)
+            lon, lat = _middle(picture, None) or (None, None)
             where = {"lon": lon, "lat": lat} if placed else {}
             yield {"file": picture.file} | where, resize(image, resolution)
         else:
@@ -126,7 +126,7 @@ def _squares(
             progress(number + 1, len(pictures))
 
 
-def _places(picture: Picture, window: int | None) -> tuple[float, float] | None:
+def _middle(picture: Picture, window: int | None) -> tuple[float, float] | None:
     """Longitude and latitude of the middle: of the file itself, or of its metadata where it is one scene."""
     known = picture.metadata
     if window is None and {"lon", "lat"} <= known.keys():

@@ -86,7 +86,7 @@ def split_scenes(
             raise DataError(
                 f"Class {name!r} has {count} images; at least 2 are needed to divide it. Add some or remove it."
             )
-        n_train = min(max(math.floor(train_fraction * count + 0.5), 1), count - 1)
+        n_train = _share(train_fraction, count)
         indices.sort(
             key=lambda i: folder.scenes[i].hashes.isdisjoint(seen)
         )  # stable: the drawn order within either kind
@@ -112,7 +112,7 @@ def split_places(
     places = places_of(folder)
     known = {place for place, scene in zip(places, folder.scenes, strict=True) if not scene.hashes.isdisjoint(seen)}
     ranked = sorted(set(places), key=lambda place: (place not in known, derive(seed, "places", place)))
-    n_train = max(1, min(math.floor(train_fraction * len(ranked) + 0.5), len(ranked) - 1))
+    n_train = _share(train_fraction, len(ranked))
     sides = {*ranked[:n_train]}, {*ranked[n_train:]} - known
     train, test = (folder.subset([i for i, place in enumerate(places) if place in side]) for side in sides)
     for side, part in (("learn from", train), ("judge", test)):
@@ -134,6 +134,11 @@ def places_of(folder: SceneFolder) -> list[str]:
         rest = [each for each in folders if each != name and not name.endswith(f"-{each}")]
         found.append("/".join([*rest, file]))
     return found
+
+
+def _share(fraction: float, count: int) -> int:
+    """So many of `count` are learned from: halves are rounded up, and one at least is left on either side."""
+    return min(max(math.floor(fraction * count + 0.5), 1), count - 1)
 
 
 def _ranked(folder: SceneFolder, seed: int, purpose: str) -> list[list[int]]:

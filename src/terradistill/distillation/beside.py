@@ -113,7 +113,9 @@ def enhancer(work: Work) -> None:
         else:
             rows = work.metadata()
             table = FrameTable(work.pixels(), simulation_of(wanted), adapter, seasonal=seasonal(wanted), rows=rows)
-        _train_beside(work, stage, generator, wanted, ["frame_adapter"], table, "enhancer")
+        # Where class folders are dates, prompts do not name them.
+        own = [list(scene.captions) or [""] for scene in work.train.scenes] if wanted.real else None
+        _train_beside(work, stage, generator, wanted, ["frame_adapter"], table, "enhancer", own)
 
 
 def _seen_in(wanted: EnhancerSettings, bands: tuple[Any, dict[str, Any]] | None) -> dict[str, Any]:
@@ -144,12 +146,13 @@ def _train_beside(
     parts: Sequence[str],
     conditions: Conditions | None,
     section: str,
+    captions: list[list[str]] | None = None,
 ) -> None:
-    """Train parts beside a generator, and leave it with them: `generator/`."""
+    """Train parts beside a generator, and leave it with them: `generator/`. Without captions those of the scenes."""
     train_diffusion(
         generator.to(work.hardware.device),
         work.latents(),
-        work.captions(),
+        captions or work.captions(),
         wanted.of(work.settings.diffusion),
         metadata=known_numbers(work, generator),
         repeats=repeats(work.train.labels, work.settings.diffusion.balance),

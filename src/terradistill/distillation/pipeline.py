@@ -124,7 +124,7 @@ def train(
     least = 2 if until == "classifier" or settings.diffusion.consistency_weight else 1
     work = open_work(
         data, Path(out), settings, captions=captions, reporter=reporter, spare=2 - settings.ipc, least_classes=least,
-        team=team,
+        places=until == "enhancer" and settings.enhancer.real, team=team,
     )  # fmt: skip
     with closing(work.run):
         if until == "decoder":

@@ -118,8 +118,6 @@ class Work:
     def captions(self) -> list[list[str]]:
         """Captions of each train scene, to draw from: its own ones, and as often as `diffusion.class_share` says the
         prompt of its class, which is what will be asked for; or the template in its variants."""
-        if self.settings.enhancer.real:  # classes are dates, which prompts do not name
-            return [list(scene.captions) or [""] for scene in self.train.scenes]
         prompts, share = self.prompts(), self.settings.diffusion.class_share
         found = []
         own = captions_of(self.train, self.settings.data.caption_template, self.metadata())
@@ -149,6 +147,7 @@ def open_work(
     spare: int = 2,
     least_classes: int = 2,
     seen: frozenset[str] = frozenset(),
+    places: bool = False,
     team: Team | None = None,
     free: tuple[str, ...] = (),
 ) -> Work:
@@ -163,6 +162,7 @@ def open_work(
         spare: train images a class that are needed beyond `settings.ipc`.
         least_classes: 1 where nothing is to be told apart.
         seen: hashes of scenes that must not judge, beside those that the given generator has learned from.
+        places: divide places instead of images, see `split_places`.
         team: of processes at this run; None: this one alone.
         free: see `Run`.
 
@@ -178,7 +178,9 @@ def open_work(
     run = Run(out, settings, reporter, team, free)
     try:
         hardware = find_hardware(settings.precision)
-        train, test, aside = _scenes(run, sources, captions, hardware, seen, spare=spare, least_classes=least_classes)
+        train, test, aside = _scenes(
+            run, sources, captions, hardware, seen, places, spare=spare, least_classes=least_classes
+        )
     except BaseException as error:
         # A folder that holds nothing but wrong settings would only be in the way of the mended command.
         run.discard() if fresh and isinstance(error, TerraDistillError) else run.close()
@@ -192,9 +194,10 @@ def _scenes(
     captions: Path | None,
     hardware: Hardware,
     seen: frozenset[str],
+    places: bool,
     **least: int,
 ) -> tuple[SceneFolder, SceneFolder, SceneFolder]:
-    settings, places = run.settings.data, run.settings.enhancer.real
+    settings = run.settings.data
     data = " + ".join(source.info.name if isinstance(source, SceneFolder) else str(source) for source in sources)
     opened = [open_scenes(source) for source in sources]
     opened = opened if captions is None else with_captions(opened, captions)

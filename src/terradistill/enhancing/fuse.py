@@ -56,8 +56,8 @@ def fuse_dates(
     settings, reporter = settings or Settings(), reporter or Silent()
     wanted_day = None if day is None else parse_date(day)
     require_apart(Path(out), source)
-    places: dict[str, list[Picture]] = {}
-    for picture in open_pictures(source):
+    pictures, places = open_pictures(source), dict[str, list[Picture]]()
+    for picture in pictures:
         folder = str(PurePosixPath(picture.name).parent)
         places.setdefault(Path(source).resolve().stem if folder == "." else folder, []).append(picture)
     dates = {name: [required_date(picture) for picture in several] for name, several in places.items()}
@@ -69,8 +69,8 @@ def fuse_dates(
         require_small(enhancer.generator, name, *next(iter(found)), scale=enhancer.adapter.scale)
     asked = asked_for("fuse", settings, enhancer.generator, day=day, prompt=prompt)
     results = Results(Path(out), asked)
-    results.describe(enhancer.generator, source, [picture for several in places.values() for picture in several])
-    say_unheeded(enhancer.generator, prompt, [picture for several in places.values() for picture in several], reporter)
+    results.describe(enhancer.generator, source, pictures)
+    say_unheeded(enhancer.generator, prompt, pictures, reporter)
     targets = {name: wanted_day or max(found) for name, found in dates.items()}
     alone, learned = len(places) == 1, enhancer.adapter.of_frame.days or 0.0
     if max(abs((when - targets[name]).days) for name, found in dates.items() for when in found) > learned:
@@ -80,18 +80,18 @@ def fuse_dates(
 
     def make(block: Sequence[Piece]) -> list[Made]:
         (piece,) = block
-        pictures, target, seed = places[piece.name], targets[piece.name], derive(settings.seed, "fuse", piece.name)
+        several, target, seed = places[piece.name], targets[piece.name], derive(settings.seed, "fuse", piece.name)
         days = [(when - target).days for when in dates[piece.name]]
-        images = np.stack([picture.pixels() for picture in pictures])
+        images = np.stack([picture.pixels() for picture in several])
         steps = reporter.progress if alone else None
         made = fused(enhancer, images, days, season_of(target), prompt, seed, settings, progress=steps)
         told = {
-            **place_of(pictures, enhancer.adapter.scale),
+            **place_of(several, enhancer.adapter.scale),
             "year": target.year,
             "month": target.month,
             "day": target.day,
         }
-        return [(made, {"prompt": prompt, "seed": seed, **told, "made_of": [picture.name for picture in pictures]})]
+        return [(made, {"prompt": prompt, "seed": seed, **told, "made_of": [picture.name for picture in several]})]
 
     def before(piece: Piece) -> NDArray[np.uint8]:
         days = [abs((when - targets[piece.name]).days) for when in dates[piece.name]]
