@@ -1,10 +1,12 @@
-"""Does a generator follow its maps? The map found again in what it drew, against the map that it was given.
+"""Does a generator follow what it is shown? That found again in what it drew, against what it was given.
 
     python bench/adherence.py GENERATOR DATA --map edges [--sheet SHEET.jpg]
+    python bench/adherence.py GENERATOR DATA --map content
 
 Maps of scenes that the generator has not learned from are drawn by a filter; a scene is drawn after each, in the words
 of its class, and the filter applied to it. F1 of pixels, a hit being one within a pixel, beside that of shuffled
-pairs (the map of another scene), at strengths 0, 0.5 and 1. The sheet holds maps and drawn scenes alone.
+pairs (the map of another scene), at strengths 0, 0.5 and 1. Of content images it is the distance of their colours on
+a coarse grid, and how often the own one is the nearest of all. The sheet holds what was given and drawn scenes alone.
 """
 
 import argparse
@@ -33,6 +35,7 @@ from terradistill.seeding import derive
 SLACK = 1  # pixels: of two, dense scenes of 128 pixels are all edge
 STRENGTHS = (0.0, 0.5, 1.0)
 SHOWN = 10
+GRID = 4  # cells a side on which a content image and what was drawn are compared
 
 
 def f1(found: NDArray[np.bool_], given: NDArray[np.bool_]) -> float:
@@ -47,11 +50,31 @@ def f1(found: NDArray[np.bool_], given: NDArray[np.bool_]) -> float:
     return float(2 * precision * recall / max(precision + recall, 1e-9))
 
 
+def colours(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Mean colours of the cells of scenes (n, H, W, 3): (n, 3 * GRID^2), 0 to 255."""
+    planes = torch.from_numpy(images).permute(0, 3, 1, 2).double()
+    return np.asarray(F.adaptive_avg_pool2d(planes, GRID).flatten(1))
+
+
+def likeness(made: NDArray[np.uint8], given: NDArray[np.uint8], other: NDArray[np.int64]) -> str:
+    """How like the content images what was drawn after each of them is; `other` names another one for each."""
+    apart = np.sqrt(((colours(made)[:, None] - colours(given)[None]) ** 2).mean(-1))
+    own, another = apart.diagonal().mean(), apart[np.arange(len(made)), other].mean()
+    first = 100 * (apart.argmin(1) == np.arange(len(made))).mean()
+    ratio = another / max(own, 1e-9)
+    return f"{own:.1f} of 255, shuffled {another:.1f}, ratio {ratio:.2f}; its own is the nearest in {first:.0f} %"
+
+
+def order(prompt: str, name: str, shown: Shown) -> Order:
+    """A scene in words, after a map or a content image."""
+    return Order(prompt, content=shown) if name == "content" else Order(prompt, maps={name: shown})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("generator")
     parser.add_argument("data")
-    parser.add_argument("--map", default="edges", choices=("edges", "lines", "sketch"))
+    parser.add_argument("--map", default="edges", choices=("edges", "lines", "sketch", "content"))
     parser.add_argument("--per-class", type=int, default=5)
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
@@ -60,32 +83,40 @@ def main() -> None:
     # One guidance for all strengths: by default images without maps have another.
     settings, hardware = load_settings(None, None, ["sampling.autoguidance=1", *asked.set]), find_hardware()
     generator = Generator.load(asked.generator).to(hardware.device).frozen()
-    unseen, find = unseen_of(learned_from(asked.generator), asked.data, asked.per_class), ANNOTATORS[asked.map]
-    scenes = [resize(decode(unseen.read(i)), generator.resolution) for i in range(len(unseen))]
-    given = np.stack([find(scene) for scene in scenes])
+    unseen = unseen_of(learned_from(asked.generator), asked.data, asked.per_class)
+    scenes = np.stack([resize(decode(unseen.read(i)), generator.resolution) for i in range(len(unseen))])
+    find = ANNOTATORS.get(asked.map)
+    given = scenes if find is None else np.stack([find(scene) for scene in scenes])
+    # Scenes come class after class: half-way round is another class.
+    other = np.roll(np.arange(len(given)), len(given) // 2)
     prompts = [class_prompt(unseen, unseen.classes[s.label], settings.data.caption_template) for s in unseen.scenes]
     seeds = [derive(0, "adherence", i) for i in range(len(unseen))]
     made: list[NDArray[np.uint8]] = []
     with TemporaryDirectory() as folder:
         files = [Path(folder) / f"{i}.png" for i in range(len(given))]
-        for file, drawn in zip(files, given, strict=True):
-            Image.fromarray(drawn).save(file)
-        print(f"{len(given)} maps of unseen scenes of {asked.data}: F1 of {asked.map} found again")
+        for file, shown in zip(files, given, strict=True):
+            Image.fromarray(shown).save(file)
+        what, measure = (
+            ("content images", "colours apart") if find is None else ("maps", f"F1 of {asked.map} found again")
+        )
+        print(f"{len(given)} {what} of unseen scenes of {asked.data}: {measure}")
         for strength in STRENGTHS:
             orders = [
-                Order(prompt, maps={asked.map: Shown(file, strength)})
-                for prompt, file in zip(prompts, files, strict=True)
+                order(prompt, asked.map, Shown(file, strength)) for prompt, file in zip(prompts, files, strict=True)
             ]
             images = draw(generator, orders, seeds, [1] * len(orders), settings.sampling, hardware)
-            again = np.stack([find(image) for image in images]) > 0
-            # Scenes come class after class: half-way round is another class.
-            right, other = f1(again, given > 0), f1(again, np.roll(given, len(given) // 2, axis=0) > 0)
-            print(f"  strength {strength:3}: {right:.3f}, shuffled {other:.3f}, ratio {right / max(other, 1e-9):.2f}")
             made.append(images)
+            if find is None:
+                print(f"  strength {strength:3}: {likeness(images, given, other)}", flush=True)
+                continue
+            again = np.stack([find(image) for image in images]) > 0
+            right, wrong = f1(again, given > 0), f1(again, given[other] > 0)
+            ratio = right / max(wrong, 1e-9)
+            print(f"  strength {strength:3}: {right:.3f}, shuffled {wrong:.3f}, ratio {ratio:.2f}", flush=True)
     if asked.sheet is not None:
         some = np.linspace(0, len(given) - 1, min(SHOWN, len(given))).astype(int)
-        maps = np.repeat(given[some][..., None], 3, 3)
-        rows = np.concatenate([maps, *(images[some] for images in made)])
+        top = given[some] if find is None else np.repeat(given[some][..., None], 3, 3)
+        rows = np.concatenate([top, *(images[some] for images in made)])
         labels = [asked.map, *(f"strength {strength:g}" for strength in STRENGTHS)]
         contact_sheet(rows, len(some), labels=labels).save(asked.sheet, quality=88)
 

@@ -91,6 +91,14 @@ def test_maps_are_found_again_at_every_strength(
         assert sheet.height > 4 * 32
 
 
+def test_content_images_are_compared_by_their_colours(adapted: Path, drawn: Path, bench: Callable[..., str]) -> None:
+    brief = ["--map", "content", "--per-class", "2", "--set", "sampling.steps=2"]
+    head, *rows = bench("adherence", str(adapted), str(drawn), few=brief).strip().splitlines()
+    assert head.startswith("6 content images of unseen scenes")
+    assert all(re.search(r"shuffled [\d.]+, ratio \d\.\d\d; its own is the nearest in \d+ %", row) for row in rows)
+    assert len({row.split(": ")[1] for row in rows}) > 1, "a strength counts"
+
+
 def test_numbers_are_told_right_shuffled_and_not_at_all(
     finished: td.Distilled, drawn: Path, bench: Callable[..., str]
 ) -> None:
@@ -248,3 +256,19 @@ def test_edges_are_found_again_within_a_pixel(monkeypatch: pytest.MonkeyPatch) -
     half = 2 * 1 * (17 / 32) / (1 + 17 / 32)  # precision 1; recall of 16 rows and the one beside them
     assert f1(upper, given) == f1(given, upper) == pytest.approx(half)
     assert f1(np.zeros_like(given), given) == 0
+
+
+def test_a_content_image_is_found_by_its_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCH)
+    from adherence import colours, likeness
+
+    given = np.zeros((3, 32, 32, 3), np.uint8)
+    given[1], given[2, :16] = 100, 200
+    assert colours(given).shape == (3, 48)
+    assert colours(given)[2].mean() == pytest.approx(100), "half of it"
+    other = np.array([1, 2, 0])
+    assert likeness(given, given, other).startswith("0.0 of 255")
+    assert likeness(given, given, other).endswith("nearest in 100 %")
+    assert likeness(given[other], given, other).endswith("nearest in 0 %")
+    checkered = np.kron(np.indices((32, 32)).sum(0) % 2, np.ones((1, 1)))[None, ..., None] * np.full(3, 200)
+    assert likeness(checkered.astype(np.uint8), given[1:2], np.array([0])).startswith("0.0"), "texture does not count"
