@@ -7,12 +7,14 @@ OUT/followed/    likewise, after the masks of the test tiles: do scenes follow m
 OUT/engine.json  the table; engine.md and engine.png show it
 """
 
+import json
 import statistics
 import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,17 +29,17 @@ from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
 from terradistill.data.views import N_VIEWS, viewed
 from terradistill.distillation.pipeline import train
-from terradistill.errors import ConfigError, DataError, GeneratorError
+from terradistill.errors import ConfigError, DataError, GeneratorError, RunError
 from terradistill.evaluation.metrics import paired
-from terradistill.evaluation.segmentation import Pairs, fit_segmenter, iou, segmented
+from terradistill.evaluation.segmentation import Pairs, fit_segmenter, iou, require_halvings, segmented
 from terradistill.files import replacing, require_apart, write_text
 from terradistill.generation.draw import generate
 from terradistill.generation.orders import Order, Shown
-from terradistill.hardware import find_hardware
+from terradistill.hardware import describe, find_hardware
 from terradistill.models.generator import Generator
 from terradistill.models.places import learned_from
 from terradistill.report.gallery import contact_sheet
-from terradistill.run import Progress, Reporter, Run
+from terradistill.run import Progress, Reporter, Run, provenance
 from terradistill.seeding import derive, generator
 from terradistill.settings import Settings
 
@@ -64,18 +66,25 @@ def data_engine(
         scenes drawn after them, beside that with the masks of other scenes. Also in `engine.json`.
 
     Raises:
-        ConfigError: no generator is named.
+        ConfigError: no generator is named, or the segmentation network halves tiles that cannot be.
         DataError: an image has no mask, or is smaller than a tile.
+        RunError: `out` was begun with other pairs.
     """
     if settings.generator is None:
         raise ConfigError("There is nothing to draw with: name a generator, such as --generator base-128.")
     out, wanted = Path(out), settings.engine
     require_apart(out, pairs)
     side, scenes = Generator.load(settings.generator).resolution, open_scenes(pairs)
+    require_halvings(wanted.widths, side)
     tiles = _tiles_of(scenes, side, wanted.test_fraction, learned_from(settings.generator))
+    shown = sha256(json.dumps([[pair.stem, pair.part, pair.shown] for pair in tiles]).encode()).hexdigest()
     run = Run(out, settings, reporter)
     with closing(run):
+        if run.manifest.get("pairs", shown) != shown:
+            raise RunError(f"{out} was begun with other pairs than {pairs}: give the same again, or a new --out.")
         hardware = find_hardware(settings.precision)
+        if "pairs" not in run.manifest:
+            run.describe(**provenance(), device=describe(hardware), pairs=shown, source=str(pairs))
         if not run.done("tiles"):
             with run.stage("tiles", "Cutting tiles") as stage:
                 counts = _write_tiles(scenes, tiles, out / "tiles", side, name)
@@ -93,7 +102,7 @@ def data_engine(
         if not run.done("draw"):
             with run.stage("draw", "Drawing pairs") as stage:
                 drawing = Generator.load(adapted)
-                masks = _turned(real.masks, round(len(real) * wanted.drawn_per_real), settings.seed)
+                masks = _turned(real.masks, max(1, round(len(real) * wanted.drawn_per_real)), settings.seed)
                 draw_after = partial(_draw_after, drawing, name, settings)
                 draw_after(masks, out / "synthetic", stage.progress)
                 draw_after(test.masks, out / "followed", stage.progress)
@@ -138,6 +147,9 @@ def verdict(rows: list[dict[str, Any]]) -> str:
     scores = {row["learned_from"]: np.array(row["iou"]) for row in rows}
     gain, half = paired(100 * (scores["real and drawn"] - scores["real"]))
     n = len(rows[0]["iou"])
+    if n == 1:
+        told = f"{gain:+.1f}".replace("-", "−")
+        return f"One training of each cannot tell: {told} points of IoU with drawn pairs beside the real ones."
     told = f"{gain:+.1f} ± {half:.1f} points of IoU (95 % of {n} trainings on one drawn set)".replace("-", "−")
     if abs(gain) <= half:
         return f"No clear difference: drawn pairs beside the real ones change {told}."
@@ -153,12 +165,13 @@ def _adherence(found: Sequence[NDArray[np.bool_]], masks: NDArray[np.bool_]) -> 
 
 @dataclass(frozen=True)
 class _Pair:
-    """An image and its mask, by their places in the folder, and on which side they are."""
+    """An image and its mask, by their places in the folder, on which side they are, and a hash of what they show."""
 
     stem: str
     image: int
     mask: int
     part: str
+    shown: str
 
 
 def _tiles_of(scenes: SceneFolder, side: int, test_fraction: float, seen: frozenset[str]) -> list[_Pair]:
@@ -188,8 +201,8 @@ def _tiles_of(scenes: SceneFolder, side: int, test_fraction: float, seen: frozen
     found, white, learned = [], {"train": 0, "test": 0}, set[str]()
     for number, stem in enumerate(stems):
         part = "test" if number >= len(stems) - n_test else "train"
-        pair = _Pair(stem, by_stem[IMAGES][stem], by_stem[MASKS][stem], part)
-        image, mask = (decode(scenes.read(i)) for i in (pair.image, pair.mask))
+        places = by_stem[IMAGES][stem], by_stem[MASKS][stem]
+        image, mask = (decode(scenes.read(i)) for i in places)
         if image.shape != mask.shape or min(image.shape[:2]) < side:
             raise DataError(
                 f"{stem} is {image.shape[1]} x {image.shape[0]} and its mask {mask.shape[1]} x {mask.shape[0]} pixels: "
@@ -202,7 +215,7 @@ def _tiles_of(scenes: SceneFolder, side: int, test_fraction: float, seen: frozen
             raise DataError(f"{stem}, which is to judge, shows what an image to learn from shows: leave one out.")
         learned |= shown if part == "train" else set()
         white[part] += int((mask >= WHITE).sum())
-        found.append(pair)
+        found.append(_Pair(stem, *places, part, pixel_hash(image) + pixel_hash(mask)))
     if not all(white.values()):
         raise DataError(f"The masks show no white: expected 255 where there is something, in {MASKS}/.")
     return found
@@ -211,6 +224,9 @@ def _tiles_of(scenes: SceneFolder, side: int, test_fraction: float, seen: frozen
 def _write_tiles(scenes: SceneFolder, pairs: Sequence[_Pair], out: Path, side: int, name: str) -> tuple[int, int]:
     """Cut every pair into tiles; how many there are to learn from and to judge."""
     counts = {"train": 0, "test": 0}
+    said = {key: getattr(scenes.info, key) for key in ("name", "title", "licence", "citation", "url", "synthetic")}
+    for part in counts:  # what is learned from tiles, and drawn after them, carries the licence of the pairs
+        write_text(out / part / "dataset.json", json.dumps(said, ensure_ascii=False, indent=2) + "\n")
     for pair in pairs:
         image, mask = (decode(scenes.read(i)) for i in (pair.image, pair.mask))
         for k, tiles in enumerate(zip(_cut(image, side), _cut(mask, side), strict=True)):

@@ -1,6 +1,7 @@
 """Pairs drawn after masks, and what they are worth: the whole way on tiny ones."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ from PIL import Image
 import terradistill as td
 from terradistill.distillation.scoreboard import learned_by
 from terradistill.engine import _adherence, data_engine, verdict
-from terradistill.evaluation.segmentation import iou
+from terradistill.evaluation.segmentation import Pairs, fit_segmenter, iou
+from terradistill.hardware import find_hardware
 from terradistill.models.places import learned_from
+from terradistill.sections import EngineSettings
 from tests.conftest import terradistill, tiny_settings
 
 SETTINGS = [
@@ -38,6 +41,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image = rng.integers(40, 90, (70, 100, 3), dtype=np.uint8) + (mask // 2)[..., None]
         Image.fromarray(image).save(root / "images" / f"scene{i}.png")
         Image.fromarray(mask).save(root / "masks" / f"scene{i}.png")
+    (root / "dataset.json").write_text(json.dumps({"title": "Five roads", "licence": "CC BY 4.0"}))
     return root
 
 
@@ -87,10 +91,24 @@ def test_the_engine_says_what_its_pairs_are_worth(
     with Image.open(out / "engine.png") as picture:
         assert picture.width > 8 * 32
 
+    licences = {folder: td.open_scenes(folder).info.licence for folder in (out / "tiles" / "train", scenes)}
+    assert all("CC BY 4.0" in licence for licence in licences.values()), licences
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["command"].startswith("terradistill engine roads")
+
     before = (out / "engine.json").read_text()
     code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, error
     assert (out / "engine.json").read_text() == before
+
+    other = tmp_path / "other"
+    shutil.copytree(pairs, other)
+    Image.fromarray(np.asarray(Image.open(other / "masks" / "scene0.png"))[:, ::-1]).save(other / "masks/scene0.png")
+    code, error = terradistill(
+        *("engine", "roads", str(other)), *command[3:], capsys=capsys, monkeypatch=monkeypatch
+    )  # fmt: skip
+    assert code == 2
+    assert "was begun with other pairs" in error
 
 
 @pytest.mark.parametrize(
@@ -107,8 +125,6 @@ def test_the_engine_says_what_its_pairs_are_worth(
 def test_pairs_that_do_not_fit_are_one_sentence(
     finished: td.Distilled, pairs: Path, tmp_path: Path, kind: str, says: str
 ) -> None:
-    import shutil
-
     shutil.copytree(pairs, tmp_path / "p")
     if kind == "lonely":
         Image.new("RGB", (70, 100)).save(tmp_path / "p" / "images" / "scene9.png")
@@ -134,6 +150,22 @@ def test_pairs_that_do_not_fit_are_one_sentence(
     assert not (tmp_path / "out").exists()
 
 
+def test_more_halvings_than_a_tile_allows_are_refused_at_once(
+    finished: td.Distilled, pairs: Path, tmp_path: Path
+) -> None:
+    settings = tiny_settings(generator=str(finished.run), engine__widths=[16] * 7)  # 32 pixels halve five times
+    with pytest.raises(td.TerraDistillError, match="cannot be halved 6 times"):
+        data_engine(pairs, tmp_path / "out", settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_segmenter_that_diverges_says_so() -> None:
+    pairs = Pairs(np.zeros((4, 32, 32, 3), np.uint8), np.zeros((4, 32, 32), bool))
+    settings = EngineSettings(widths=(8, 8), steps=40, batch_size=4, learning_rate=1e20)
+    with pytest.raises(td.TerraDistillError, match=r"diverged .* lower engine.learning_rate"):
+        fit_segmenter(pairs, settings, seed=0, hardware=find_hardware("fp32"))
+
+
 def test_adherence_is_high_where_scenes_show_their_masks_and_not_those_of_others() -> None:
     masks = np.zeros((4, 8, 8), bool)
     for i in range(4):
@@ -151,7 +183,7 @@ def test_the_verdict_needs_more_than_the_spread() -> None:
     assert verdict(rows([0.5, 0.6, 0.4], [0.6, 0.5, 0.5])).startswith("No clear difference")
     few = verdict(rows([0.5, 0.52, 0.51], [0.52, 0.55, 0.52]))  # twice the standard error, and three seeds
     assert few.startswith("No clear difference: drawn pairs beside the real ones change +2.0 ± 2.5 points"), few
-    assert verdict(rows([0.5], [0.9])).startswith("No clear difference")
+    assert verdict(rows([0.5], [0.9])).startswith("One training of each cannot tell: +40.0 points")
 
 
 def test_iou_counts_pixels() -> None:

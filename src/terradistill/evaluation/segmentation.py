@@ -1,5 +1,6 @@
 """What image-mask pairs are worth: train a small segmentation network on them, test it on real ones."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,13 @@ from torch.nn import functional as F
 
 from terradistill.data.images import to_float
 from terradistill.data.views import N_VIEWS, viewed
+from terradistill.errors import ConfigError
 from terradistill.evaluation.recipe import learning_share, repeatable
 from terradistill.hardware import Hardware
 from terradistill.run import Progress
 from terradistill.sections import EngineSettings
 from terradistill.seeding import batch_indices, derive, generator
+from terradistill.training.progress import require_finite
 
 AT_ONCE = 64
 
@@ -54,10 +57,27 @@ class Segmenter(nn.Module):
         return torch.as_tensor(self.network(images, 0).sample)[:, 0]
 
 
+def require_halvings(widths: Sequence[int], side: int) -> None:
+    """Make sure that scenes can be halved between the levels of a segmentation network.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    if side % 2 ** (len(widths) - 1):
+        raise ConfigError(
+            f"engine.widths has {len(widths)} levels, and scenes of {side} pixels cannot be halved {len(widths) - 1} "
+            "times: give fewer."
+        )
+
+
 def fit_segmenter(
     pairs: Pairs, settings: EngineSettings, *, seed: int, hardware: Hardware, progress: Progress | None = None
 ) -> Segmenter:
-    """Train a fresh network: cross-entropy and Dice, AdamW, flips and quarter turns, light changed a little [ours]."""
+    """Train a fresh network: cross-entropy and Dice, AdamW, flips and quarter turns, light changed a little [ours].
+
+    Raises:
+        GeneratorError: the training diverged.
+    """
     hardware = hardware.learning
     with repeatable(derive(seed, "segmenter"), hardware.device):
         network = Segmenter(settings.widths).to(hardware.device)
@@ -78,6 +98,8 @@ def fit_segmenter(
             shares = logits.sigmoid()
             overlap = (2 * (shares * y).sum((1, 2)) + 1) / (shares.sum((1, 2)) + y.sum((1, 2)) + 1)
             loss = F.binary_cross_entropy_with_logits(logits, y) + (1 - overlap).mean()
+            if step % 20 == 0 or step + 1 == settings.steps:  # not at every step: a GPU would wait for the answer
+                require_finite(loss.item(), "engine", settings.learning_rate)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
