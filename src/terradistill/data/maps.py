@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from terradistill.data.arrays import write_array
 from terradistill.data.detectors import DETECTORS, load_detector, require_detector
@@ -31,6 +32,8 @@ Array = NDArray[np.uint8]
 PALETTE = np.array(
     [[31, 58, 95], [44, 120, 84], [140, 150, 60], [200, 140, 70], [180, 90, 120], [235, 225, 200]], np.uint8
 )
+NUMBERED, LEAST_SEEN = ("road", "segmentation"), 16  # maps that come as numbers of classes, and what those stay below
+MADE_FROM, BY_HAND = "made_from", ""  # text in a map's PNG: the hash of the scene's file; in none of another program
 REGIONS = 60  # of a scene, before those that look alike are joined
 
 
@@ -223,16 +226,23 @@ def read_map(path: Path, name: str, side: int) -> Array:
         DataError: the file is no image, or one of more than 8 bits a pixel, or holds nothing but 0 and 1.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path) as opened:
+            image: Image.Image = opened
             if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # `convert` would cut them off at 255
                 raise DataError(f"The map {path} has more than 8 bits a pixel: save it as grey from 0 to 255.")
+            if image.has_transparency_data:  # where it is transparent there is nothing
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
             drawn = image.convert("RGB" if name == "segmentation" else "L")
     except DataError:
         raise
     except Exception as error:  # damaged files raise nearly anything
         raise DataError(f"The map {path} cannot be read ({reason(error)}): give a PNG or JPEG file.") from error
-    if drawn.mode == "L" and drawn.getextrema()[1] == 1:
-        raise DataError(f"The map {path} holds 0 and 1, which is black and nearly black: save it from 0 to 255.")
+    most = int(np.asarray(drawn).max(initial=0))
+    if most == 1 or (name in NUMBERED and 0 < most < LEAST_SEEN):
+        raise DataError(
+            f"The map {path} holds numbers from 0 to {most}, which is black and nearly black: save it from 0 to 255"
+            f"{', a colour a region' if name == 'segmentation' else ''}."
+        )
     short = min(drawn.size)
     left, top = (drawn.width - short) // 2, (drawn.height - short) // 2
     drawn = drawn.crop((left, top, left + short, top + short))
@@ -298,7 +308,8 @@ def annotate(
     Args:
         data: as everywhere.
         names: of the maps, as for `parse_maps`; ``road=FILE`` draws the lines of a GeoJSON file onto GeoTIFF scenes.
-        out: a folder; files that are there already are left, so that an interrupted call goes on.
+        out: a folder; maps of the same scenes that are there already are left, so that an interrupted call goes on, and
+            so are maps that another program has saved.
         progress: called with scenes done and scenes in all.
         road_width_m: of the lines of such a file, metres.
 
@@ -330,21 +341,34 @@ def annotate(
 
     def draw(index: int) -> None:
         stem = PurePosixPath(scenes.scenes[index].name).with_suffix(".png")
-        left = [name for name in wanted if not (out / name / stem).exists()]
-        data = scenes.read(index) if left else b""
-        for name in left:
+        data = scenes.read(index)
+        made_from = sha256(data).hexdigest()
+        note = PngInfo()
+        note.add_text(MADE_FROM, made_from)
+        for name in wanted:
+            if _drawn_from(out / name / stem) in (made_from, BY_HAND):
+                continue
             try:
                 drawn = drawn_by[name](data)
             except DataError as error:
                 raise DataError(f"{scenes.scenes[index].name}: {error}") from error
             with replacing(out / name / stem) as part:
-                Image.fromarray(drawn).save(part, "PNG")
+                Image.fromarray(drawn).save(part, "PNG", pnginfo=note)
 
     with ThreadPoolExecutor(n_threads()) as pool:
         for done, _ in enumerate(pool.map(draw, range(len(scenes)))):
             if progress:
                 progress(done + 1, len(scenes))
     return {name: out / name for name in wanted}
+
+
+def _drawn_from(path: Path) -> str | None:
+    """Hash of the scene that the map there was drawn of, or `BY_HAND`; None: there is none, or nothing that opens."""
+    try:
+        with Image.open(path) as image:
+            return str(image.info.get(MADE_FROM, BY_HAND))
+    except OSError:
+        return None
 
 
 def _of_bytes(draw: Callable[[Array], Array]) -> Callable[[bytes], Array]:

@@ -125,7 +125,11 @@ def test_annotating_leaves_a_folder_a_map_and_goes_on(tmp_path: Path, square: np
     (tmp_path / "maps" / "edges" / "a" / "a_0000.png").unlink()
     annotate(tmp_path / "s", ["edges"], tmp_path / "maps")
     assert (tmp_path / "maps" / "edges" / "a" / "a_0000.png").exists()
-    assert not np.asarray(Image.open(file)).any(), "what is there is left"
+    assert not np.asarray(Image.open(file)).any(), "what another program has saved is left"
+    td.write_scene_folder(tmp_path / "t", ("a", "b"), np.stack([square[::-1]] * 2), [0, 1], [{}, {}], {"name": "x"})
+    annotate(tmp_path / "t", ["edges"], tmp_path / "maps")
+    other = np.asarray(Image.open(tmp_path / "maps" / "edges" / "a" / "a_0000.png"))
+    assert np.array_equal(other, edges(square[::-1])), "a scene of the same name gets a map of its own"
     with pytest.raises(ConfigError, match="is given"):
         annotate(tmp_path / "s", ["road=x"], tmp_path / "maps")
     with pytest.raises(RunError, match="lies inside"):
@@ -169,10 +173,24 @@ def test_a_mask_of_ones_is_refused(tmp_path: Path) -> None:
     assert not read_map(tmp_path / "mask.png", "road", 8).any(), "nothing may be there"
     mask[2:4] = 1
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    with pytest.raises(DataError, match="holds 0 and 1"):
+    with pytest.raises(DataError, match="numbers from 0 to 1,"):
         read_map(tmp_path / "mask.png", "road", 8)
+    Image.fromarray(5 * mask).save(tmp_path / "classes.png")
+    for name in ("road", "segmentation"):
+        with pytest.raises(DataError, match="numbers from 0 to 5,"):
+            read_map(tmp_path / "classes.png", name, 8)
+    assert read_map(tmp_path / "classes.png", "edges", 8).max() == 5, "faint edges are edges"
     Image.fromarray(mask.astype(bool)).save(tmp_path / "mask.png")
     assert read_map(tmp_path / "mask.png", "road", 8).max() == 255, "one bit a pixel is black and white"
+
+
+def test_nothing_is_where_a_map_is_transparent(tmp_path: Path) -> None:
+    mask = np.full((8, 8, 4), 255, np.uint8)
+    mask[4:, :, 3] = 0
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    drawn = read_map(tmp_path / "mask.png", "road", 8)
+    assert (drawn[:4] == 255).all()
+    assert not drawn[4:].any()
 
 
 @pytest.mark.parametrize("error", [ValueError("bad\nand more"), SyntaxError("broken"), IndexError()])
