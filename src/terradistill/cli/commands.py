@@ -123,7 +123,7 @@ def generate(
     prompt: Annotated[list[str] | None, typer.Option("--prompt", help="What to draw; repeat for more.")] = None,
     like: Annotated[str | None, typer.Option("--like", metavar="DATA", help="Every class of DATA instead.")] = None,
     requests: Annotated[
-        Path | None, typer.Option("--requests", help="JSON lines: prompt, n, metadata, maps, content.")
+        Path | None, typer.Option("--requests", help="JSON lines: prompt, n, gsd_m, month, …, maps, content.")
     ] = None,
     n: Annotated[int, typer.Option("--n", min=1, help="Images a prompt, class or request.")] = 16,
     size: Annotated[int | None, typer.Option("--size", help="Side of the images, pixels.")] = None,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from terradistill.data.annotations import LEAST, METADATA_FIELDS
+from terradistill.data.annotations import LEAST, METADATA_FIELDS, is_finite
 from terradistill.data.arrays import evenly
 from terradistill.data.captions import class_prompt
 from terradistill.data.check import check_scenes
@@ -18,6 +18,8 @@ from terradistill.data.scenes import SceneFolder, resized_metadata
 from terradistill.errors import ConfigError
 from terradistill.models.generator import Generator
 from terradistill.settings import MAPS
+
+MOST = 1_000_000  # images of an order
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,8 @@ def read_requests(path: Path) -> list[Order]:
             orders.append(_order(json.loads(line.decode("utf-8-sig")), path.parent))
         except (ConfigError, ValueError, TypeError, RecursionError) as error:
             raise ConfigError(f"{path}, line {number}: {error}") from error
+        except OSError as error:  # a name that no file can have
+            raise ConfigError(f"{path}, line {number}: {error.strerror}: give the name of a file.") from error
     return orders
 
 
@@ -212,22 +216,26 @@ def _order(row: Any, root: Path) -> Order:
     odd = sorted(set(row) - known)
     if odd:
         raise ConfigError(f"there is no {odd[0]!r} in a request: expected {', '.join(sorted(known))}.")
-    for name in ("prompt", "folder"):
-        require_whole(str(row.get(name) or ""))
+    for name in ("prompt", "folder", "content"):
+        if not isinstance(row.get(name) or "", str):
+            raise ConfigError(f"{name} is {row[name]!r}: expected text.")
+        require_whole(row.get(name) or "")
     n = row.get("n")
-    if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 1):
-        raise ConfigError(f"n is {n!r}: expected a whole number from 1 on.")
-    numbers = [f"{name}={row[name]}" for name in METADATA_FIELDS if row.get(name) is not None]
-    maps = row.get("maps") or {}
-    if not isinstance(maps, dict):
+    if n is not None and (not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MOST):
+        raise ConfigError(f"n is {n!r}: expected a whole number from 1 to {MOST:,}.")
+    numbers = {name: row[name] for name in METADATA_FIELDS if row.get(name) is not None}
+    if odd := [name for name, value in numbers.items() if not is_finite(value)]:
+        raise ConfigError(f"{odd[0]} is {numbers[odd[0]]!r}: expected a number.")
+    maps = row.get("maps")
+    if not isinstance(maps, dict | None):
         raise ConfigError(f'maps is {maps!r}: expected an object such as {{"road": "mask.png:0.8"}}.')
     content = row.get("content")
     return Order(
         row.get("prompt", ""),
-        str(row.get("folder") or ""),
-        parse_metadata(",".join(numbers)),
-        parse_maps([f"{name}={_beside(root, str(file))}" for name, file in maps.items()]),
-        None if content is None else parse_shown(_beside(root, str(content))),
+        row.get("folder") or "",
+        {name: float(value) for name, value in numbers.items()},
+        parse_maps([f"{name}={_beside(root, str(file))}" for name, file in (maps or {}).items()]),
+        None if content is None else parse_shown(_beside(root, content)),
         n,
     )
 
