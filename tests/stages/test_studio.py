@@ -161,6 +161,26 @@ def test_an_upload_that_is_no_picture_or_too_large_is_refused(workshop: Workshop
             workshop.make(replace(ASKED, content=tmp_path / f"{name}.png"))
 
 
+def test_uploads_are_looked_at_before_they_are_unpacked(workshop: Workshop, tmp_path: Path) -> None:
+    from gradio import Error, FileData
+    from gradio.components.image_editor import EditorData
+    from gradio.data_classes import ImageData
+
+    from terradistill.studio.page import build_page
+
+    (tmp_path / "text.png").write_text("no picture")
+    Image.new("1", (5000, 4000)).save(tmp_path / "wide.png")
+    parts = {block.elem_id: block for block in build_page(workshop).blocks.values() if getattr(block, "elem_id", "")}
+    for name, says in (("text", "cannot be read"), ("wide", "million pixels")):
+        path = str(tmp_path / f"{name}.png")
+        with pytest.raises(Error, match=f"The map .*{says}"):
+            parts["canvas"].preprocess(EditorData(background=FileData(path=path), composite=FileData(path=path)))
+        with pytest.raises(Error, match=f"The picture .*{says}"):
+            parts["content"].preprocess(ImageData(path=path))
+    assert parts["n"].preprocess(None) is None, "an emptied slider is no traceback"
+    assert parts["n"].preprocess(3) == 3
+
+
 def test_old_results_are_thrown_away(adapted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("terradistill.studio.workshop.KEPT", 2)
     small = Workshop(str(adapted), tmp_path, tiny_settings())

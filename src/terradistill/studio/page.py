@@ -1,9 +1,10 @@
 """A local web page where one makes scenes to order."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,9 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradistill.data.maps import PALETTE
-from terradistill.errors import ConfigError, TerraDistillError
+from terradistill.errors import ConfigError, DataError, TerraDistillError
 from terradistill.settings import Settings
-from terradistill.studio.workshop import MOST_IMAGES, MOST_LETTERS, MOST_MEGABYTES, MOST_STEPS, Asked, Workshop
+from terradistill.studio.workshop import (
+    MOST_IMAGES,
+    MOST_LETTERS,
+    MOST_MEGABYTES,
+    MOST_STEPS,
+    Asked,
+    Workshop,
+    require_modest_picture,
+)
 
 # Field of the metadata encoder -> what it is called, lowest, highest, step, where the slider stands at first.
 SLIDERS = {
@@ -71,7 +80,7 @@ def build_page(workshop: Workshop) -> Any:
                     map_name = gr.Dropdown(["none", *known], value="none", label="What it shows", elem_id="map-name")
                     regions = [bytes(colour).hex() for colour in PALETTE] if "segmentation" in known else []
                     colours: list[Any] = ["#ffffff", "#000000", *(f"#{colour}" for colour in regions)]
-                    canvas = gr.ImageEditor(
+                    canvas: Any = gr.ImageEditor(
                         label="Draw it in white, or upload it",
                         type="numpy",
                         image_mode="RGBA",
@@ -85,7 +94,7 @@ def build_page(workshop: Workshop) -> Any:
                     filtered = gr.Checkbox(False, label="It is a photograph: find the map in it by a filter")
                     map_strength = gr.Slider(0, 2, 1, step=0.05, label="How closely to follow it")
                 with gr.Accordion("A picture to look like", open=False, visible=pictured):
-                    content = gr.Image(
+                    content: Any = gr.Image(
                         type="filepath",
                         image_mode=None,  # the file as it is: it is looked at before it is unpacked
                         sources=["upload"],
@@ -125,8 +134,11 @@ def build_page(workshop: Workshop) -> Any:
         inputs += [n, steps, scale, seed, *numbers]
         # One at a time, and one press at a time: impatience queues nothing.
         how: dict[str, Any] = {"concurrency_limit": 1, "trigger_mode": "once", "api_visibility": "private"}
-        for pressed in (button.click, prompt.submit):
-            pressed(make, inputs, [gallery, note, download], **how)
+        gr.on([button.click, prompt.submit], make, inputs, [gallery, note, download], **how)
+        canvas.convert_and_format_image = _looked_at(canvas.convert_and_format_image, "map")
+        content.preprocess = _looked_at(content.preprocess, "picture")
+        for slider in (map_strength, content_strength, n, steps, scale, *numbers):
+            slider.preprocess = _unless_empty(slider.preprocess)
     page.queue(max_size=16, default_concurrency_limit=1)
     return page
 
@@ -185,12 +197,34 @@ def opened(
             page.close()
 
 
+def _looked_at(unpack: Callable[..., Any], what: str) -> Callable[..., Any]:
+    """As a component of gradio unpacks an upload, but for what is no image or too large: it looks too late."""
+    import gradio as gr
+
+    def look(file: Any, *given: Any, **more: Any) -> Any:
+        if file is not None:
+            try:
+                require_modest_picture(BytesIO(file) if isinstance(file, bytes) else Path(file.path), what)
+            except DataError as error:
+                raise gr.Error(str(error), duration=12, print_exception=False) from error
+        return unpack(file, *given, **more)
+
+    return look
+
+
+def _unless_empty(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """As a slider reads its number, or None where it has been emptied, which it has no sentence for."""
+    return lambda number: None if number is None else read(number)
+
+
 def _on_black(drawn: Any) -> NDArray[np.uint8] | None:
     """Where a drawing, uint8 (H, W, 4), is transparent there is nothing: uint8 (H, W, 3)."""
     if drawn is None:
         return None
     pixels = np.asarray(drawn, np.uint8)
-    return pixels if pixels.shape[2] == 3 else (pixels[..., :3] * (pixels[..., 3:] / 255)).round().astype(np.uint8)
+    if pixels.shape[2] == 3:
+        return pixels
+    return ((pixels[..., :3] * pixels[..., 3:].astype(np.uint16) + 127) // 255).astype(np.uint8)
 
 
 def _asked(given: Sequence[Any]) -> Asked:
@@ -200,8 +234,8 @@ def _asked(given: Sequence[Any]) -> Asked:
     named = str(map_name or "none")
     if named != "none" and (drawn is None or not drawn.any()):
         raise ConfigError(f"The map {named!r} is empty: draw or upload one, or choose none.")
-    if any(value is None for value in (n, steps, scale, seed)):
-        raise ConfigError("Images, steps, guidance and seed each need a number.")
+    if any(value is None for value in (n, steps, scale, seed, map_strength, content_strength)):
+        raise ConfigError("Images, steps, guidance, seed and strengths each need a number.")
     known = {
         name: float(numbers[2 * i + 1])
         for i, name in enumerate(SLIDERS)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,14 +182,23 @@ def _require_modest(asked: Asked) -> None:
         raise DataError(f"The map has more than {MOST_PIXELS // 10**6} million pixels: give a smaller one.")
 
 
+def require_modest_picture(file: Path | BinaryIO, what: str) -> None:
+    """Look at an upload's header, before anything is unpacked.
+
+    Raises:
+        DataError: it is no image, or too large.
+    """
+    try:
+        with Image.open(file) as image:
+            size = image.size
+    except (OSError, Image.DecompressionBombError) as error:
+        raise DataError(f"The {what} cannot be read: give a PNG or JPEG file.") from error
+    if size[0] * size[1] > MOST_PIXELS:
+        raise DataError(f"The {what} has more than {MOST_PIXELS // 10**6} million pixels: give a smaller one.")
+
+
 def _read(path: Path) -> NDArray[np.uint8]:
     if path.stat().st_size > MOST_MEGABYTES * 10**6:
         raise DataError(f"The picture has more than {MOST_MEGABYTES} MB: give a smaller one.")
-    try:
-        with Image.open(path) as image:  # the header alone, before anything is unpacked
-            size = image.size
-    except (OSError, Image.DecompressionBombError) as error:
-        raise DataError("The picture cannot be read: give a PNG or JPEG file.") from error
-    if size[0] * size[1] > MOST_PIXELS:
-        raise DataError(f"The picture has more than {MOST_PIXELS // 10**6} million pixels: give a smaller one.")
+    require_modest_picture(path, "picture")
     return decode(path.read_bytes())
