@@ -125,7 +125,7 @@ def train_diffusion(
         checkpoint_seconds: time between two checkpoints.
         watch: told of progress and metrics.
     """
-    from diffusers.models.attention_processor import AttnProcessor
+    from diffusers.models.attention_processor import Attention, AttnProcessor
 
     watch, team, hardware = watch or Unwatched(), team or Team(), hardware.learning
     device = hardware.device
@@ -137,10 +137,17 @@ def train_diffusion(
     content = generator.content_encoder if "content_encoder" in chosen else None
     if lora_rank is not None:
         add_lora(generator.unet, lora_rank, derive(seed, "lora"), lora_layers)
-    attention = generator.unet.attn_processors
+    # Of the denoiser, and of its copies in adapters.
+    attention = {
+        module: module.processor
+        for part in (generator.unet, model)
+        for module in part.modules()
+        if isinstance(module, Attention)
+    }
     if device.type == "cpu":
         # torch's fused attention is slow to differentiate in bf16 there: a sixth to a quarter of a step.
-        generator.unet.set_attn_processor(AttnProcessor())
+        for module in attention:
+            module.set_processor(AttnProcessor())
     schedule = generator.parameterisation
     table = CaptionTable.of(captions, generator)
     kept_back, learned = held_out_split(len(latents), settings.held_out, seed)
@@ -247,7 +254,8 @@ def train_diffusion(
     ema.copy_to_module()
     if lora_rank is not None:
         fold_lora(generator.unet)
-    generator.unet.set_attn_processor(attention)
+    for module, processor in attention.items():
+        module.set_processor(processor)
     model.to(device).eval().requires_grad_(False)
 
 
