@@ -4,9 +4,10 @@
     python bench/adherence.py GENERATOR DATA --map content
 
 Maps of scenes that the generator has not learned from are drawn by a filter; a scene is drawn after each, in the words
-of its class, and the filter applied to it. F1 of pixels, a hit being one within a pixel, beside that of shuffled
-pairs (the map of another scene), at strengths 0, 0.5 and 1. Of content images it is the distance of their colours on
-a coarse grid, and how often the own one is the nearest of all. The sheet holds what was given and drawn scenes alone.
+of its class, and the filter applied to it. F1 of all pixels that are not black, a hit being one within a pixel, beside
+that with the map of a scene of another class, and of another scene of the class, at strengths 0, 0.5 and 1. Of content
+images it is the distance of their colours on a coarse grid, and how often the own one is the nearest of all. The sheet
+holds what was given and drawn scenes alone.
 """
 
 import argparse
@@ -56,13 +57,25 @@ def colours(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.asarray(F.adaptive_avg_pool2d(planes, GRID).flatten(1))
 
 
-def likeness(made: NDArray[np.uint8], given: NDArray[np.uint8], other: NDArray[np.int64]) -> str:
-    """How like the content images what was drawn after each of them is; `other` names another one for each."""
+def peers_of(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each scene the next of its class, int64 (n,): itself where there is no other."""
+    found = np.arange(len(labels))
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        found[own] = np.roll(own, -1)
+    return found
+
+
+def likeness(
+    made: NDArray[np.uint8], given: NDArray[np.uint8], other: NDArray[np.int64], peer: NDArray[np.int64]
+) -> str:
+    """How like the content images what was drawn after each of them is; `other` and `peer` name other ones for each."""
     apart = np.sqrt(((colours(made)[:, None] - colours(given)[None]) ** 2).mean(-1))
-    own, another = apart.diagonal().mean(), apart[np.arange(len(made)), other].mean()
+    own, another, alike = (apart[np.arange(len(made)), of].mean() for of in (np.arange(len(made)), other, peer))
     first = 100 * (apart.argmin(1) == np.arange(len(made))).mean()
     ratio = another / max(own, 1e-9)
-    return f"{own:.1f} of 255, shuffled {another:.1f}, ratio {ratio:.2f}; its own is the nearest in {first:.0f} %"
+    of_255 = f"{own:.1f} of 255, shuffled {another:.1f}, ratio {ratio:.2f}; of its class {alike:.1f}"
+    return f"{of_255}; its own is the nearest in {first:.0f} %"
 
 
 def order(prompt: str, name: str, shown: Shown) -> Order:
@@ -88,7 +101,7 @@ def main() -> None:
     find = ANNOTATORS.get(asked.map)
     given = scenes if find is None else np.stack([find(scene) for scene in scenes])
     # Scenes come class after class: half-way round is another class.
-    other = np.roll(np.arange(len(given)), len(given) // 2)
+    other, peer = np.roll(np.arange(len(given)), len(given) // 2), peers_of(unseen.labels)
     prompts = [class_prompt(unseen, unseen.classes[s.label], settings.data.caption_template) for s in unseen.scenes]
     seeds = [derive(0, "adherence", i) for i in range(len(unseen))]
     made: list[NDArray[np.uint8]] = []
@@ -107,12 +120,12 @@ def main() -> None:
             images = draw(generator, orders, seeds, [1] * len(orders), settings.sampling, hardware)
             made.append(images)
             if find is None:
-                print(f"  strength {strength:3}: {likeness(images, given, other)}", flush=True)
+                print(f"  strength {strength:3}: {likeness(images, given, other, peer)}", flush=True)
                 continue
             again = np.stack([find(image) for image in images]) > 0
-            right, wrong = f1(again, given > 0), f1(again, given[other] > 0)
-            ratio = right / max(wrong, 1e-9)
-            print(f"  strength {strength:3}: {right:.3f}, shuffled {wrong:.3f}, ratio {ratio:.2f}", flush=True)
+            right, wrong, alike = (f1(again, each > 0) for each in (given, given[other], given[peer]))
+            ratio = f"ratio {right / max(wrong, 1e-9):.2f}; of its class {alike:.3f}"
+            print(f"  strength {strength:3}: {right:.3f}, shuffled {wrong:.3f}, {ratio}", flush=True)
     if asked.sheet is not None:
         some = np.linspace(0, len(given) - 1, min(SHOWN, len(given))).astype(int)
         top = given[some] if find is None else np.repeat(given[some][..., None], 3, 3)

@@ -86,7 +86,8 @@ def test_maps_are_found_again_at_every_strength(
     head, *rows = bench("adherence", str(adapted), str(drawn), few=brief).strip().splitlines()
     assert head.startswith("6 maps of unseen scenes")
     assert [row.split(":")[0].strip() for row in rows] == ["strength 0.0", "strength 0.5", "strength 1.0"]
-    assert all(re.search(r"\d\.\d{3}, shuffled \d\.\d{3}, ratio \d+\.\d\d", row) for row in rows)
+    numbers = r"\d\.\d{3}, shuffled \d\.\d{3}, ratio \d+\.\d\d; of its class \d\.\d{3}"
+    assert all(re.search(numbers, row) for row in rows)
     with Image.open(tmp_path / "sheet.jpg") as sheet:
         assert sheet.height > 4 * 32
 
@@ -95,7 +96,10 @@ def test_content_images_are_compared_by_their_colours(adapted: Path, drawn: Path
     brief = ["--map", "content", "--per-class", "2", "--set", "sampling.steps=2"]
     head, *rows = bench("adherence", str(adapted), str(drawn), few=brief).strip().splitlines()
     assert head.startswith("6 content images of unseen scenes")
-    assert all(re.search(r"shuffled [\d.]+, ratio \d\.\d\d; its own is the nearest in \d+ %", row) for row in rows)
+    assert all(
+        re.search(r"shuffled [\d.]+, ratio \d\.\d\d; of its class [\d.]+; its own is the nearest in \d+ %", row)
+        for row in rows
+    )
     assert len({row.split(": ")[1] for row in rows}) > 1, "a strength counts"
 
 
@@ -109,6 +113,16 @@ def test_numbers_are_told_right_shuffled_and_not_at_all(
         assert [row.split()[0] for row in rows] == ["right", "shuffled", "none"]
         gaps = [float(row.split()[4]) for row in rows[1:]]
         assert any(gaps) == ("month" in template), "words without the number are the same, whatever it is"
+
+
+def test_captions_are_told_right_and_of_other_scenes(
+    finished: td.Distilled, drawn: Path, bench: Callable[..., str]
+) -> None:
+    few = ["--per-class", "2", "--seeds", "2", "--captions"]
+    head, *rows = bench("metadata", str(finished.run), str(drawn), few=few).strip().splitlines()
+    assert re.fullmatch(r"6 unseen scenes, 2 seeds", head)
+    assert [row.split()[0] for row in rows] == ["right", "shuffled", "another", "class", "none"]
+    assert len({row.split()[1] for row in rows}) == 5, "each is told something else"
 
 
 def test_a_sheet_has_a_row_a_class(drawn: Path, bench: Callable[..., str], tmp_path: Path) -> None:
@@ -260,15 +274,18 @@ def test_edges_are_found_again_within_a_pixel(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_content_image_is_found_by_its_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCH)
-    from adherence import colours, likeness
+    from adherence import colours, likeness, peers_of
 
     given = np.zeros((3, 32, 32, 3), np.uint8)
     given[1], given[2, :16] = 100, 200
     assert colours(given).shape == (3, 48)
     assert colours(given)[2].mean() == pytest.approx(100), "half of it"
     other = np.array([1, 2, 0])
-    assert likeness(given, given, other).startswith("0.0 of 255")
-    assert likeness(given, given, other).endswith("nearest in 100 %")
-    assert likeness(given[other], given, other).endswith("nearest in 0 %")
+    assert likeness(given, given, other, other).startswith("0.0 of 255")
+    assert likeness(given, given, other, other).endswith("nearest in 100 %")
+    assert likeness(given[other], given, other, other).endswith("nearest in 0 %")
     checkered = np.kron(np.indices((32, 32)).sum(0) % 2, np.ones((1, 1)))[None, ..., None] * np.full(3, 200)
-    assert likeness(checkered.astype(np.uint8), given[1:2], np.array([0])).startswith("0.0"), "texture does not count"
+    assert likeness(checkered.astype(np.uint8), given[1:2], np.array([0]), np.array([0])).startswith("0.0"), (
+        "texture does not count"
+    )
+    assert peers_of(np.array([0, 1, 0, 0, 2])).tolist() == [2, 1, 3, 0, 4]
