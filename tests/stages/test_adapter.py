@@ -47,14 +47,39 @@ def test_the_generator_itself_stays_as_it_is(adapted: Path, finished: td.Distill
     assert any(layer.weight.any() for layer in fresh.map_adapter.skips), "something was learned"
 
 
+def test_the_shares_left_out_are_those_that_were_set(
+    finished: td.Distilled, drawn: Path, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    shares = (0.3, 0.2, 0.15)
+    settings = tiny_settings(
+        generator=str(finished.run), adapter__maps=["edges"], adapter__map_dropout=shares[0],
+        adapter__keep_all=shares[1], adapter__drop_all=shares[2],
+    )  # fmt: skip
+
+    def seen(*given: Any) -> None:
+        table = given[5]
+        assert (table.dropout, table.keep_all, table.drop_all) == shares
+        assert table.names == ("edges",)
+        raise InterruptedError("seen enough")
+
+    monkeypatch.setattr("terradistill.distillation.beside._train_beside", seen)
+    with pytest.raises(InterruptedError):
+        td.train(drawn, tmp_path / "run", settings, until="adapter")
+
+
 def test_controlnets_are_trained_and_drawn_with_like_the_adapter(
     finished: td.Distilled, drawn: Path, files: Path, tmp_path: Path
 ) -> None:
     settings = tiny_settings(
         generator=str(finished.run), adapter__maps=["edges", "sketch"], adapter__kind="controlnet", adapter__steps=6
     )
+    numbers = td.Generator.load(finished.run)
+    numbers.metadata_encoder = MetadataEncoder(int(numbers.unet.time_embedding.linear_2.out_features), 10.0)
+    numbers.save(tmp_path / "numbers")
+    settings = settings.model_copy(update={"generator": str(tmp_path / "numbers")})
     made = td.train(drawn, tmp_path / "run", settings, until="adapter")
-    assert digest(made / "unet") == digest(finished.run / "generator" / "unet")
+    for part in ("unet", "metadata_encoder"):
+        assert digest(made / part) == digest(tmp_path / "numbers" / part), part
     generator = td.Generator.load(made)
     assert generator.map_adapter is not None
     assert generator.map_adapter.learned == ("edges", "sketch")

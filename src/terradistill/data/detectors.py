@@ -32,10 +32,15 @@ def load_detector(name: str) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
     """A function from scenes, uint8 (H, W, 3), to grey maps, uint8 (H, W).
 
     Raises:
-        ConfigError: `controlnet_aux` is not installed, or its weights cannot be fetched.
+        ConfigError: `controlnet_aux` is not installed or broken, or its weights cannot be fetched.
     """
     require_detector(name)
-    import controlnet_aux
+    try:
+        import controlnet_aux
+    except Exception as error:  # its own parts may not fit together: whatever they raise
+        raise ConfigError(
+            f"controlnet_aux does not load ({reason(error)}): install it anew, pip install '.[detectors]'."
+        ) from error
 
     _, kind, source = DETECTORS[name]
     try:

@@ -64,3 +64,10 @@ def test_detectors_are_asked_for_beside_their_map() -> None:
     for odd in ("edges:midas", "lines:best"):
         with pytest.raises(ConfigError, match="draws"):
             maps.parse_maps([odd])
+
+
+def test_a_broken_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "controlnet_aux", None)  # its import fails
+    monkeypatch.setattr(detectors, "find_spec", lambda _: object())
+    with pytest.raises(ConfigError, match="controlnet_aux does not load"):
+        load_detector("hed")
