@@ -59,8 +59,12 @@ def terradistill(
 @pytest.fixture(scope="session")
 def adapted(finished: td.Distilled, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny generator with an adapter for edges and regions, and an encoder of pictures."""
-    settings = tiny_settings(
+    out = tmp_path_factory.mktemp("adapted") / "run"
+    return td.train(drawn, out, adapting(finished), until="adapter")
+
+
+def adapting(finished: td.Distilled) -> td.Settings:
+    return tiny_settings(
         generator=str(finished.run), adapter__maps=["edges", "segmentation"], adapter__content=True,
         adapter__widths=(16, 16), adapter__steps=25, adapter__batch_size=8, adapter__learning_rate=2e-3,
     )  # fmt: skip
-    return td.train(drawn, tmp_path_factory.mktemp("adapted") / "run", settings, until="adapter")

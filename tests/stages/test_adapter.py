@@ -18,7 +18,8 @@ from terradistill.generation.draw import _maps
 from terradistill.generation.orders import Order, Shown
 from terradistill.models.metadata_encoder import MetadataEncoder
 from terradistill.models.weaker import Weaker
-from tests.conftest import terradistill, tiny_settings
+from terradistill.run import Silent
+from tests.conftest import adapting, terradistill, tiny_settings
 from tests.unit.conftest import awake
 
 Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
@@ -45,6 +46,31 @@ def test_the_generator_itself_stays_as_it_is(adapted: Path, finished: td.Distill
     fresh = td.Generator.load(adapted)
     assert fresh.map_adapter is not None
     assert any(layer.weight.any() for layer in fresh.map_adapter.skips), "something was learned"
+
+
+def test_a_stopped_training_ends_where_another_does(
+    adapted: Path, finished: td.Distilled, drawn: Path, tmp_path: Path
+) -> None:
+    class Stopping(Silent):
+        """Interrupts the adapter in its thirteenth step."""
+
+        stage = ""
+
+        def start(self, title: str) -> None:
+            self.stage = title
+
+        def progress(self, done: int, total: int) -> None:
+            if "adapter" in self.stage and (done, total) == (13, 25):
+                raise KeyboardInterrupt
+
+    settings = adapting(finished).model_copy(update={"checkpoint_seconds": 0.0})
+    with pytest.raises(KeyboardInterrupt):
+        td.train(drawn, tmp_path / "run", settings, until="adapter", reporter=Stopping())
+    kept = list((tmp_path / "run" / "work" / "adapter").glob("*.safetensors"))
+    assert kept, "it goes on from a checkpoint"
+    made = td.train(drawn, tmp_path / "run", settings, until="adapter")
+    for part in ("map_adapter", "content_encoder"):
+        assert digest(made / part) == digest(adapted / part), part
 
 
 def test_the_shares_left_out_are_those_that_were_set(
