@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from selenium.webdriver.common.keys import Keys
 
 import terradistill as td
 from terradistill.studio.workshop import MOST_PIXELS, Asked, Made, Workshop
@@ -194,7 +195,13 @@ LOCAL = pytest.mark.allow_hosts(["127.0.0.1", "localhost", "::1"])
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the browser puts what is downloaded."""
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def browser(downloads: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     """Chromium without a window; what the continuous integration installs."""
     if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium with its driver on this machine")
@@ -208,6 +215,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
         f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
     ):
         options.add_argument(f"--{flag}")
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
     driver.set_page_load_timeout(60)
@@ -242,6 +250,12 @@ def find(browser: Driver, css: str) -> list[Any]:
 
 def pictures(browser: Driver) -> set[str]:
     return {image.get_attribute("src") for image in find(browser, "#gallery img") if image.get_attribute("src")}
+
+
+def panel(browser: Driver, words: str) -> None:
+    """Open a part of the page."""
+    for label in until(lambda: [item for item in find(browser, "button") if words in item.text]):
+        label.click()
 
 
 def pressed(browser: Driver, prompt: str, clicks: int = 1) -> set[str]:
@@ -280,6 +294,24 @@ def test_a_scene_is_made_in_a_browser(browser: Driver, address: str) -> None:
 
 
 @LOCAL
+def test_the_shipped_generator_draws_within_half_a_minute(browser: Driver) -> None:
+    from terradistill.studio.page import opened
+
+    with opened("base-128") as address:
+        browser.get(address)
+        images = until(lambda: find(browser, "#n input[type=number]"))[0]
+        images.send_keys(Keys.CONTROL, "a")
+        images.send_keys("1", Keys.TAB)
+        panel(browser, "known of the place")
+        until(lambda: find(browser, "#knows-gsd_m input")[0].is_displayed())
+        find(browser, "#knows-gsd_m input")[0].click()
+        began = time.monotonic()
+        assert drawn_by(browser, "a satellite image of a harbor")
+        assert time.monotonic() - began < 30
+        assert "1 image," in until(lambda: find(browser, "#note")[0].text)
+
+
+@LOCAL
 def test_it_survives_impatience_and_a_refresh(browser: Driver, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made, make, clicked = [], Workshop.make, Event()
 
@@ -309,13 +341,49 @@ def test_an_empty_prompt_is_answered(browser: Driver, address: str) -> None:
 
 
 @LOCAL
+def test_an_uploaded_map_is_followed_and_progress_is_live(
+    browser: Driver, address: str, downloads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = np.zeros((40, 40), np.uint8)
+    mask[10:30, 18:22] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    seen, made, make = Event(), list[Asked](), Workshop.make
+
+    def watched(self: Workshop, asked: Asked, progress: Callable[[int, int], None]) -> Made:
+        made.append(asked)
+        progress(1, 3)
+        assert seen.wait(60)
+        return make(self, asked, progress)
+
+    monkeypatch.setattr(Workshop, "make", watched)
+    browser.get(address)
+    panel(browser, "map to follow")
+    until(lambda: find(browser, "#map-name input"))[0].send_keys(Keys.CONTROL, "a")
+    find(browser, "#map-name input")[0].send_keys("edges", Keys.ENTER)
+    until(lambda: find(browser, "#canvas input[type=file]"))[0].send_keys(str(tmp_path / "mask.png"))
+    time.sleep(2)
+    before = pressed(browser, "a road")
+    assert until(lambda: "Drawing" in browser.page_source), "how far it is"
+    seen.set()
+    assert until(lambda: pictures(browser) - before)
+    assert made[0].map_name == "edges"
+    drawn = made[0].map_image
+    assert drawn is not None
+    assert np.array_equal(drawn.max(-1) > 127, mask > 127), "what was uploaded, pixel for pixel"
+    find(browser, "#download")[0].click()
+    (archive,) = until(lambda: list(downloads.glob("*.zip")))
+    with zipfile.ZipFile(archive) as packed:
+        rows = [json.loads(line) for line in packed.read("metadata.jsonl").splitlines()]
+        assert rows[0]["map_edges"] in packed.namelist()
+
+
+@LOCAL
 def test_a_huge_upload_is_refused_and_the_page_lives(browser: Driver, address: str, tmp_path: Path) -> None:
     browser.get(address)
     pixels = np.random.default_rng(0).integers(0, 256, (2200, 2200, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "huge.png")
     assert (tmp_path / "huge.png").stat().st_size > 10_000_000
-    for label in until(lambda: [item for item in find(browser, "button") if "picture to look like" in item.text]):
-        label.click()
+    panel(browser, "picture to look like")
     until(lambda: find(browser, "#content input[type=file]"))[0].send_keys(str(tmp_path / "huge.png"))
     assert until(lambda: "exceed the maximum allowed size" in browser.page_source)
     browser.get(address)
