@@ -1,5 +1,10 @@
-"""A picture of the studio as it looks after a scene was made: python scripts/screenshot.py OUT.jpg [--generator G]
-[--prompt TEXT] [--seed N] [--set-metadata gsd_m=1]. Needs Chromium with its driver, and selenium (the extra `dev`)."""
+"""A picture of the studio as it looks after a scene was made:
+
+python scripts/screenshot.py OUT.jpg [--generator G] [--prompt TEXT] [--seed N] [--set-metadata gsd_m=1]
+    [--map edges=FILE]
+
+It needs Chromium with its driver, and selenium (the extra `dev`).
+"""
 
 import argparse
 import shutil
@@ -29,11 +34,12 @@ def main() -> None:
     parser.add_argument("--prompt", default="a satellite image of a river")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set-metadata", default="")
+    parser.add_argument("--map", metavar="NAME=FILE")
     asked = parser.parse_args()
 
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "hide-scrollbars", "window-size=1300,1010"):
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "hide-scrollbars", "window-size=1300,1180"):
         options.add_argument(f"--{flag}")
     browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
 
@@ -43,23 +49,30 @@ def main() -> None:
     def find(css: str) -> list[Any]:
         return list(browser.find_elements("css selector", css))
 
-    def known(name: str, _: object) -> bool:
-        """Whether the control of a number is there; else its part of the page is opened, which may not listen yet."""
-        if not find(f"#knows-{name} input"):
-            next(each for each in find("button") if "known of the place" in each.text).click()
+    def known(panel: str, control: str, _: object) -> bool:
+        """Whether a control is there; else its part of the page is opened, which may not listen yet."""
+        if not find(control):
+            next(each for each in find("button") if panel in each.text).click()
             time.sleep(1)
-        return bool(find(f"#knows-{name} input")[0].is_displayed())
+        return bool(find(control)[0].is_displayed())
 
     try:
         with opened(asked.generator) as address:
             browser.get(address)
             wait.until(lambda _: find("#prompt textarea"))[0].send_keys(asked.prompt)
             for name, value in parse_metadata(asked.set_metadata).items():
-                wait.until(partial(known, name))
+                wait.until(partial(known, "known of the place", f"#knows-{name} input"))
                 find(f"#knows-{name} input")[0].click()
                 number = find(f"#{name} input[type=number]")[0]
                 number.send_keys(Keys.CONTROL, "a")
                 number.send_keys(f"{value:g}", Keys.TAB)
+            if asked.map is not None:
+                name, _, file = asked.map.partition("=")
+                wait.until(partial(known, "map to follow", "#map-name input"))
+                find("#map-name input")[0].send_keys(Keys.CONTROL, "a")
+                find("#map-name input")[0].send_keys(name, Keys.ENTER)
+                find("#canvas input[type=file]")[0].send_keys(str(Path(file).resolve()))
+                time.sleep(2)
             field = find("#seed input")[0]
             field.send_keys(Keys.CONTROL, "a")
             field.send_keys(str(asked.seed), Keys.TAB)

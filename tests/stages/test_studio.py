@@ -66,7 +66,7 @@ def test_every_control_says_what_its_label_does(workshop: Workshop, monkeypatch:
     said: dict[str, Any] = {
         "What to draw": "a road",
         "What it shows": "edges",
-        "Draw it in white, or upload it": {"composite": canvas},
+        "canvas": {"composite": canvas},
         "It is a photograph: find the map in it by a filter": True,
         "How closely to follow it": 0.25,
         "Picture": "look.png",

@@ -80,8 +80,9 @@ def build_page(workshop: Workshop) -> Any:
                     map_name = gr.Dropdown(["none", *known], value="none", label="What it shows", elem_id="map-name")
                     regions = [bytes(colour).hex() for colour in PALETTE] if "segmentation" in known else []
                     colours: list[Any] = ["#ffffff", "#000000", *(f"#{colour}" for colour in regions)]
+                    gr.Markdown("Draw it in white, or upload it.")
                     canvas: Any = gr.ImageEditor(
-                        label="Draw it in white, or upload it",
+                        show_label=False,  # the tools would lie over it
                         type="numpy",
                         image_mode="RGBA",
                         sources=("upload",),
