@@ -166,6 +166,7 @@ def opened(
     import gradio as gr
 
     with TemporaryDirectory(prefix="terradistill-studio-") as folder:
+        uploads = os.environ.get("GRADIO_TEMP_DIR")
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
         page = build_page(Workshop(source, Path(folder) / "made", settings))
         # The fonts of the machine: nothing is fetched.
@@ -196,6 +197,9 @@ def opened(
             yield str(address)
         finally:
             page.close()
+            os.environ.pop("GRADIO_TEMP_DIR")
+            if uploads is not None:  # of a page that is still open
+                os.environ["GRADIO_TEMP_DIR"] = uploads
 
 
 def _looked_at(unpack: Callable[..., Any], what: str) -> Callable[..., Any]:
