@@ -1,7 +1,7 @@
 """What enhancing is worth on scenes that the generator has not learned from, under the simulations that taught it.
 
-    python bench/enhancement.py super-resolve RUN DATA [--per-class 10] [--minutes 30] [--sheet SHEET.png]
-    python bench/enhancement.py bands RUN CUT [--minutes 30]     what `terradistill data cut` has cut
+    python bench/enhancement.py super-resolve RUN DATA [--per-class 10] [--sheet SHEET.png]
+    python bench/enhancement.py bands RUN CUT       what `terradistill data cut` has cut
     python bench/enhancement.py fuse RUN DATA [--dates 1 2 4] [--seeds 3]
     python bench/enhancement.py timelapse RUN DATA [--dates 1 2 3]
     python bench/enhancement.py pairs RUN PAIRS     real changes: before/, after/, and masks in change/
@@ -12,12 +12,12 @@
 
 PSNR in dB, SSIM, and LPIPS (shift-tolerant, needs the extra `metrics`), each against the scene itself; of what is
 drawn, mean ± standard deviation over --seeds drawings of all scenes. Beside each task stand what costs nothing
-(interpolation, copying the input, means) and, but for pairs and in-painting, with `--minutes` a regression network of
-the adapter's size that learns for so long from the scenes that the generator learned from, and is told days and months
-too. Of coarse dates
-there are the nearest and the best, by its PSNR: an oracle, since it takes the scene itself to choose it. Super-resolved
-scenes are also shown to classifiers, one a seed, that learned from real ones; nothing says their class to what draws
-them, but in the row that says so. A --sheet shows real scenes: it is for looking at, and not for passing on.
+(interpolation, copying the input, means) and, but for pairs and in-painting, a regression network of the adapter's size
+that learns for as long as the adapter did (or `--minutes`; 0: none) from scenes of DATA that the generator learned
+from, turned and flipped, and is told days and months too. Of coarse dates there are the nearest and the best, by its
+PSNR: an oracle, since it takes the scene itself to choose it. Super-resolved scenes are also shown to classifiers, one
+a seed, that learned from real ones; nothing says their class to what draws them, but in the row that says so. A --sheet
+shows real scenes: it is for looking at, and not for passing on.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from held_out import seen_and_unseen, unseen_of
+from held_out import require, seen_and_unseen, unseen_of
 from numpy.typing import NDArray
 from PIL import Image
 from regression import dated, in_season, regression, several
@@ -46,6 +46,7 @@ from terradistill.data.pictures import open_pictures
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sensor import MIDSUMMER
 from terradistill.data.sources import open_scenes
+from terradistill.data.views import random_views
 from terradistill.data.weather import cloud_cover, clouded
 from terradistill.distillation.beside import simulation_of
 from terradistill.enhancing.canvas import filled, tiles_of
@@ -62,7 +63,6 @@ from terradistill.evaluation.similarity import ssim
 from terradistill.hardware import Hardware, find_hardware
 from terradistill.models.downstream import build_network
 from terradistill.models.generator import Generator
-from terradistill.models.places import learned_from
 from terradistill.report.gallery import side_by_side
 from terradistill.sections import EnhancerSettings
 from terradistill.seeding import derive
@@ -113,6 +113,13 @@ def told(values: Sequence[float] | NDArray[np.float64], digits: int) -> str:
     return f"{np.mean(values):.{digits}f}{spread}"
 
 
+def trained_minutes(source: str) -> float:
+    """How long the adapter of a run was trained; 0 where nothing says so."""
+    manifest = Path(source) / "manifest.json"
+    stages = json.loads(manifest.read_text())["stages"] if manifest.is_file() else []
+    return float(sum(stage["seconds"] for stage in stages if stage["name"] == "enhancer") / 60)
+
+
 def taught(enhancer: Enhancer) -> EnhancerSettings:
     """The simulation that an enhancer learned with."""
     about = enhancer.adapter.about
@@ -124,12 +131,11 @@ def taught(enhancer: Enhancer) -> EnhancerSettings:
 
 
 def coarse_and_fine(
-    enhancer: Enhancer, scenes: SceneFolder, folder: Path, wanted: EnhancerSettings
+    enhancer: Enhancer, scenes: SceneFolder, folder: Path, wanted: EnhancerSettings, template: str
 ) -> tuple[Pixels, Pixels, list[str]]:
     """Frames as the sensor sees them, the scenes themselves, and prompts."""
     fine = load_pixels(scenes, enhancer.generator.resolution, folder / f"{len(scenes)}.npy")
     shown = simulation_of(wanted).show(to_float(fine), torch.zeros(len(fine)), seeded(0, "sensor"), most=True)
-    template = load_settings(None).data.caption_template
     prompts = [class_prompt(scenes, scenes.classes[s.label], template) for s in scenes.scenes]
     return to_uint8(shown.frames[:, 0]), np.asarray(fine), prompts
 
@@ -138,10 +144,11 @@ def super_resolve(asked: argparse.Namespace, settings: Settings, folder: Path) -
     enhancer = open_enhancer(settings, "super-resolve")
     scale = enhancer.adapter.scale
     wanted = taught(enhancer)
-    seen, unseen = seen_and_unseen(learned_from(asked.source), asked.data, max(asked.per_class, 200))
-    few = unseen_of(learned_from(asked.source), asked.data, asked.per_class)
-    coarse, fine, prompts = coarse_and_fine(enhancer, few, folder, wanted)
-    judges = [_judge(seen, unseen, folder, enhancer.hardware, asked.preset, seed) for seed in range(asked.seeds)]
+    learned = enhancer.generator.learned_from
+    seen, unseen = seen_and_unseen(learned, asked.data, max(asked.per_class, 200))
+    few = unseen_of(learned, asked.data, asked.per_class)
+    coarse, fine, prompts = coarse_and_fine(enhancer, few, folder, wanted, settings.data.caption_template)
+    judges = [_judge(seen, unseen, folder, enhancer.hardware, settings, seed) for seed in range(asked.seeds)]
     table = Table(fine, enhancer.hardware, f"of simulated frames, {scale} x coarser", "OA %")
 
     def row(name: str, *several: Pixels) -> None:
@@ -150,10 +157,10 @@ def super_resolve(asked: argparse.Namespace, settings: Settings, folder: Path) -
     row("the scene itself", fine)
     row("bicubic", np.stack([bicubic(image, scale) for image in coarse]))
     if asked.minutes:
-        simulate, known = simulation_of(wanted), load_pixels(seen, fine.shape[1], folder / "regression.npy")
+        simulate, known = simulation_of(wanted), learned_pixels(asked, enhancer, folder)
 
         def some(index: NDArray[np.int64], rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-            y = to_float(np.asarray(known[index]))
+            y = random_views(to_float(np.asarray(known[index])), rng)
             x = simulate.show(y, torch.zeros(len(y)), rng, most=True).frames[:, 0]
             return x, x, y
 
@@ -189,16 +196,16 @@ def by_text(texts: Sequence[str], seed: int, draw: Callable[[list[int], str, lis
 
 
 def learned_pixels(asked: argparse.Namespace, enhancer: Enhancer, folder: Path) -> Pixels:
-    """Scenes that the generator has learned from, for what learns beside it."""
-    seen, _ = seen_and_unseen(learned_from(asked.source), asked.data, 200)
+    """Scenes of DATA that the generator or its enhancer has learned from, for what learns beside it."""
+    seen = require(seen_and_unseen(enhancer.generator.learned_from, asked.data)[0], asked.data, learned=True)
     return load_pixels(seen, enhancer.generator.resolution, folder / "learned.npy")
 
 
 def _judge(
-    seen: SceneFolder, unseen: SceneFolder, folder: Path, hardware: Hardware, preset: list[str] | None, seed: int
+    seen: SceneFolder, unseen: SceneFolder, folder: Path, hardware: Hardware, settings: Settings, seed: int
 ) -> Callable[[Pixels, NDArray[np.int64]], float]:
     """Share of images that a small network, learned from real scenes at their full resolution, finds right."""
-    recipe = load_settings(preset).evaluation
+    recipe = settings.evaluation
     real = Labelled(load_pixels(seen, EXAM, folder / "exam.npy"), seen.labels)
     with repeatable(seed, hardware.device):
         network = build_network("convnet3", len(unseen.classes), EXAM).to(hardware.device)
@@ -219,7 +226,7 @@ def bands(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
     scaler = BandScale.noted(names, enhancer.adapter.about["bands"])
     # Squares overlap: one that was not learned from may lie within others that were, but for the split of the cut.
     sides = json.loads((cut / "split.json").read_text())
-    (scenes, _), learned = check_scenes(open_scenes(cut)), learned_from(asked.source)
+    (scenes, _), learned = check_scenes(open_scenes(cut)), enhancer.generator.learned_from
 
     def shown(kind: str) -> tuple[NDArray[np.float32], Pixels]:
         """Bands in the grid of the frames, and pictures, of the scenes of one side."""
@@ -255,7 +262,7 @@ def fuse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
     enhancer = open_enhancer(settings, "fuse")
     scale, most = enhancer.adapter.scale, max(asked.dates)
     wanted = taught(enhancer)
-    scenes = unseen_of(learned_from(asked.source), asked.data, asked.per_class)
+    scenes = unseen_of(enhancer.generator.learned_from, asked.data, asked.per_class)
     fine = np.asarray(load_pixels(scenes, enhancer.generator.resolution, folder / "fine.npy"))
     simulation = simulation_of(wanted)
     assert isinstance(simulation, OtherDay)
@@ -280,7 +287,7 @@ def fuse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
         known = learned_pixels(asked, enhancer, folder)
 
         def some(index: NDArray[np.int64], rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-            scenes = to_float(np.asarray(known[index]))
+            scenes = random_views(to_float(np.asarray(known[index])), rng)
             asked_for = torch.randint(0, 12, (len(scenes),), generator=rng)
             taken = [simulation.show(scenes, asked_for, rng, most=True) for _ in range(most)]
             return *dated(taken, wanted.days), in_season(scenes, taken[0])
@@ -326,7 +333,7 @@ def fuse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
 
 def timelapse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
     enhancer = open_enhancer(settings, "timelapse")
-    scenes = unseen_of(learned_from(asked.source), asked.data, asked.per_class)
+    scenes = unseen_of(enhancer.generator.learned_from, asked.data, asked.per_class)
     fine = np.asarray(load_pixels(scenes, enhancer.generator.resolution, folder / "fine.npy"))
     looks = torch.randint(0, 12, (len(fine),), generator=seeded(0, "months"))
     simulation = simulation_of(taught(enhancer))
@@ -340,7 +347,7 @@ def timelapse(asked: argparse.Namespace, settings: Settings, folder: Path) -> No
         known = learned_pixels(asked, enhancer, folder)
 
         def some(index: NDArray[np.int64], rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-            scenes = to_float(np.asarray(known[index]))
+            scenes = random_views(to_float(np.asarray(known[index])), rng)
             asked_for = torch.randint(0, 12, (len(scenes),), generator=rng)
             taken = simulation.show(scenes, asked_for, rng, most=True)
             return *several(taken), in_season(scenes, taken)
@@ -348,13 +355,13 @@ def timelapse(asked: argparse.Namespace, settings: Settings, folder: Path) -> No
         regress = regression(enhancer, len(known), seen.shape[1], some, 60 * asked.minutes)
         table.add(f"regression of {frames.shape[1]}, {asked.minutes:g} min", regress(seen, nearest))
 
-    def drawn(n: int, seed: int) -> Pixels:
+    def drawn(n: int, seed: int, later: int = 0) -> Pixels:
         return np.stack(
             [
                 at_date(
                     enhancer,
                     [Frame(row, frame) for row, frame in zip(shown.known[i][:n], frames[i][:n], strict=True)],
-                    shown.target[i],
+                    {**shown.target[i], "month": (shown.target[i]["month"] + later) % 12},
                     "",
                     derive(seed, "bench", i),
                     settings.sampling,
@@ -365,6 +372,8 @@ def timelapse(asked: argparse.Namespace, settings: Settings, folder: Path) -> No
 
     for n in asked.dates:
         table.add(f"drawn after {n} frames", *(drawn(n, seed) for seed in range(asked.seeds)))
+    wrong = (drawn(asked.dates[-1], seed, later=6) for seed in range(asked.seeds))
+    table.add("likewise, told half a year later", *wrong)
     table.picture(asked.sheet)
 
 
@@ -406,7 +415,7 @@ def cut(asked: argparse.Namespace, _: Settings, __: Path) -> None:
 def pairs(asked: argparse.Namespace, settings: Settings, _: Path) -> None:
     enhancer = open_enhancer(settings, "timelapse")
     side = enhancer.generator.resolution
-    found, learned = changes(asked.data, side), learned_from(asked.source)
+    found, learned = changes(asked.data, side), enhancer.generator.learned_from
 
     def tiles(kind: str) -> Pixels:
         return np.stack([square for images in found.values() for square in squares(images[kind], side)])
@@ -442,14 +451,19 @@ def pairs(asked: argparse.Namespace, settings: Settings, _: Path) -> None:
 def inpaint(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
     hardware = find_hardware(settings.precision)
     generator = Generator.load(asked.source).ready(hardware.device)
-    scenes = unseen_of(learned_from(asked.source), asked.data, asked.per_class)
+    scenes = unseen_of(generator.learned_from, asked.data, asked.per_class)
     fine = np.asarray(load_pixels(scenes, generator.resolution, folder / "fine.npy"))
     prompts = [class_prompt(scenes, scenes.classes[s.label], settings.data.caption_template) for s in scenes.scenes]
     thick = cloud_cover(len(fine), fine.shape[1], fine.shape[2], asked.cover, seeded(0, "clouds"))
     given, hidden = to_uint8(clouded(to_float(fine), thick)), (thick[:, 0] > 0).numpy()
-    table = Table(fine, hardware, "under simulated clouds")
-    table.add("under clouds", given)
-    table.add("interpolated", np.stack([filled(*each) for each in zip(given, hidden, strict=True)]))
+    table = Table(fine, hardware, "under simulated clouds", "PSNR of what was hidden")
+
+    def row(name: str, *several: Pixels) -> None:
+        errors = [np.square(made / 255.0 - fine / 255.0).mean(3)[hidden].mean() for made in several]
+        table.add(name, *several, more=told(-10 * np.log10(np.array(errors) + 1e-9), 2))
+
+    row("under clouds", given)
+    row("interpolated", np.stack([filled(*each) for each in zip(given, hidden, strict=True)]))
 
     def drawn(texts: Sequence[str], seed: int) -> Pixels:
         return by_text(
@@ -461,36 +475,47 @@ def inpaint(asked: argparse.Namespace, settings: Settings, folder: Path) -> None
         )
 
     for name, texts in (("drawn, no prompt", [""] * len(fine)), ("drawn, prompt of the class", prompts)):
-        table.add(name, *(drawn(texts, seed) for seed in range(asked.seeds)))
+        several = [drawn(texts, seed) for seed in range(asked.seeds)]
+        row(name, *several)
+    row(f"mean of {len(several)} drawn alone", np.mean(several, axis=0).round().astype(np.uint8))
     print(f"<!-- {hidden.mean():.1%} of the pixels hidden -->")
     table.picture(asked.sheet)
 
 
 def seams(asked: argparse.Namespace, settings: Settings, _: Path) -> None:
     enhancer = open_enhancer(settings, "super-resolve")
+    if "bands" in enhancer.adapter.about:
+        raise SystemExit("This enhancer reads bands: give one that reads pictures.")
     (picture,) = open_pictures(asked.data)
     began, image = time.monotonic(), picture.pixels()
-    (drawn,) = sharpened(enhancer, to_float(image[None]).numpy(), "", [0], settings.sampling)
-    made = drawn.astype(np.float32).mean(2)
-    height, width = made.shape
+    drawn = sharpened(enhancer, to_float(image[None]).numpy(), "", [0], settings.sampling)
+    height, width = drawn.shape[1:3]
     factor, side = enhancer.generator.factor, enhancer.generator.latent_shape[1]
     multiple = enhancer.multiple  # to which an image is enlarged before it is cut into tiles
     places = tiles_of(
         enhancer.generator, (-(-height // multiple) * multiple // factor, -(-width // multiple) * multiple // factor)
     )
     edges = [sorted({k * factor for place in places for k in (place[axis], place[axis] + side)}) for axis in (0, 1)]
-    across = [np.abs(np.diff(made, axis=axis)).mean(1 - axis) for axis in (0, 1)]
-    at, inside = [], []
-    for steps, lines in zip(across, edges, strict=True):
-        pixels = np.arange(1, len(steps) + 1)
-        seam = np.isin(pixels, lines)
-        at.append(steps[seam])
-        inside.append(steps[~seam & (pixels % factor == 0)])  # a decoder may leave its own pattern at all of these
-    ratio = float(np.concatenate(at).mean() / np.concatenate(inside).mean())
+    if len(places) == 1:
+        raise SystemExit(f"{width} x {height} pixels are one tile: give a larger image.")
+
+    def ratio(image: Pixels) -> float:
+        """Mean gradient at the edges of tiles, over that at the other edges of latents."""
+        made, at, inside = image.astype(np.float32).mean(2), [], []
+        for axis, lines in enumerate(edges):
+            steps = np.abs(np.diff(made, axis=axis)).mean(1 - axis)
+            pixels = np.arange(1, len(steps) + 1)
+            seam = np.isin(pixels, lines)
+            at.append(steps[seam])
+            inside.append(steps[~seam & (pixels % factor == 0)])  # a decoder may leave its own pattern at all of these
+        return float(np.concatenate(at).mean() / np.concatenate(inside).mean())
+
+    (faithful,) = agreeing(drawn, image[None], enhancer.adapter.scale)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
         f"{width} x {height} pixels in {len(places)} tiles, {time.monotonic() - began:.0f} s, {peak:.1f} GiB at most; "
-        f"gradient at the edges of tiles {ratio:.3f} of that at other edges of latents"
+        f"gradient at the edges of tiles {ratio(faithful):.3f} of that at other edges of latents "
+        f"({ratio(drawn[0]):.3f} drawn freely)"
     )
 
 
@@ -512,7 +537,7 @@ def main() -> None:
     parser.add_argument("source")
     parser.add_argument("data")
     parser.add_argument("--per-class", type=int, default=10)
-    parser.add_argument("--minutes", type=float, default=0.0)
+    parser.add_argument("--minutes", type=float, help="of the regression; as long as RUN's adapter, unless told")
     parser.add_argument("--dates", type=int, nargs="+", help="1 2 4; of frames 1 2 3")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cover", type=float, default=0.3)
@@ -521,6 +546,7 @@ def main() -> None:
     parser.add_argument("--preset", action="append")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
     asked = parser.parse_args()
+    asked.minutes = trained_minutes(asked.source) if asked.minutes is None else asked.minutes
     asked.dates = asked.dates or ([1, 2, 3] if asked.task == "timelapse" else [1, 2, 4])
     settings = load_settings(asked.preset, None, [*asked.set], generator=asked.source)
     with TemporaryDirectory() as made:

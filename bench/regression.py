@@ -17,6 +17,7 @@ from terradistill.seeding import generator as seeded
 from terradistill.training.frames import Shown
 
 Pixels = NDArray[np.uint8]
+RATE = 3e-4  # of learning, at first
 
 
 def regression(
@@ -46,7 +47,7 @@ def regression(
         if sum(p.numel() for p in network.parameters()) >= size:
             break
     network = network.to(device).train()
-    optimizer = torch.optim.AdamW(network.parameters(), 3e-4)
+    optimizer = torch.optim.AdamW(network.parameters(), RATE)
 
     def corrected(x: Tensor, coarse: Tensor) -> Tensor:
         wide, base = (
@@ -57,7 +58,8 @@ def regression(
             return torch.as_tensor(base + network(wide, 0).sample.float())
 
     began, step = time.monotonic(), 0
-    while time.monotonic() - began < seconds:
+    while (share := (time.monotonic() - began) / seconds) < 1:
+        optimizer.param_groups[0]["lr"] = RATE * (1 - share)  # as the adapter's falls
         rng = seeded(0, "regression", step)
         x, coarse, y = some(torch.randint(0, n, (8,), generator=rng).numpy(), rng)
         loss = (corrected(x, coarse) - y.to(device)).abs().mean()

@@ -748,8 +748,15 @@ BENCHED = {
         ),
         *("independent latents", "mean of 2 images drawn alone"),
     ],
-    "timelapse": ["copy of the nearest", "median of the", "regression of 3", "drawn after 1", "drawn after 2"],
-    "inpaint": ["under clouds", "interpolated", "drawn, no prompt", "drawn, prompt of the class"],
+    "timelapse": [
+        "copy of the nearest",
+        "median of the",
+        "regression of 3",
+        "drawn after 1",
+        "drawn after 2",
+        "likewise, told half a year later",
+    ],
+    "inpaint": ["under clouds", "interpolated", "drawn, no prompt", "drawn, prompt of the class", "mean of 2 drawn"],
 }
 
 
@@ -845,7 +852,7 @@ def test_the_bench_measures_each_task(
     sheet = tmp_path / "sheet.png"
     more = [] if task == "inpaint" else ["--minutes", "0.001"]
     table = benched(task, runs.get(task, finished.run), drawn, sheet, capsys, monkeypatch, *more)
-    assert len(table[0]) == 4 + (task == "super-resolve")
+    assert len(table[0]) == 4 + (task in ("super-resolve", "inpaint"))
     names = [row[0].strip() for row in table[2:]]
     assert len(names) == len(BENCHED[task])
     assert all(name.startswith(begins) for name, begins in zip(names, BENCHED[task], strict=True)), names
@@ -873,7 +880,10 @@ def test_the_bench_of_seams_tells_them_from_a_decoder_s_own_pattern(
         argv = ["enhancement", "seams", str(runs["super-resolve"]), str(tmp_path / "large.png"), *few]
         monkeypatch.setattr(sys, "argv", argv)
         runpy.run_path(str(BENCH / "enhancement.py"), run_name="__main__")
-        said = re.search(r"in (\d+) tiles, .* tiles ([\d.]+) of that at other edges", capsys.readouterr().out)
+        said = re.search(
+            r"in (\d+) tiles, .* tiles [\d.]+ of that at other edges of latents \(([\d.]+) drawn",
+            capsys.readouterr().out,
+        )
         assert said is not None
         assert int(said[1]) > 1
         return float(said[2])
