@@ -318,6 +318,17 @@ def test_large_scenes_are_drawn_in_tiles_of_bounded_batches(runs: dict[str, Path
     assert {width for _, width in sizes} == {side}
     assert max(n for n, _ in sizes) == 3, "tiles at a time; nothing is told, so guidance costs nothing"
 
+    def narrow(z: torch.Tensor, *more: object, **named: object) -> object:
+        if len(z) > 1:
+            raise torch.OutOfMemoryError
+        return counted(z, *more, **named)
+
+    enhancer.generator.unet.forward = narrow
+    sizes.clear()
+    again = sharpened(enhancer, to_float(scene(60, 45)[None]).numpy(), "", [0], wanted)
+    assert {n for n, _ in sizes} == {1}, "fewer tiles where memory does not suffice"
+    assert np.abs(again.astype(int) - made).max() <= 1
+
 
 def test_small_images_are_drawn_at_once_as_they_are_alone(
     runs: dict[str, Path], finished: td.Distilled, tmp_path: Path, monkeypatch: Patch

@@ -140,7 +140,7 @@ def draw_large(
         wanted,
         hardware=hardware,
         guidances=[
-            *([chunked(2 * wanted.batch_size)] if whole else []),
+            chunked(2 * wanted.batch_size),  # less where memory does not suffice
             classifier_freely(wanted, text[1:], told=bool(prompt) or metadata is not None),
             *([] if whole else [tiles]),
             *guidances,
