@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,7 +36,8 @@ from terradistill.training.progress import (
 )
 
 GAIN_OF = 2048  # validation scenes that `refinement_gain` looks at, at most
-LINEAR_STEPS = 300
+LINEAR_STEPS = 200
+RIDGES = (1e-5, 1e-4, 1e-3, 1e-2)
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,8 @@ def refinement_gain(
     Returns:
         Shallow pairs first: `raw`, the logits of the branch; `refined`, by diffusion; `linear`, by a linear map of the
         raw ones, fitted on the one half of these scenes, which nothing has learned by heart, for the other, and the
-        other way round: what a few weights without diffusion do. All of the last epoch, whose branches are left.
+        other way round: what a few weights without diffusion do, at whichever of `RIDGES` does best, in their favour.
+        All of the last epoch, whose branches are left.
     """
     model = nn.ModuleDict({"network": network, "distiller": distiller}).eval()
     said = _branches(network, distiller, stages, validation, hardware)
@@ -248,25 +251,37 @@ def refinement_gain(
     half = len(validation) // 2
     for raw, r, teacher in zip(said[:-1], refined, said[1:], strict=True):
         halves = [(raw[:half], teacher[:half]), (raw[half:], teacher[half:])]
-        linear = torch.cat([fitted(*halves[1])(halves[0][0]), fitted(*halves[0])(halves[1][0])])
-        for name, student in (("raw", raw), ("refined", r.cpu()), ("linear", linear)):
-            found[name].append(round(float(_divergence(teacher, student.detach())), 5))
+        linear = [
+            torch.cat([fitted(*halves[1], ridge)(halves[0][0]), fitted(*halves[0], ridge)(halves[1][0])])
+            for ridge in RIDGES
+        ]
+        for name, several in (("raw", [raw]), ("refined", [r.cpu()]), ("linear", linear)):
+            found[name].append(round(min(float(_divergence(teacher, student.detach())) for student in several), 5))
     model.train()
     return found
 
 
-def fitted(student: Tensor, teacher: Tensor) -> nn.Linear:
-    """The linear map of a student's logits (n, C) that comes nearest to its teacher's, (n, C)."""
-    linear = nn.Linear(teacher.shape[1], teacher.shape[1])
-    nn.init.eye_(linear.weight)
-    nn.init.zeros_(linear.bias)
-    optimizer = torch.optim.Adam(linear.parameters(), 0.01)
-    for _ in range(LINEAR_STEPS):
-        loss = _divergence(teacher, linear(student))
+def fitted(student: Tensor, teacher: Tensor, ridge: float) -> Callable[[Tensor], Tensor]:
+    """The linear map of a student's logits (n, C) that comes nearest to its teacher's, (n, C), whatever their scales.
+
+    `ridge` holds it near the identity, at the teacher's scale: few scenes are learned by heart otherwise.
+    """
+    n_classes, scale = teacher.shape[1], student.std().clamp_min(1e-6)
+    start = teacher.std() * torch.eye(n_classes, n_classes + 1)
+    weights = start.clone().requires_grad_(True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=LINEAR_STEPS, line_search_fn="strong_wolfe")
+
+    def apply(logits: Tensor) -> Tensor:
+        return F.linear(logits / scale, weights[:, :-1], weights[:, -1])
+
+    def closure() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
+        loss = _divergence(teacher, apply(student)) + ridge * (weights - start).square().sum()
         loss.backward()
-        optimizer.step()
-    return linear
+        return loss
+
+    optimizer.step(closure)
+    return apply
 
 
 @torch.no_grad()
@@ -335,23 +350,34 @@ class _Best:
     def __init__(self, folder: Path) -> None:
         self.file, self.note = folder / "best.safetensors", folder / "best.json"
         self.epoch, self.rose, self.accuracy = 0, 0, -1.0
+        self._before: list[Any] = []
         if self.note.exists():
-            kept = json.loads(self.note.read_text(encoding="utf-8"))
-            self.epoch, self.rose, self.accuracy = kept["epoch"], kept.get("rose", kept["epoch"]), kept["accuracy"]
+            self._look(json.loads(self.note.read_text(encoding="utf-8")))
+
+    def _look(self, kept: Mapping[str, Any]) -> None:
+        self.epoch, self.rose, self.accuracy = kept["epoch"], kept.get("rose", kept["epoch"]), kept["accuracy"]
+        self._before = kept.get("before", [])
 
     def forget_after(self, epoch: int) -> None:
-        """A kill may have come between this and the checkpoint: later epochs are run again, and judged again."""
-        if self.epoch > epoch:
-            self.epoch, self.rose, self.accuracy = 0, 0, -1.0
+        """A kill may have come between this and the checkpoint: later epochs are run again, and judged again.
+
+        Whose weights they replaced, they will replace again.
+        """
+        history = [*self._before, [self.epoch, self.rose, self.accuracy]]
+        known = [each for each in history if each[0] <= epoch] or [[0, 0, -1.0]]
+        self.epoch, self.rose, self.accuracy = known[-1]
+        self._before = known[:-1]
 
     def keep(self, network: nn.Module, ema: Ema, epoch: int, accuracy: float) -> None:
         ema.swap()
         with replacing(self.file) as part:
             save_file({key: value.detach().contiguous() for key, value in network.state_dict().items()}, part)
         ema.swap()
+        self._before.append([self.epoch, self.rose, self.accuracy])
         self.rose = epoch if accuracy > self.accuracy else self.rose
         self.epoch, self.accuracy = epoch, accuracy
-        write_text(self.note, json.dumps({"epoch": epoch, "rose": self.rose, "accuracy": accuracy}))
+        kept = {"epoch": epoch, "rose": self.rose, "accuracy": accuracy, "before": self._before}
+        write_text(self.note, json.dumps(kept))
 
     def restore(self, network: nn.Module) -> None:
         network.load_state_dict(load_file(self.file))

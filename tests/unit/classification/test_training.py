@@ -100,6 +100,10 @@ def test_a_best_epoch_that_is_run_again_is_judged_again(tmp_path: Path) -> None:
     again.restore(network)
     assert torch.equal(network.weight, averaged), "what judged is what is kept"
     again.forget_after(2)  # a kill came between
+    assert (again.epoch, again.rose, again.accuracy) == (2, 2, 0.7), "patience goes on counting from the same epoch"
+    again.keep(network, ema, 3, 0.7)
+    assert (again.epoch, again.rose) == (3, 2)
+    again.forget_after(1)
     assert (again.epoch, again.rose, again.accuracy) == (0, 0, -1.0)
 
 
@@ -109,7 +113,7 @@ def test_refinement_is_measured_as_it_was_learned_and_beside_a_linear_map(monkey
     distiller = SelfDistiller([4, 6, 8, 10], CLASSES, "dsd")
     teacher = 2 * torch.randn(80, CLASSES)
     turned = teacher @ torch.linalg.qr(torch.randn(CLASSES, CLASSES))[0]  # a linear map brings it back
-    said = [torch.randn(80, CLASSES), torch.randn(80, CLASSES), turned, teacher]
+    said = [torch.randn(80, CLASSES), torch.randn(80, CLASSES), 0.05 * turned, teacher]  # no loss fixes their scales
     monkeypatch.setattr(training, "_branches", lambda *_: said)
     for module in distiller.modules():
         if isinstance(module, nn.BatchNorm1d):
@@ -124,9 +128,9 @@ def test_refinement_is_measured_as_it_was_learned_and_beside_a_linear_map(monkey
         assert found["refined"][k] == pytest.approx(float(training._divergence(said[k + 1], refined[k])), abs=1e-4)
         assert found["raw"][k] == pytest.approx(float(training._divergence(said[k + 1], said[k])), abs=1e-4)
     assert found["linear"][2] < 0.2 * found["raw"][2]
-    assert found["linear"][1] > 0.3, (
-        "what has nothing to do with its teacher is not brought near by learning it by heart"
-    )
+    chances = said[1].softmax(1)
+    constant = float((chances * (chances / chances.mean(0)).log()).sum(1).mean())
+    assert found["linear"][0] > 0.9 * constant, "what has nothing to do with its teacher is not learned by heart"
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "rmsprop"])
