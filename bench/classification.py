@@ -9,7 +9,8 @@ others add networks, methods and DATA to the table. Seeds draw weights, order, a
 split is the same for all. Differences to --base are paired by seed, with 95 % intervals of Student's t. Of methods with
 refinement also: how far students are from their teachers on validation scenes, before it, after it, and after a linear
 map instead, with the paired intervals of what refinement gains on both. DIR/classification.md is the table, made of
-DIR/classification.json. With --learn, all is learned from these scene folders, such as distilled ones, and the test
+DIR/classification.json; who chooses among methods does so by validation scenes. Minutes are of the run alone only where
+nothing else ran. With --learn, all is learned from these scene folders, such as distilled ones, and the test
 scenes of the one DATA judge.
 """
 
@@ -30,11 +31,12 @@ from terradistill.console import Rich
 from terradistill.data.sources import open_scenes
 from terradistill.evaluation.metrics import paired
 from terradistill.evaluation.recipe import logits
-from terradistill.hardware import find_hardware
+from terradistill.files import write_text
+from terradistill.hardware import describe, find_hardware
 from terradistill.models.scene_classifier import SceneClassifier
 
 KEPT, GAIN = "classification.json", "divergence_from_teachers"
-ABOUT = ("parameters", "parameters_while_training", "milliseconds_a_step", "seconds", GAIN)
+ABOUT = ("validation_accuracy", "parameters", "parameters_while_training", "milliseconds_a_step", "seconds", GAIN)
 
 
 def speed(classifier: SceneClassifier, batch: int = 64) -> float:
@@ -59,9 +61,9 @@ def _kept(out: Path) -> dict[str, Any]:
 def table(kept: Mapping[str, Any], base: str) -> str:
     """The rows as Markdown; below, what refinement does."""
     lines = [
-        f"| data | network | method | OA % | to {base}, points | AA % | κ | ECE | seeds | minutes | ms a step "
-        "| weights, learning | weights, used | images/s, used |",
-        "|---" * 14 + "|",
+        f"| data | network | method | OA % | to {base}, points | validation % | AA % | κ | ECE | seeds | minutes "
+        "| ms a step | weights, learning | weights, used | images/s, used |",
+        "|---" * 15 + "|",
     ]
     refined = [
         "| data | network | method | pair | KL before | refined | linear map instead | refined − before "
@@ -83,6 +85,7 @@ def table(kept: Mapping[str, Any], base: str) -> str:
         spread = 100 * of("oa").std(ddof=1) if len(seeds) > 1 else 0.0
         lines.append(
             f"| {row['title']} | {network} | {arm} | {100 * of('oa').mean():.2f} ± {spread:.2f} | {beside} "
+            f"| {100 * of('validation_accuracy').mean():.2f} "
             f"| {100 * of('aa').mean():.2f} | {of('kappa').mean():.4f} | {of('calibration_error').mean():.3f} "
             f"| {len(seeds)} | {of('seconds').mean() / 60:.1f} | {of('milliseconds_a_step').mean():.0f} "
             f"| {of('parameters_while_training').mean() / 1e6:.2f} M | {of('parameters').mean() / 1e6:.2f} M "
@@ -96,6 +99,8 @@ def table(kept: Mapping[str, Any], base: str) -> str:
                 f"| {row['title']} | {network} | {arm} | {k + 1} to {k + 2} | {raw.mean():.4f} | {after.mean():.4f} "
                 f"| {linear.mean():.4f} | {' | '.join(gained)} |"
             )
+    machine = describe(find_hardware())
+    lines += ["", f"On {', '.join(f'{key}: {value}' for key, value in machine.items())}."]
     return "\n".join([*lines, *(["", *refined] if len(refined) > 2 else []), ""])
 
 
@@ -146,9 +151,9 @@ def main() -> None:
                 row = {"title": title, "recipe": recipe, "seeds": of_seeds}
                 kept = _kept(asked.out) | {f"{name}/{network}/{arm}": row}
                 asked.out.mkdir(parents=True, exist_ok=True)
-                (asked.out / KEPT).write_text(json.dumps(kept, indent=1))
+                write_text(asked.out / KEPT, json.dumps(kept, indent=1))
                 text = table(kept, asked.base)
-                (asked.out / "classification.md").write_text(text)
+                write_text(asked.out / "classification.md", text)
     print(text)
 
 

@@ -23,6 +23,7 @@ from terradistill.data.check import check_scenes
 from terradistill.data.images import to_float
 from terradistill.data.scenes import SceneFolder
 from terradistill.data.sources import open_scenes
+from terradistill.distillation.scoreboard import learned_by
 from terradistill.distillation.teacher import soft_labels
 from terradistill.distillation.work import weights_hash
 from terradistill.generation.orders import Order
@@ -222,6 +223,14 @@ def test_any_scene_folder_can_be_learned_from_and_real_scenes_judge(
     model = SceneClassifier.load(tmp_path / "run")
     assert {scene.sha256 for scene in check_scenes(open_scenes(scenes))[0].scenes} <= model.learned_from
     assert model.about["data"] == "Scenes made to order"
+    seen = learned_by(scenes)
+    assert seen
+    assert seen <= model.learned_from
+    code, error = trained(scenes, tmp_path / "alone", capsys, monkeypatch, *few[2:], "--train-fraction", "0.75")
+    assert code == 0, error
+    assert seen <= SceneClassifier.load(tmp_path / "alone").learned_from, "of its generator, whoever judges"
+    code, error = trained(scenes, scenes / "clf", capsys, monkeypatch, *few)
+    assert (code, "lies inside" in error) == (2, True), error
     code, error = terradistill(
         "classify", "train", str(scenes), str(drawn), "--against", str(drawn), "--out", str(tmp_path / "x"),
         capsys=capsys, monkeypatch=monkeypatch,

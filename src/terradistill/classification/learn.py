@@ -75,7 +75,9 @@ def train_classifier(
     fresh = not (Path(out) / "resolved.json").exists()
     if against is None:
         work = open_work(data, Path(out), settings, reporter=reporter, spare=LEAST - settings.ipc)
-        learned, known = work.train, work.learned
+        # What was drawn stands for what its generator has learned from.
+        drawn = [learned_by(Path(each)) for each in ([data] if isinstance(data, str | Path) else data)]
+        learned, known = work.train, work.learned.union(*drawn)
     else:
         if not isinstance(data, str | Path):
             data = only(data)

@@ -27,6 +27,7 @@ from terradistill.distillation.teacher import taught_features, teach
 from terradistill.distillation.work import Work, open_work
 from terradistill.errors import DataError, EvaluationError, RunError, TerraDistillError
 from terradistill.evaluation.harness import SOFT, Labelled, Row, score_method, with_references
+from terradistill.files import require_apart
 from terradistill.models.downstream import named_network
 from terradistill.models.places import LEARNED_FROM, learned_from, listed
 from terradistill.run import Reporter, Stage
@@ -117,6 +118,7 @@ def open_exam(
 
     DATA has to have at least `least` train scenes a class: as many as are judged, where nothing is said.
     """
+    require_apart(Path(out), scenes)
     judged, found = check_scenes(open_scenes(scenes))
     ipc = max(judged.counts.values())
     made_in = Path(scenes).expanduser().resolve().parent

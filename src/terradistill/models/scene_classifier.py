@@ -87,7 +87,7 @@ class SceneClassifier:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             if not isinstance(config, dict) or config.get("kind") != KIND:
                 raise ValueError("its config.json is of something else")
-            name, own = config["network"], folder / "network"
+            name, own = str(config["network"]), folder / "network"
             named = f"{HUB}{own}" if name.startswith(HUB) and own.is_dir() else name  # no hub is needed to open it
             network = build_network(named, len(config["classes"]), config["resolution"])
             network.load_state_dict(load_file(folder / "model.safetensors"))

@@ -173,7 +173,7 @@ class SelfDistiller(nn.Module):
             rng: a CPU generator, of noise and times.
         """
         logits = logits.float()
-        found = {"ce": F.cross_entropy(logits, labels, label_smoothing=self.smoothing)}
+        found = {"ce": self._hard(logits, labels)}
         branches = [head(features.float()) for head, features in zip(self.heads, pooled, strict=False)]
         if self.method == "byot":
             found |= self._byot(branches, pooled, logits, labels)
@@ -183,11 +183,15 @@ class SelfDistiller(nn.Module):
             found |= self._dsd(branches, logits, rng)
         return found
 
+    def _hard(self, logits: Tensor, labels: Tensor) -> Tensor:
+        smoothing = 0.0 if labels.is_floating_point() else self.smoothing  # soft labels are smooth as they are
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+
     def _byot(
         self, branches: Sequence[Tensor], pooled: Sequence[Tensor], logits: Tensor, labels: Tensor
     ) -> dict[str, Tensor]:
         t, deepest = self.temperature, logits.detach()
-        hard = sum_of(F.cross_entropy(branch, labels, label_smoothing=self.smoothing) for branch in branches)
+        hard = sum_of(self._hard(branch, labels) for branch in branches)
         soft = sum_of(t * t * soft_cross_entropy(branch / t, deepest / t) for branch in branches)
         last = pooled[-1].float().detach()
         near = sum_of(

@@ -206,3 +206,15 @@ def test_without_refinement_and_its_other_terms_it_is_plain_self_distillation() 
         torch.testing.assert_close(found[name], value)
     assert found["entropy"] == found["noise"] == 0
     assert distiller("dsd", refine=False)(pooled, logits, labels, rng)["entropy"] != 0
+
+
+def test_soft_labels_are_not_smoothed_again() -> None:
+    pooled, logits, labels = inputs()
+    of_classes = torch.eye(CLASSES)[labels]
+    for method in ("ce", "byot"):
+        smooth, plain = (
+            distiller(method, **more)(pooled, logits, of_classes, rng()) for more in ({"smoothing": 0.3}, {})
+        )
+        assert all(torch.equal(smooth[name], plain[name]) for name in plain)
+        hard = distiller(method, smoothing=0.3)(pooled, logits, labels, rng())
+        assert not torch.allclose(hard["ce"], plain["ce"])
