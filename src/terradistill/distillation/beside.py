@@ -69,7 +69,8 @@ def adapter(work: Work) -> None:
                 parts.append("map_adapter")
             if wanted.content:
                 width = int(generator.text_encoder.config.hidden_size)
-                generator.content_encoder = ContentEncoder(generator.latent_shape[0], width)
+                beside = int(generator.unet.time_embedding.linear_2.out_features)
+                generator.content_encoder = ContentEncoder(generator.latent_shape[0], width, beside)
                 parts.append("content_encoder")
         _train_beside(work, stage, generator, wanted, parts, table, "adapter")
 

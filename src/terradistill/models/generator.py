@@ -274,7 +274,7 @@ def denoise(
         generator: whose UNet; all tensors are on its device.
         z: noisy latents (B, C, h, w).
         t: timesteps, () or (B,).
-        text: text embeddings (B, L, D).
+        text: text embeddings (B, L, D); behind the words may stand tokens of a content image.
         metadata: rows of `MetadataEncoder.table`, (B, fields); None: unknown.
         control: what an adapter beside the UNet has read off its conditions; None: there are none.
     """
@@ -282,14 +282,24 @@ def denoise(
     # Text2Earth's UNet wants a resolution level; 0 is what DPD gives it.
     labelled = bool(getattr(unet.config, "num_class_embeds", None))
     labels = torch.zeros(len(z), dtype=torch.long, device=z.device) if labelled else None
-    vectors = None if metadata is None or generator.metadata_encoder is None else generator.metadata_encoder(metadata)
-    with beside_time(unet, vectors):
+    with beside_time(unet, _joining_time(generator, text, metadata)):
         added: dict[str, Any] = {}
         if control is not None:
             time = _time_vector(unet, z, t, text, labels)
             skips, middle = control.adapter(z, time, text, control)
             added = {"down_block_additional_residuals": skips, "mid_block_additional_residual": middle}
         return torch.as_tensor(unet(z, t, text, class_labels=labels, **added).sample)
+
+
+def _joining_time(generator: Generator | Weaker, text: Tensor, metadata: Tensor | None) -> Tensor | None:
+    """What numbers and a content image add to the time embedding, (B, D); None: nothing."""
+    vectors = None if metadata is None or generator.metadata_encoder is None else generator.metadata_encoder(metadata)
+    if isinstance(generator, Generator) and generator.content_encoder is not None:
+        tokens = text[:, generator.tokenizer.model_max_length :]
+        if tokens.shape[1]:
+            seen = generator.content_encoder.beside_time(tokens)
+            vectors = seen if vectors is None else vectors + seen
+    return vectors
 
 
 def _time_vector(unet: Any, z: Tensor, t: Tensor, text: Tensor, labels: Tensor | None) -> Tensor:

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 from terradistill.config import load_settings
 from terradistill.data.views import N_VIEWS, view
@@ -89,12 +88,13 @@ def test_a_content_encoder_learns_what_scenes_look_like(cpu: Hardware) -> None:
     cache = cache_of(looks.expand(-1, -1, 16, 16))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        generator.content_encoder = ContentEncoder(channels, width)
+        beside = int(generator.unet.time_embedding.linear_2.out_features)
+        generator.content_encoder = ContentEncoder(channels, width, beside)
         train_diffusion(
             generator,
             LatentCache(cache.data[:40]),
             [["a field"]] * 40,
-            tiny.diffusion.model_copy(update={"steps": 100, "learning_rate": 3e-3, "caption_dropout": 0.1}),
+            tiny.diffusion.model_copy(update={"steps": 160, "learning_rate": 3e-3, "caption_dropout": 0.1}),
             parts=("unet", "content_encoder"),
             seed=0,
             hardware=cpu,
@@ -108,13 +108,19 @@ def test_a_content_encoder_learns_what_scenes_look_like(cpu: Hardware) -> None:
     assert own < 0.9 * other, (own, other)
 
 
-def test_a_picture_is_four_tokens_that_its_strength_weakens() -> None:
+def test_a_picture_is_four_tokens_and_a_vector_that_its_strength_weakens() -> None:
     torch.manual_seed(0)
-    encoder, latents = ContentEncoder(4, 24), torch.randn(3, 4, 16, 16)
-    whole = encoder(latents)
+    encoder, latents = ContentEncoder(4, 24, 32), torch.randn(3, 4, 16, 16)
+    assert not encoder.beside_time(encoder(latents)).any(), "a fresh one joins the time embedding with nothing"
+    with torch.no_grad():
+        encoder.none.normal_()
+        encoder.to_time.weight.normal_()
+    whole, none = encoder(latents), encoder.none.expand(3, -1, -1)
     assert whole.shape == (3, TOKENS, 24)
-    assert torch.allclose(encoder(latents, 0.5), 0.5 * whole)
-    assert torch.allclose(encoder(latents, torch.tensor([0.0, 1.0, 2.0]))[2], 2 * whole[2])
-    pooled = F.interpolate(F.adaptive_avg_pool2d(latents, 4), scale_factor=8, mode="nearest")
-    assert torch.allclose(encoder(pooled), whole, atol=1e-5), "of any size, in coarse cells"
+    assert torch.allclose(encoder(latents, 0.5), (whole + none) / 2, atol=1e-6)
+    shares = encoder(latents, torch.tensor([0.0, 1.0, 2.0]))
+    assert torch.equal(shares[0], none[0]), "no picture"
+    assert torch.allclose(shares[2], 2 * whole[2] - none[2], atol=1e-5)
+    assert not encoder.beside_time(none).any(), "no picture adds exactly nothing"
+    assert torch.allclose(encoder.beside_time(shares)[2], 2 * encoder.beside_time(whole)[2], atol=1e-4)
     assert not torch.allclose(whole[0], whole[1])
