@@ -49,6 +49,7 @@ class AdapterSettings(BesideSettings):
     maps: tuple[str, ...] = Field(
         (), description="what is learned, such as edges, lines, or road=FOLDER for maps that are given as files"
     )
+    learning_rate: float = Field(1e-3, gt=0, description="of AdamW, at its highest")
     kind: Literal["modulation", "controlnet"] = Field(
         "modulation",
         description="modulation: one copy of the denoiser's encoder for all maps (CRS-Diff); controlnet: a ControlNet "
