@@ -149,11 +149,18 @@ def fit(
         schedule.step()
         if progress:
             progress(step + 1, steps)
-    if not loss.isfinite():
-        raise EvaluationError(
-            f"The training diverged (loss {loss.item()}): lower evaluation.learning_rate from {settings.learning_rate}."
-        )
+    require_finite(loss, "evaluation", settings.learning_rate)
     return steps
+
+
+def require_finite(loss: Tensor, section: str, rate: float) -> None:
+    """Make sure that what judges has not diverged.
+
+    Raises:
+        EvaluationError: the last loss is not a finite number.
+    """
+    if not loss.isfinite():
+        raise EvaluationError(f"The training diverged (loss {loss.item()}): lower {section}.learning_rate from {rate}.")
 
 
 def _loss_of(network: nn.Module, *, compiled: bool) -> Callable[[Tensor, Tensor], Tensor]:

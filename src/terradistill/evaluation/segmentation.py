@@ -13,12 +13,11 @@ from torch.nn import functional as F
 from terradistill.data.images import to_float
 from terradistill.data.views import N_VIEWS, viewed
 from terradistill.errors import ConfigError
-from terradistill.evaluation.recipe import learning_share, repeatable
+from terradistill.evaluation.recipe import learning_share, repeatable, require_finite
 from terradistill.hardware import Hardware
 from terradistill.run import Progress
 from terradistill.sections import EngineSettings
 from terradistill.seeding import batch_indices, derive, generator
-from terradistill.training.progress import require_finite
 
 AT_ONCE = 64
 
@@ -76,7 +75,7 @@ def fit_segmenter(
     """Train a fresh network: cross-entropy and Dice, AdamW, flips and quarter turns, light changed a little [ours].
 
     Raises:
-        GeneratorError: the training diverged.
+        EvaluationError: the training diverged.
     """
     hardware = hardware.learning
     with repeatable(derive(seed, "segmenter"), hardware.device):
@@ -98,8 +97,6 @@ def fit_segmenter(
             shares = logits.sigmoid()
             overlap = (2 * (shares * y).sum((1, 2)) + 1) / (shares.sum((1, 2)) + y.sum((1, 2)) + 1)
             loss = F.binary_cross_entropy_with_logits(logits, y) + (1 - overlap).mean()
-            if step % 20 == 0 or step + 1 == settings.steps:  # not at every step: a GPU would wait for the answer
-                require_finite(loss.item(), "engine", settings.learning_rate)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -107,6 +104,7 @@ def fit_segmenter(
             schedule.step()
             if progress:
                 progress(step + 1, settings.steps)
+    require_finite(loss, "engine", settings.learning_rate)
     return network.eval()
 
 
