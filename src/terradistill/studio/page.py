@@ -45,6 +45,7 @@ CSS = """
 .gradio-container { max-width: 76rem !important; margin: 0 auto; }
 #title h1 { font-weight: 500; letter-spacing: -.01em; margin-bottom: 0; }
 #title p { opacity: .75; margin-top: .2rem; }
+#gallery .grid-wrap { overflow-y: auto; }
 #note { min-height: 1.6rem; opacity: .8; }
 """
 
@@ -114,7 +115,7 @@ def build_page(workshop: Workshop) -> Any:
                     seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, elem_id="seed")
             with gr.Column(scale=3, min_width=380):
                 gallery = gr.Gallery(
-                    label="Scenes", columns=2, object_fit="contain", height=740, format="png", elem_id="gallery"
+                    label="Scenes", columns=2, object_fit="contain", height=710, format="png", elem_id="gallery"
                 )
                 note = gr.Markdown("", elem_id="note")
                 download = gr.DownloadButton("Download with metadata", interactive=False, elem_id="download")
