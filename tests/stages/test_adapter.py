@@ -272,7 +272,7 @@ def test_a_generator_without_an_adapter_says_so(
         ('{"prompt": "a \\ud800 river"}', "half a character"),
         ("[" * 100_000, "line 1"),
         ('{"prompt": "x", "content": "%s"}' % ("x" * 5000), "give the name of a file"),
-        ('{"prompt": "x", "folder": 0.5}', "folder is 0.5"),
+        ('{"prompt": "x", "folder": 0}', "folder is 0"),
         ('{"prompt": "x", "maps": ""}', "expected an object"),
         ('{"prompt": "x", "gsd_m": "1,month=7"}', "expected a number"),
         ('{"prompt": "x", "n": 1000000000}', "1 to 1,000,000"),

@@ -217,7 +217,7 @@ def _order(row: Any, root: Path) -> Order:
     if odd:
         raise ConfigError(f"there is no {odd[0]!r} in a request: expected {', '.join(sorted(known))}.")
     for name in ("prompt", "folder", "content"):
-        if not isinstance(row.get(name) or "", str):
+        if not isinstance(row.get(name), str | None):
             raise ConfigError(f"{name} is {row[name]!r}: expected text.")
         require_whole(row.get(name) or "")
     n = row.get("n")
