@@ -91,6 +91,21 @@ except SystemExit:
     assert _started("import terradistill")[1] < 0.2, "0.06 on two cores"
 
 
+def test_the_doctor_does_not_keep_one_waiting() -> None:
+    code = """
+import sys
+from terradistill import cli
+sys.argv = ["terradistill", "doctor"]
+try:
+    cli.main()
+except SystemExit as ended:
+    print(ended.code)
+"""
+    shown, seconds = _started(code)
+    assert "torch" in shown
+    assert seconds < 5, "3 on one core"
+
+
 WRONG_COMMANDS: dict[str, tuple[list[str], str]] = {
     "unknown preset": (["--preset", "huge"], "'huge'"),
     "unknown setting": (["--set", "sampling.stepz=3"], "sampling.steps"),
