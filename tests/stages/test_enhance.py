@@ -25,12 +25,15 @@ from terradistill.enhancing.fuse import fused
 from terradistill.enhancing.super_resolve import _frames, agreeing, bicubic, sharpened
 from terradistill.enhancing.timelapse import Frame, at_date
 from terradistill.errors import ConfigError, DataError, RunError
+from terradistill.hardware import find_hardware
 from terradistill.models.frame_adapter import FrameAdapter
+from terradistill.models.metadata_encoder import MetadataEncoder
 from terradistill.models.places import write_learned_from
 from terradistill.run import Silent
 from terradistill.sampling.tiling import corners
 from terradistill.shipped import ENHANCERS
 from tests.conftest import terradistill, tiny_settings
+from tests.unit.conftest import awake
 
 Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
 BENCH = Path(__file__).parents[2] / "bench"
@@ -370,6 +373,28 @@ def test_small_images_are_drawn_at_once_as_they_are_alone(
         getattr(module, name)(folder, out, settings, **more)
         assert batches == [3], "the block is made whole, so that"
         assert np.array_equal(np.asarray(Image.open(out / "1.png")), whole["1.png"])
+
+
+def test_what_is_painted_in_heeds_the_prompt_and_the_numbers(finished: td.Distilled) -> None:
+    generator = td.Generator.load(finished.run)
+    encoder = MetadataEncoder(int(generator.unet.time_embedding.linear_2.out_features), 10.0)
+    generator.metadata_encoder = awake(encoder)
+    generator = generator.ready(torch.device("cpu"))
+    hidden = np.zeros((32, 32), bool)
+    hidden[8:24, 8:24] = True
+    months = encoder.table([{"month": 1.0}, {"month": 7.0}])
+    settings, cpu = tiny_settings(), find_hardware("fp32")
+
+    def painted(prompt: str, numbers: torch.Tensor | None) -> np.ndarray:
+        images, where = scene(32, 32)[None], hidden[None]
+        return inpaint.fill_hidden(generator, images, where, prompt, [0], settings, cpu, metadata=numbers)[0]
+
+    plain = painted("", None)
+    told = [painted("a satellite image of river", None), *(painted("", month[None]) for month in months)]
+    for made in told:
+        assert np.array_equal(made[~hidden], plain[~hidden])
+        assert not np.array_equal(made, plain)
+    assert not np.array_equal(told[1], told[2]), "another month is another image"
 
 
 def test_in_painting_leaves_all_other_pixels_as_they_are(
