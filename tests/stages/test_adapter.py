@@ -100,7 +100,7 @@ def test_controlnets_are_trained_and_drawn_with_like_the_adapter(
         generator=str(finished.run), adapter__maps=["edges", "sketch"], adapter__kind="controlnet", adapter__steps=6
     )
     numbers = td.Generator.load(finished.run)
-    numbers.metadata_encoder = MetadataEncoder(int(numbers.unet.time_embedding.linear_2.out_features), 10.0)
+    numbers.metadata_encoder = MetadataEncoder(numbers.time_width, 10.0)
     numbers.save(tmp_path / "numbers")
     settings = settings.model_copy(update={"generator": str(tmp_path / "numbers")})
     made = td.train(drawn, tmp_path / "run", settings, until="adapter")

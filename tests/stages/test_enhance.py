@@ -377,7 +377,7 @@ def test_small_images_are_drawn_at_once_as_they_are_alone(
 
 def test_what_is_painted_in_heeds_the_prompt_and_the_numbers(finished: td.Distilled) -> None:
     generator = td.Generator.load(finished.run)
-    encoder = MetadataEncoder(int(generator.unet.time_embedding.linear_2.out_features), 10.0)
+    encoder = MetadataEncoder(generator.time_width, 10.0)
     generator.metadata_encoder = awake(encoder)
     generator = generator.ready(torch.device("cpu"))
     hidden = np.zeros((32, 32), bool)

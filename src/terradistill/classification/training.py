@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -339,45 +339,41 @@ def calibrated(logits: Tensor, labels: Tensor) -> float:
 
 
 class _Best:
-    """The averaged weights of the best epoch so far, on disk.
-
-    Attributes:
-        epoch: which, counted from 1; 0: none yet.
-        rose: the first epoch that was as good: patience counts from it.
-        accuracy: of both.
-    """
+    """The averaged weights of the best epoch so far, on disk, and when each best one came."""
 
     def __init__(self, folder: Path) -> None:
         self.file, self.note = folder / "best.safetensors", folder / "best.json"
-        self.epoch, self.rose, self.accuracy = 0, 0, -1.0
-        self._before: list[Any] = []
-        if self.note.exists():
-            self._look(json.loads(self.note.read_text(encoding="utf-8")))
+        # Epochs, counted from 1, and their accuracies, which never fall.
+        self._kept: list[list[float]] = json.loads(self.note.read_text(encoding="utf-8")) if self.note.exists() else []
 
-    def _look(self, kept: Mapping[str, Any]) -> None:
-        self.epoch, self.rose, self.accuracy = kept["epoch"], kept.get("rose", kept["epoch"]), kept["accuracy"]
-        self._before = kept.get("before", [])
+    @property
+    def epoch(self) -> int:
+        """The best; 0: none yet."""
+        return int(self._kept[-1][0]) if self._kept else 0
+
+    @property
+    def accuracy(self) -> float:
+        return self._kept[-1][1] if self._kept else -1.0
+
+    @property
+    def rose(self) -> int:
+        """The first epoch that was as good: patience counts from it."""
+        return next((int(epoch) for epoch, accuracy in self._kept if accuracy == self.accuracy), 0)
 
     def forget_after(self, epoch: int) -> None:
         """A kill may have come between this and the checkpoint: later epochs are run again, and judged again.
 
         Whose weights they replaced, they will replace again.
         """
-        history = [*self._before, [self.epoch, self.rose, self.accuracy]]
-        known = [each for each in history if each[0] <= epoch] or [[0, 0, -1.0]]
-        self.epoch, self.rose, self.accuracy = known[-1]
-        self._before = known[:-1]
+        self._kept = [each for each in self._kept if each[0] <= epoch]
 
     def keep(self, network: nn.Module, ema: Ema, epoch: int, accuracy: float) -> None:
         ema.swap()
         with replacing(self.file) as part:
             save_file({key: value.detach().contiguous() for key, value in network.state_dict().items()}, part)
         ema.swap()
-        self._before.append([self.epoch, self.rose, self.accuracy])
-        self.rose = epoch if accuracy > self.accuracy else self.rose
-        self.epoch, self.accuracy = epoch, accuracy
-        kept = {"epoch": epoch, "rose": self.rose, "accuracy": accuracy, "before": self._before}
-        write_text(self.note, json.dumps(kept))
+        self._kept.append([epoch, accuracy])
+        write_text(self.note, json.dumps(self._kept))
 
     def restore(self, network: nn.Module) -> None:
         network.load_state_dict(load_file(self.file))

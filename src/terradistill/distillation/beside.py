@@ -69,8 +69,7 @@ def adapter(work: Work) -> None:
                 parts.append("map_adapter")
             if wanted.content:
                 width = int(generator.text_encoder.config.hidden_size)
-                beside = int(generator.unet.time_embedding.linear_2.out_features)
-                generator.content_encoder = ContentEncoder(generator.latent_shape[0], width, beside)
+                generator.content_encoder = ContentEncoder(generator.latent_shape[0], width, generator.time_width)
                 parts.append("content_encoder")
         _train_beside(work, stage, generator, wanted, parts, table, "adapter")
 

@@ -160,10 +160,9 @@ def diffusion(work: Work) -> None:
 
 def _begin_numbers(work: Work, generator: Generator) -> None:
     """Let a generator that takes no numbers learn them; at first they say nothing, exactly."""
-    width = int(generator.unet.time_embedding.linear_2.out_features)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(work.settings.seed, "metadata weights"))
-        generator.metadata_encoder = MetadataEncoder(width, work.settings.diffusion.gsd_max_m)
+        generator.metadata_encoder = MetadataEncoder(generator.time_width, work.settings.diffusion.gsd_max_m)
 
 
 def _consistency(work: Work, wanted: DiffusionSettings) -> Consistency | None:

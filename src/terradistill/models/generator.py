@@ -67,6 +67,11 @@ class Generator:
     sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def time_width(self) -> int:
+        """Of the denoiser's time embedding, which numbers and pictures join."""
+        return int(self.unet.time_embedding.linear_2.out_features)
+
+    @property
     def factor(self) -> int:
         """Pixels per latent, along a side."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))

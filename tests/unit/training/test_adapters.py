@@ -88,8 +88,7 @@ def test_a_content_encoder_learns_what_scenes_look_like(cpu: Hardware) -> None:
     cache = cache_of(looks.expand(-1, -1, 16, 16))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        beside = int(generator.unet.time_embedding.linear_2.out_features)
-        generator.content_encoder = ContentEncoder(channels, width, beside)
+        generator.content_encoder = ContentEncoder(channels, width, generator.time_width)
         train_diffusion(
             generator,
             LatentCache(cache.data[:40]),
