@@ -1,6 +1,7 @@
 """Put a trained generator into the package, in half precision, and have it draw the sample scenes.
 
     python scripts/ship.py [RUN] [--weaker RUN] [--name base-128]
+    python scripts/ship.py --enhancer RUN [--name base-128]      instead, what `train enhancer` has trained beside it
 
 RUN is a run folder or a generator folder. What was shipped before is replaced; without RUN, the sample scenes alone.
 The denoiser of `--weaker`, an earlier training on the same latents, goes along to guide away from, coarsely rounded: a
@@ -10,6 +11,7 @@ wheel is to stay below the 100 MB that package indices take.
 import argparse
 import json
 import shutil
+import sys
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -23,8 +25,9 @@ from terradistill.data.catalogue import CATALOGUE
 from terradistill.generation.draw import generate
 from terradistill.generation.orders import Order
 from terradistill.models.generator import Generator
+from terradistill.models.places import write_learned_from
 from terradistill.models.weaker import Weaker
-from terradistill.shipped import GENERATORS, SCENES
+from terradistill.shipped import ENHANCERS, GENERATORS, SCENES
 
 SOURCES = ("eurosat", "ucmerced", "aid")  # what it has learned from
 PER_CLASS = 60
@@ -68,6 +71,24 @@ def ship(source: str, weaker: str | None, name: str) -> None:
     folder = GENERATORS[name]
     shutil.rmtree(folder, ignore_errors=True)
     generator.save(folder)
+    say_sizes(folder)
+
+
+def ship_enhancer(source: str, name: str) -> None:
+    """Write the frame adapter of a run in float16, and which scenes it has learned from that its generator has not."""
+    trained, base = Generator.load(source), Generator.load(name)
+    pairs = zip(trained.unet.parameters(), base.unet.parameters(), strict=True)
+    if trained.frame_adapter is None or not all(torch.equal(*pair) for pair in pairs):
+        raise SystemExit(f"{source} holds no enhancer that was trained beside {name}.")
+    folder = ENHANCERS[name][trained.frame_adapter.about["task"]]
+    shutil.rmtree(folder, ignore_errors=True)
+    trained.frame_adapter.half().save(folder / "frame_adapter")
+    write_learned_from(folder, trained.learned_from - base.learned_from)
+    say_sizes(folder)
+
+
+def say_sizes(folder: Path) -> None:
+    """Print what the weights in a folder weigh."""
     for path in sorted(folder.rglob("*.safetensors")):
         print(f"{path.relative_to(folder)}: {path.stat().st_size / 1e6:.1f} MB")
 
@@ -118,7 +139,11 @@ if __name__ == "__main__":
     parser.add_argument("run", nargs="?")
     parser.add_argument("--weaker", metavar="RUN")
     parser.add_argument("--name", default="base-128", choices=GENERATORS)
+    parser.add_argument("--enhancer", metavar="RUN")
     asked = parser.parse_args()
+    if asked.enhancer:
+        ship_enhancer(asked.enhancer, asked.name)
+        sys.exit()
     if asked.run:
         ship(asked.run, asked.weaker, asked.name)
     draw(asked.name)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Width = Annotated[int, Field(ge=8, multiple_of=8)]  # channels of a level: group normalisation wants a divisor
+SIMULATED = ("blur", "gain", "offset", "noise", "shift", "clouds", "days")  # settings of enhancers' simulated frames
 
 
 class Section(BaseModel):
@@ -112,9 +113,17 @@ class EnhancerSettings(BesideSettings):
             raise ValueError("real dates are learned from for timelapse alone")
         if not self.real and "month" not in self.told:
             raise ValueError("told should hold the month where seasons are simulated")
+        if unheeded := self._unheeded():
+            raise ValueError(f"{unheeded} belongs to simulated frames, and these are taken as they are: leave it out")
         if (self.ratio == 1) != (self.task == "timelapse"):
             raise ValueError("scale should be 1 for timelapse, and more for the others")
         return self
+
+    def _unheeded(self) -> str | None:
+        """A setting of simulation that was changed where nothing is simulated, if there is one."""
+        taken = {name for name in SIMULATED if self.real or (self.bands and name != "noise")}
+        fields = type(self).model_fields
+        return next((name for name in SIMULATED if name in taken and getattr(self, name) != fields[name].default), None)
 
     @property
     def ratio(self) -> int:

@@ -5,9 +5,10 @@ import json
 import re
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 
 import terradistill as td
 from terradistill.data.images import pixel_hash, to_float
+from terradistill.data.pictures import Picture
 from terradistill.distillation.scoreboard import learned_by
 from terradistill.enhancing import inpaint, results, super_resolve, timelapse
 from terradistill.enhancing.canvas import overlap
@@ -189,7 +191,8 @@ def test_fusing_heeds_how_trajectories_are_led_together(runs: dict[str, Path]) -
         return fused(enhancer, images, days, SUMMER, "", 0, settings)
 
     usual = made(fusion=0.8)
-    for other in ({"fusion": 0.0}, {"fusion": 1.0}, {"fusion_rises": False}, {"fusion_distance": "l1"}):
+    others = {"fusion": 0.0}, {"fusion": 1.0}, {"fusion_rises": False}, {"fusion_distance": "l1"}, {"fusion_subset": 1}
+    for other in others:
         assert not np.array_equal(made(**{"fusion": 0.8} | other), usual), other
 
 
@@ -226,6 +229,9 @@ def test_fusing_costs_a_call_a_step_and_image_and_two_with_a_prompt(runs: dict[s
         calls.clear()
         fused(enhancer, images, days, SUMMER, prompt, 0, wanted)
         assert sum(calls) == 5 * 3 * each
+    calls.clear()
+    fused(enhancer, images, days, SUMMER, "", 0, tiny_settings(sampling__steps=5, enhance__fusion_subset=2))
+    assert sum(calls) == 5 * 2, "two of three trajectories a step"
 
 
 def test_the_command_fuses_a_folder_a_place(
@@ -532,6 +538,49 @@ def test_a_geotiff_keeps_its_place_at_the_new_resolution(
     assert ["the place of a is lost" in text for text in said.texts] == [True]
 
 
+def test_what_is_made_of_geotiffs_lies_where_they_do_and_says_when_it_was(
+    runs: dict[str, Path], finished: td.Distilled, tmp_path: Path
+) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    from rasterio.transform import Affine
+
+    from terradistill.enhancing.fuse import fuse_dates
+
+    place = Affine(10, 0, 500_000, 0, -10, 200)
+
+    def written(path: Path, side: int, seed: int) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with rasterio.open(
+            path, "w", driver="GTiff", width=side, height=side, count=3, dtype="uint8", crs="EPSG:32633",
+            transform=place, photometric="RGB",
+        ) as image:  # fmt: skip
+            image.write(scene(side, side, seed).transpose(2, 0, 1))
+        return path
+
+    for k, day in enumerate(("2021-05-01", "2021-07-04")):
+        written(tmp_path / "dates" / f"s_{day}.tif", 16, k)
+    one = written(tmp_path / "s_2021-07-04.tif", 32, 0)
+    hidden = np.zeros((32, 32), np.uint8)
+    hidden[4:12] = 255
+    Image.fromarray(hidden).save(tmp_path / "mask.png")
+    tiny = {task: tiny_settings(generator=str(runs[task])) for task in ("fuse", "timelapse")}
+    fuse_dates(tmp_path / "dates", tmp_path / "fused", tiny["fuse"], day="2021-06-10")
+    timelapse.timelapse(one, tmp_path / "moved", tiny["timelapse"], days=["2021-12-24"])
+    inpaint.inpaint(one, tmp_path / "filled", tiny_settings(generator=str(finished.run)), mask=tmp_path / "mask.png")
+    for name, metres, day in (
+        ("fused/dates.tif", 5, "2021:06:10 12:00:00"),
+        ("moved/2021-12-24.tif", 10, "2021:12:24 12:00:00"),
+        ("filled/s_2021-07-04.tif", 10, None),
+    ):
+        with rasterio.open(tmp_path / name) as image:
+            assert (image.width, image.height, image.crs.to_epsg()) == (32, 32, 32633), name
+            assert (image.transform.a, image.transform.c, image.transform.f) == (metres, 500_000, 200), name
+            assert image.tags().get("TIFFTAG_DATETIME") == day, name
+            if name.startswith("filled"):
+                kept = image.read().transpose(1, 2, 0)[hidden == 0]
+                assert np.array_equal(kept, scene(32, 32, 0)[hidden == 0]), "bit for bit"
+
+
 def test_results_are_made_anew_of_another_image_or_mask_and_only_then(
     finished: td.Distilled, tmp_path: Path, capsys: Capture, monkeypatch: Patch
 ) -> None:
@@ -731,12 +780,23 @@ def test_rows_and_folders_of_results_are_of_one_call(tmp_path: Path) -> None:
     data = io.BytesIO()
     Image.fromarray(scene(32, 32)).save(data, "PNG")
     piece = Piece("a", [data.getvalue])
-    results = Results(tmp_path / "out", {"task": "x"})
+    generator: Any = SimpleNamespace(learned_from=frozenset())
+
+    def opened(given: Iterable[Picture]) -> Results:
+        return Results(tmp_path / "out", {"task": "x"}, generator, tmp_path, given)
+
+    def broken() -> Iterator[Picture]:
+        raise OSError("the disk is gone")
+        yield
+
+    with pytest.raises(OSError, match="gone"):
+        opened(broken())
+    results = opened([])  # what failed holds the folder no longer
     with pytest.raises(RunError, match="Another process"):
-        Results(tmp_path / "out", {"task": "x"})
+        opened([])
     results.keep(piece, scene(32, 32), prompt="a river\u2028at dawn")
     results.close()
-    again = Results(tmp_path / "out", {"task": "x"})
+    again = opened([])
     assert again.made(piece) == tmp_path / "out" / "a.png"
     assert len((tmp_path / "out" / "metadata.jsonl").read_text().split("\n")) == 2
 

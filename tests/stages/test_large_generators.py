@@ -6,11 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import terradistill as td
 from terradistill.data.images import decode
+from terradistill.enhancing.super_resolve import super_resolve
 from terradistill.generation.draw import generate
 from terradistill.generation.orders import Order
+from terradistill.models.frame_adapter import FrameAdapter
+from terradistill.models.generator import denoise
 from tests.conftest import tiny_settings
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -161,3 +165,29 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(
         td.distill(drawn, tmp_path / "run", settings)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_frames_are_read_beside_it_and_a_fresh_adapter_changes_nothing(kind: str, drawn: Path, tmp_path: Path) -> None:
+    source = tiny_pipeline(kind, tmp_path / "pipeline")
+    generator = td.Generator.load(source)
+    adapter = FrameAdapter(generator.unet, generator.factor, bands="RGB", scale=4, about={"task": "timelapse"})
+    generator.frozen()
+    frames, numbers = torch.randn(2, 3, 3, 16, 16), adapter.of_frame.table([{"month": 3.0}] * 3).expand(2, -1, -1)
+    z, text = torch.randn(2, 4, 8, 8), generator.embed(["a river"]).expand(2, -1, -1)
+    with torch.no_grad():
+        read = adapter.control(frames, numbers, adapter.of_target.table([{"month": 9.0}] * 2))
+        assert torch.equal(*[denoise(generator, z, torch.tensor(400), text, control=each) for each in (read, None)])
+
+    settings = tiny_settings(
+        generator=str(source), enhancer__scale=4, enhancer__steps=3, enhancer__batch_size=4, enhancer__warmup_steps=1
+    )
+    run = td.train(drawn, tmp_path / "run", settings, until="enhancer")
+    own = {name: value.clone() for name, value in generator.unet.state_dict().items()}
+    beside = td.Generator.load(run)
+    assert all(torch.equal(value, own[name]) for name, value in beside.unet.state_dict().items())
+    assert any(part.weight.any() for part in beside.frame_adapter.skips)  # type: ignore[union-attr]
+    Image.fromarray(np.full((24, 16, 3), 90, np.uint8)).save(tmp_path / "small.png")
+    made = super_resolve(tmp_path / "small.png", tmp_path / "out", tiny_settings(generator=str(run)))
+    with Image.open(made / "small.png") as image:
+        assert image.size == (64, 96)

@@ -20,7 +20,7 @@ from terradistill.models.frame_adapter import FrameAdapter, require_scale
 from terradistill.models.generator import Generator
 from terradistill.models.map_adapter import MapAdapter
 from terradistill.run import Stage
-from terradistill.sections import BesideSettings, EnhancerSettings
+from terradistill.sections import SIMULATED, BesideSettings, EnhancerSettings
 from terradistill.seeding import derive
 from terradistill.training.diffusion import repeats, train_diffusion
 from terradistill.training.frames import (
@@ -38,8 +38,6 @@ from terradistill.training.frames import (
 )
 from terradistill.training.maps import MapTable
 from terradistill.training.told import Conditions
-
-SIMULATED = ("blur", "gain", "offset", "noise", "shift", "clouds", "days")  # what a model remembers of its frames
 
 
 def adapter(work: Work) -> None:

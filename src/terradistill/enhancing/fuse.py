@@ -68,8 +68,6 @@ def fuse_dates(
     for name, found in sizes.items():
         require_small(enhancer.generator, name, *next(iter(found)), scale=enhancer.adapter.scale)
     asked = asked_for("fuse", settings, enhancer.generator, day=day, prompt=prompt)
-    results = Results(Path(out), asked)
-    results.describe(enhancer.generator, source, pictures)
     say_unheeded(enhancer.generator, prompt, pictures, reporter)
     targets = {name: wanted_day or max(found) for name, found in dates.items()}
     alone, learned = len(places) == 1, enhancer.adapter.of_frame.days or 0.0
@@ -101,6 +99,7 @@ def fuse_dates(
         [Piece(name, [picture.read for picture in several], targets[name], dates[name])]
         for name, several in places.items()
     ]
+    results = Results(Path(out), asked, enhancer.generator, source, pictures)
     return make_all(results, blocks, make, before, "Fusing dates", reporter, ("nearest in time", "fused"))
 
 

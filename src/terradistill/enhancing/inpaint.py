@@ -89,9 +89,6 @@ def inpaint(
     require_numbers(generator, known)
     told = generator.metadata_encoder.table([known]) if known and generator.metadata_encoder else None
     asked = asked_for("inpaint", settings, generator, clouds=clouds, prompt=prompt, metadata=known)
-    results = Results(Path(out), asked)
-    of_classes = any("/" in name for name in pictures)
-    results.describe(generator, source, pictures.values(), of_classes=of_classes)
     say_unheeded(generator, prompt, pictures.values(), reporter)
     generator.ready(hardware.device, low_memory=settings.sampling.low_memory)
     notes = known_of(list(pictures.values()))
@@ -124,6 +121,8 @@ def inpaint(
         image, hidden = given(piece.name)
         return image if clouds is not None else np.where(hidden[..., None], np.uint8(255), image)
 
+    of_classes = any("/" in name for name in pictures)
+    results = Results(Path(out), asked, generator, source, pictures.values(), of_classes=of_classes)
     return make_all(results, blocks, make, before, "In-painting", reporter)
 
 

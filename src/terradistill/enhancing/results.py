@@ -82,12 +82,27 @@ class Results:
     The same command goes on where it was left: what is there already, made of the same, is passed over.
     """
 
-    def __init__(self, out: Path, asked: Mapping[str, Any]) -> None:
-        """Open or make it.
+    def __init__(
+        self,
+        out: Path,
+        asked: Mapping[str, Any],
+        generator: Generator,
+        source: str | Path,
+        given: Iterable[Picture],
+        *,
+        of_classes: bool = False,
+        scale: float = 1,
+    ) -> None:
+        """Open or make it, and say which scenes go into the images and, where classes are folders, what they show.
 
         Args:
             out: the folder.
             asked: what makes the images what they are; kept in `asked.json`.
+            generator: what draws.
+            source: what is enhanced.
+            given: the images of `source`.
+            of_classes: `source` is DATA, and so is what is made of it.
+            scale: pixels drawn per pixel given.
 
         Raises:
             RunError: it holds something else, or was made by another call.
@@ -99,19 +114,24 @@ class Results:
         self._lock = taken(out / LOCK)
         try:
             require_same(note, asked, str(out))
+            self.keys = self._kept()
+            self._describe(generator, source, given, of_classes, scale)
         except BaseException:
             self.close()
             raise
-        self.keys: dict[str, str] = {}
-        table, whole = out / "metadata.jsonl", []
+
+    def _kept(self) -> dict[str, str]:
+        """What each image that is there was made of; rows that a kill has cut are dropped."""
+        table, whole, keys = self.out / "metadata.jsonl", [], dict[str, str]()
         lines = _lines(table) if table.is_file() else []
         for line in lines:
             with suppress(ValueError, KeyError, TypeError):  # a kill may have left half a line
                 row = json.loads(line)
-                self.keys[row["file_name"]] = row["key"]
+                keys[row["file_name"]] = row["key"]
                 whole.append(line)
         if whole != lines:
             write_text(table, "".join(f"{line}\n" for line in whole))
+        return keys
 
     def close(self) -> None:
         """Let another process, or another call in this one, take the folder."""
@@ -119,24 +139,9 @@ class Results:
             self._lock.close()
             self._lock = None
 
-    def describe(
-        self,
-        generator: Generator,
-        source: str | Path,
-        given: Iterable[Picture],
-        *,
-        of_classes: bool = False,
-        scale: float = 1,
+    def _describe(
+        self, generator: Generator, source: str | Path, given: Iterable[Picture], of_classes: bool, scale: float
     ) -> None:
-        """Say which scenes went into the images and, where those lie in folders of classes, what they show.
-
-        Args:
-            generator: what draws.
-            source: what is enhanced.
-            given: the images of `source`.
-            of_classes: `source` is DATA, and so is what is made of it.
-            scale: pixels drawn per pixel given.
-        """
         known = set(generator.learned_from | learned_by(Path(source)) | learned_by(self.out))  # of an earlier call too
         for picture in given:
             known |= {picture.made_from} - {""}

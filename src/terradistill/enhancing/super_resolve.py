@@ -82,10 +82,7 @@ def super_resolve(
             )
     asked = asked_for("super-resolve", settings, enhancer.generator, scale=ratio, prompt=prompt, faithful=faithful)
     asked |= {"bands": {array: list(names) for array, names in bands.items()}} if bands else {}
-    results = Results(Path(out), asked)
-    of_classes = any("/" in name for name in frames)
     given = [frame.picture for frame in frames.values() if frame.picture is not None]
-    results.describe(enhancer.generator, source, given, of_classes=of_classes, scale=ratio)
     say_unheeded(enhancer.generator, prompt, given, reporter)
     notes = known_of(given, ratio)
 
@@ -111,6 +108,8 @@ def super_resolve(
     def before(piece: Piece) -> NDArray[np.uint8]:
         return bicubic(frames[piece.name].read()[1], ratio)
 
+    of_classes = any("/" in name for name in frames)
+    results = Results(Path(out), asked, enhancer.generator, source, given, of_classes=of_classes, scale=ratio)
     return make_all(results, blocks, make, before, "Super-resolving", reporter, ("given", "drawn"))
 
 

@@ -84,10 +84,8 @@ def timelapse(
         asked["told"] = [[row.get(name) for name in heard] for row in given]
     if "month" not in enhancer.adapter.of_target.learned:
         reporter.say("this enhancer has learned no months: what it draws does not depend on the date")
-    results = Results(Path(out), asked)
-    with closing(results):
-        results.describe(enhancer.generator, source, pictures)
-        say_unheeded(enhancer.generator, prompt, pictures, reporter)
+    say_unheeded(enhancer.generator, prompt, pictures, reporter)
+    with closing(Results(Path(out), asked, enhancer.generator, source, pictures)) as results:
         shown_of = list(dates)
         known = [Frame(row, picture.pixels()) for row, picture in zip(given, pictures, strict=True)]
         reporter.start("Drawing dates")
