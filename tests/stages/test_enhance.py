@@ -5,6 +5,7 @@ import json
 import re
 import runpy
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -34,6 +35,7 @@ from terradistill.models.places import write_learned_from
 from terradistill.run import Silent
 from terradistill.sampling.tiling import corners
 from terradistill.shipped import ENHANCERS
+from terradistill.training import diffusion
 from tests.conftest import terradistill, tiny_settings
 from tests.unit.conftest import awake
 
@@ -910,7 +912,11 @@ def test_real_dates_are_learned_from_and_judged_beside(
         generator=str(finished.run), enhancer__task="timelapse", enhancer__real=True, enhancer__steps=60,
         enhancer__batch_size=8, enhancer__learning_rate=3e-3, enhancer__warmup_steps=1, data__train_fraction=0.75,
     )  # fmt: skip
+    places, splitting = list[list[str]](), diffusion.held_out_split
+    monkeypatch.setattr(diffusion, "held_out_split", lambda *given: (places.append(given[3]), splitting(*given))[1])
     run = td.train(tmp_path / "cut" / "learn", tmp_path / "run", settings, until="enhancer")
+    assert len(places[-1]) == 24
+    assert set(Counter(places[-1]).values()) == {2}, "the loss is watched on whole places"
     split = json.loads((tmp_path / "run" / "split.json").read_text())
     sides = {side: [Path(row["name"]).stem for row in split[side]] for side in ("train", "test")}
     assert not set(sides["train"]) & set(sides["test"]), "a place is on one side"

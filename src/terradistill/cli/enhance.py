@@ -16,6 +16,10 @@ Trained = Annotated[
     str | None,
     typer.Option("--generator", help="Run of train enhancer, or a generator with one.", show_default=False),
 ]
+Sharpener = Annotated[
+    str | None,
+    typer.Option("--generator", help="Run of train enhancer, or a generator with one.", show_default="base-128"),
+]
 Prompt = Annotated[str, typer.Option("--prompt", help="What the images show.")]
 
 
@@ -67,7 +71,7 @@ def enhance_super_resolve(
         bool, typer.Option("--free", help="What is drawn need not be the given image when made coarse again.")
     ] = False,
     bands: Bands = None,
-    generator: Trained = None,
+    generator: Sharpener = None,
     preset: Preset = None,
     config: Config = None,
     set_: Set = None,

@@ -111,9 +111,10 @@ def enhancer(work: Work) -> None:
         else:
             rows = work.metadata()
             table = FrameTable(work.pixels(), simulation_of(wanted), adapter, seasonal=seasonal(wanted), rows=rows)
-        # Where class folders are dates, prompts do not name them.
+        # Where class folders are dates, prompts do not name them, and images of a place are held out together.
         own = [list(scene.captions) or [""] for scene in work.train.scenes] if wanted.real else None
-        _train_beside(work, stage, generator, wanted, ["frame_adapter"], table, "enhancer", own)
+        places = places_of(work.train) if wanted.real else None
+        _train_beside(work, stage, generator, wanted, ["frame_adapter"], table, "enhancer", own, places)
 
 
 def _seen_in(wanted: EnhancerSettings, bands: tuple[Any, dict[str, Any]] | None) -> dict[str, Any]:
@@ -145,6 +146,7 @@ def _train_beside(
     conditions: Conditions | None,
     section: str,
     captions: list[list[str]] | None = None,
+    places: list[str] | None = None,
 ) -> None:
     """Train parts beside a generator, and leave it with them: `generator/`. Without captions those of the scenes."""
     train_diffusion(
@@ -154,6 +156,7 @@ def _train_beside(
         wanted.of(work.settings.diffusion),
         metadata=known_numbers(work, generator),
         repeats=repeats(work.train.labels, work.settings.diffusion.balance),
+        places=places,
         parts=parts,
         conditions=conditions,
         section=section,

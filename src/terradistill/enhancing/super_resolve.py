@@ -72,7 +72,10 @@ def super_resolve(
     enhancer = open_enhancer(settings, "super-resolve")
     frames, ratio = _frames(source, enhancer, bands), enhancer.adapter.scale
     if scale not in (None, ratio):
-        raise ConfigError(f"This enhancer draws at {ratio} times the resolution, and not at {scale}.")
+        raise ConfigError(
+            f"This enhancer draws at {ratio} times the resolution, and not at {scale}: train one with terradistill "
+            f"train enhancer DATA --scale {scale}."
+        )
     for name, frame in frames.items():
         height, width = frame.size
         if height * width * ratio**2 > MAX_PIXELS:

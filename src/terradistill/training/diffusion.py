@@ -87,6 +87,7 @@ def train_diffusion(
     *,
     metadata: Tensor | None = None,
     repeats: NDArray[np.int64] | None = None,
+    places: Sequence[str] | None = None,
     parts: Sequence[str] = ("unet", "text_encoder", "metadata_encoder"),
     conditions: Conditions | None = None,
     lora_rank: int | None = None,
@@ -112,6 +113,7 @@ def train_diffusion(
         settings: steps, batch size, rates; `held_out` of the scenes only watch the loss.
         metadata: rows of `MetadataEncoder.table`, float32 (N, fields); None: nothing is known.
         repeats: how often each scene is seen in an epoch, int64 (N,); None: once.
+        places: of each scene; those of one place are held out together. None: each is its own.
         parts: what is trained, by the generator's names; those that it has not are passed over.
         conditions: what an adapter is shown; None: there is none.
         lora_rank: train low-rank adapters of the UNet, folded in at the end; None: all its weights.
@@ -150,7 +152,7 @@ def train_diffusion(
             module.set_processor(AttnProcessor())
     schedule = generator.parameterisation
     table = CaptionTable.of(captions, generator)
-    kept_back, learned = held_out_split(len(latents), settings.held_out, seed)
+    kept_back, learned = held_out_split(len(latents), settings.held_out, seed, places)
     if repeats is not None:
         learned = np.repeat(learned, repeats[learned])
 
@@ -314,8 +316,14 @@ def repeats(labels: NDArray[np.int64], balance: float) -> NDArray[np.int64]:
     return of_class[labels]
 
 
-def held_out_split(n: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Scenes kept back and scenes learned from, both int64 indices."""
+def held_out_split(
+    n: int, share: float, seed: int, places: Sequence[str] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Scenes kept back and scenes learned from, both int64 indices; those of one place together."""
+    if places is not None:
+        names, own = np.unique(places, return_inverse=True)
+        kept, learned = held_out_split(len(names), share, seed)
+        return np.flatnonzero(np.isin(own, kept)), np.flatnonzero(np.isin(own, learned))
     order = batch_indices(n, n, 0, seed)
     count = min(int(n * share), n - 1)
     return order[:count], np.sort(order[count:])

@@ -404,6 +404,11 @@ def test_held_out_scenes_are_not_learned_from() -> None:
     assert len(held) == 5
     assert sorted([*held, *learned]) == list(range(100))
     assert len(held_out_split(1, 0.4, 0)[1]) == 1
+    places = [f"place {k // 2}" for k in range(40)]
+    held, learned = held_out_split(40, 0.2, 3, places)
+    assert sorted([*held, *learned]) == list(range(40))
+    assert len(held) == 8
+    assert not {places[i] for i in held} & {places[i] for i in learned}, "no place is on both sides"
 
 
 def test_views_are_the_eight_symmetries_of_a_square() -> None:
