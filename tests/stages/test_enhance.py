@@ -913,7 +913,7 @@ def test_real_dates_are_learned_from_and_judged_beside(
         enhancer__batch_size=8, enhancer__learning_rate=3e-3, enhancer__warmup_steps=1, data__train_fraction=0.75,
     )  # fmt: skip
     places, splitting = list[list[str]](), diffusion.held_out_split
-    monkeypatch.setattr(diffusion, "held_out_split", lambda *given: (places.append(given[3]), splitting(*given))[1])
+    monkeypatch.setattr(diffusion, "held_out_split", lambda *given: (places.extend(given[3:]), splitting(*given))[1])
     run = td.train(tmp_path / "cut" / "learn", tmp_path / "run", settings, until="enhancer")
     assert len(places[-1]) == 24
     assert set(Counter(places[-1]).values()) == {2}, "the loss is watched on whole places"
