@@ -294,6 +294,20 @@ def test_predictions_are_rows_with_probabilities(
         assert float(row[line["class"]]) == line["confidence"]
     right = np.mean([line["file"].split("/")[0] == line["class"] for line in lines])
     assert right > 0.4
+    scenes = open_scenes(drawn)
+    alone = []
+    for i in range(2):
+        alone.append(tmp_path / str(i) / "scene.png")
+        alone[i].parent.mkdir()
+        alone[i].write_bytes(scenes.read(i))
+    several = [*map(str, alone), str(drawn)]
+    code, error = terradistill(
+        *command[:3], *several, "--out", str(tmp_path / "s.jsonl"), capsys=capsys, monkeypatch=monkeypatch
+    )
+    assert code == 0, error
+    rows = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    assert [row["file"] for row in rows] == [*several[:2], *(f"{drawn}/{scene.name}" for scene in scenes.scenes)]
+    assert [row["class"] for row in rows[:2]] == [row["class"] for row in rows[2:4]]
     code, error = terradistill(*command, str(tmp_path / "p.txt"), capsys=capsys, monkeypatch=monkeypatch)
     assert (code, ".csv or .jsonl" in error) == (2, True)
     (tmp_path / "folder.csv").mkdir()

@@ -22,18 +22,19 @@ WARM = np.array([255, 92, 0], np.float32)
 
 def looked_at(
     classifier: SceneClassifier, pixels: NDArray[np.uint8], labels: NDArray[np.int64], out: Path, hardware: Hardware
-) -> None:
-    """A scene a class, and below it where the class was seen; nothing without captum or without places to look at."""
+) -> str | None:
+    """A scene a class, and below it where the class was seen; a sentence where there is nothing to show."""
     if find_spec("captum") is None:
-        return
+        return "without captum (pip install '.[classify]') the report does not show what the network looks at"
     first = [int(np.flatnonzero(labels == k)[0]) for k in np.unique(labels)]
     some = np.array(first)[evenly(SHOWN, len(first))]
     heat = heatmaps(classifier, pixels[some], torch.from_numpy(labels[some]), hardware)
     if heat is None:
-        return
+        return "the network's last stage has no places: the report does not show what it looks at"
     share = 0.65 * heat[..., None]
     warmed = (np.asarray(pixels[some]) * (1 - share) + share * WARM).round().astype(np.uint8)
     side_by_side({"scene": list(np.asarray(pixels[some])), "looked at": list(warmed)}, out)
+    return None
 
 
 def heatmaps(

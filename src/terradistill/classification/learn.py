@@ -216,7 +216,8 @@ def _test(work: Work) -> None:
             "reliability": bins,
         }
         run.write_json("scores.json", scores)
-        looked_at(classifier, pixels, labels, run.root / "looked_at.png", work.hardware)
+        if lacking := looked_at(classifier, pixels, labels, run.root / "looked_at.png", work.hardware):
+            run.say(lacking)
         stage.note = f"OA {found.oa:.1%}, κ {found.kappa:.3f}, calibration error {scores['calibration_error']:.3f}"
 
 

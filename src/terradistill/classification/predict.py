@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from terradistill.data.bands import TIFF
 from terradistill.data.geotiff import metadata_of, places_in
-from terradistill.data.images import resize
+from terradistill.data.images import is_scene_file, resize
 from terradistill.data.pictures import Picture, open_pictures
 from terradistill.errors import ConfigError, DataError
 from terradistill.evaluation.recipe import logits
@@ -25,7 +26,7 @@ BATCH = 128
 
 def predict_scenes(
     model: str | Path,
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     out: Path,
     *,
     window: int | None = None,
@@ -35,7 +36,7 @@ def predict_scenes(
 
     Args:
         model: folder of a classifier.
-        source: an image file (a GeoTIFF too), a folder of them, or DATA.
+        source: an image file (a GeoTIFF too), a folder of them, or DATA; of several, `file` says where they are too.
         out: `.csv`, or `.jsonl`; rows hold `file`, `class`, `confidence` and the calibrated probability of each class.
         window: cut images into squares of so many pixels, side by side (the last ones flush with the edges), and say
             of each what it shows (`row`, `column` of its upper left corner); None: an image is one scene, its central
@@ -54,7 +55,7 @@ def predict_scenes(
         raise ConfigError(f"{out} should end in .csv or .jsonl.")
     if out.is_dir():
         raise ConfigError(f"{out} is a folder: give a file for --out.")
-    classifier, pictures, hardware = SceneClassifier.load(model), open_pictures(source, distinct=False), find_hardware()
+    classifier, pictures, hardware = SceneClassifier.load(model), _opened(source), find_hardware()
     if window is not None:
         for picture in pictures:
             height, width = _size(picture)
@@ -87,6 +88,16 @@ def predict_scenes(
                     table.writerow([*plain.values(), *row["probabilities"].values()])
                 count += 1
     return count
+
+
+def _opened(source: str | Path | Sequence[str | Path]) -> list[Picture]:
+    if isinstance(source, str | Path):
+        return open_pictures(source, distinct=False)
+    found = []
+    for each in dict.fromkeys(map(str, source)):
+        pictures, alone = open_pictures(each, distinct=False), is_scene_file(each)
+        found += [replace(picture, file=each if alone else f"{each}/{picture.file}") for picture in pictures]
+    return found
 
 
 def _told(classifier: SceneClassifier, shares: torch.Tensor) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def classify_train(
 def classify_predict(
     model: Model,
     source: Annotated[
-        str, typer.Argument(metavar="INPUT", help="An image (PNG, JPEG, GeoTIFF), a folder of them, or DATA.")
+        list[str], typer.Argument(metavar="INPUT...", help="Images (PNG, JPEG, GeoTIFF), folders of them, or DATA.")
     ],
     out: Annotated[Path, typer.Option("--out", help="A .csv or .jsonl file.", show_default=False)],
     window: Annotated[
@@ -84,7 +84,9 @@ def classify_predict(
     with console.Rich() as reporter:
         reporter.start("Classifying")
         began = time.monotonic()
-        count = predict_scenes(model, source, out, window=window, progress=reporter.progress)
+        count = predict_scenes(
+            model, source[0] if len(source) == 1 else source, out, window=window, progress=reporter.progress
+        )
         reporter.end("Classifying", time.monotonic() - began, f"{count} rows")
     console.print_made({"predictions": out})
 

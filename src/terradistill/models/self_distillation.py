@@ -37,13 +37,17 @@ def stages_of(network: nn.Module) -> list[nn.Module]:
             return list(module)
         if last == "layer4" and all(f"{name[:-1]}{k}" in modules for k in range(1, N_STAGES)):
             return [modules[f"{name[:-1]}{k}"] for k in range(1, N_STAGES + 1)]
+    small = list[str]()
     for name, module in modules.items():
-        if name.rpartition(".")[2] in ("blocks", "layer", "layers") and isinstance(
+        if name.rpartition(".")[2] in ("stages", "blocks", "layer", "layers") and isinstance(
             module, nn.ModuleList | nn.Sequential
         ):
             n = len(module)
+            if any(name.startswith(f"{outer}.") for outer in small):
+                continue  # the blocks of one stage are not those of the network
             if n >= N_STAGES:
                 return [module[(k + 1) * n // N_STAGES - 1] for k in range(N_STAGES)]
+            small.append(name)
     raise EvaluationError(
         f"{type(network).__name__} has no four stages and no blocks to quarter: choose a residual network, a ConvNeXt "
         "or a transformer, or classify.method ce."

@@ -62,9 +62,24 @@ def test_any_staged_backbone_is_watched_and_left_as_it_is(name: str) -> None:
     assert not seen, "nothing is left attached"
 
 
+def staged(n: int) -> nn.Module:
+    """A network of n stages with five blocks each."""
+    network = nn.Module()
+    network.stages = nn.Sequential(*(nn.Sequential() for _ in range(n)))
+    for stage in network.stages:
+        stage.blocks = nn.Sequential(*(nn.Linear(2, 2) for _ in range(5)))
+    return network
+
+
 def test_a_network_without_stages_is_refused() -> None:
-    with pytest.raises(EvaluationError, match="four stages"):
-        stages_of(nn.Sequential(nn.Flatten(), nn.Linear(3, 2)))
+    for network in (nn.Sequential(nn.Flatten(), nn.Linear(3, 2)), staged(3)):
+        with pytest.raises(EvaluationError, match="four stages"):
+            stages_of(network)
+
+
+def test_of_five_stages_the_deepest_four_quarters_are_taken() -> None:
+    network = staged(5)
+    assert stages_of(network) == [network.stages[k] for k in (0, 1, 2, 4)]  # type: ignore[index]
 
 
 def softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:
