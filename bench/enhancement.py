@@ -16,8 +16,8 @@ drawn, mean ± standard deviation over --seeds drawings of all scenes. Beside ea
 that learns for as long as the adapter did (or `--minutes`; 0: none) from scenes of DATA that the generator learned
 from, turned and flipped, and is told days and months too. Of coarse dates there are the nearest and the best, by its
 PSNR: an oracle, since it takes the scene itself to choose it. Super-resolved scenes are also shown to classifiers, one
-a seed, that learned from real ones; nothing says their class to what draws them, but in the row that says so. A --sheet
-shows real scenes: it is for looking at, and not for passing on.
+a seed, that learned from real ones, where DATA has any; nothing says their class to what draws them, but in the row
+that says so. A --sheet shows the scenes of DATA: of real ones it is for looking at, and not for passing on.
 """
 
 import argparse
@@ -33,6 +33,7 @@ import torch
 from held_out import require, seen_and_unseen, unseen_of
 from numpy.typing import NDArray
 from PIL import Image
+from quality import Table, told
 from regression import dated, in_season, regression, several
 from torch import Tensor
 from torch.nn import functional as F
@@ -56,14 +57,11 @@ from terradistill.enhancing.inpaint import fill_hidden
 from terradistill.enhancing.results import AT_ONCE
 from terradistill.enhancing.super_resolve import agreeing, bicubic, sharpened
 from terradistill.enhancing.timelapse import Frame, at_date
-from terradistill.evaluation.fidelity import Lpips
 from terradistill.evaluation.harness import Labelled
 from terradistill.evaluation.recipe import fit, predict, repeatable
-from terradistill.evaluation.similarity import ssim
 from terradistill.hardware import Hardware, find_hardware
 from terradistill.models.downstream import build_network
 from terradistill.models.generator import Generator
-from terradistill.report.gallery import side_by_side
 from terradistill.sections import EnhancerSettings
 from terradistill.seeding import derive
 from terradistill.seeding import generator as seeded
@@ -72,45 +70,7 @@ from terradistill.training.frames import OtherDay
 
 Pixels = NDArray[np.uint8]
 EXAM = 64  # pixels at which the classifier looks
-SHOWN = 8
 KINDS, JUDGE = ("before", "after", "change"), 0.3  # of pairs, share that judges
-
-
-class Table:
-    """Rows of measures, printed as they come; the head says of what images all was made."""
-
-    def __init__(self, truth: Pixels, hardware: Hardware, given: str, *more: str) -> None:
-        self.truth, self.lpips, self.device = truth, Lpips().to(hardware.device), hardware.device
-        self.kept: dict[str, Pixels] = {"scene": truth}
-        print(" | ".join([f"| {given:34}", "PSNR dB", "SSIM", "LPIPS", *more]) + " |")
-        print("|---" * (4 + len(more)) + "|", flush=True)
-
-    def add(self, name: str, *several: Pixels, more: str | None = None) -> None:
-        """A row, of one image a scene or of several drawings of all scenes."""
-        found = np.array([self._measured(made) for made in several])
-        cells = [told(values, digits) for values, digits in zip(found.T, (2, 3, 3), strict=True)]
-        self.kept[name] = several[0]
-        print(" | ".join([f"| {name:34}", *cells, *([] if more is None else [more])]) + " |", flush=True)
-
-    def _measured(self, made: Pixels) -> list[float]:
-        found: list[list[Tensor]] = [[], [], []]
-        for first in range(0, len(made), 32):
-            x, y = (to_float(each[first : first + 32]).to(self.device) for each in (made, self.truth))
-            error = (x - y).square().mean((1, 2, 3)).clamp_min(1e-9)
-            for kept, values in zip(found, (-10 * torch.log10(error / 4), ssim(x, y), self.lpips(x, y)), strict=True):
-                kept.append(values)
-        return [float(torch.cat(values).mean()) for values in found]
-
-    def picture(self, out: Path | None) -> None:
-        if out is not None:
-            some = np.linspace(0, len(self.truth) - 1, min(SHOWN, len(self.truth))).astype(int)
-            side_by_side({name: list(images[some]) for name, images in self.kept.items()}, out)
-
-
-def told(values: Sequence[float] | NDArray[np.float64], digits: int) -> str:
-    """A number, or mean ± standard deviation of several."""
-    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{spread}"
 
 
 def trained_minutes(source: str) -> float:
@@ -148,11 +108,13 @@ def super_resolve(asked: argparse.Namespace, settings: Settings, folder: Path) -
     seen, unseen = seen_and_unseen(learned, asked.data, max(asked.per_class, 200))
     few = unseen_of(learned, asked.data, asked.per_class)
     coarse, fine, prompts = coarse_and_fine(enhancer, few, folder, wanted, settings.data.caption_template)
-    judges = [_judge(seen, unseen, folder, enhancer.hardware, settings, seed) for seed in range(asked.seeds)]
-    table = Table(fine, enhancer.hardware, f"of simulated frames, {scale} x coarser", "OA %")
+    seeds = range(asked.seeds if len(seen) else 0)
+    judges = [_judge(seen, unseen, folder, enhancer.hardware, settings, seed) for seed in seeds]
+    table = Table(fine, enhancer.hardware, f"of simulated frames, {scale} x coarser", *["OA %"][: len(judges)])
 
     def row(name: str, *several: Pixels) -> None:
-        table.add(name, *several, more=told([100 * judge(made, few.labels) for made in several for judge in judges], 1))
+        found = [100 * judge(made, few.labels) for made in several for judge in judges]
+        table.add(name, *several, more=told(found, 1) if judges else None)
 
     row("the scene itself", fine)
     row("bicubic", np.stack([bicubic(image, scale) for image in coarse]))
@@ -173,7 +135,7 @@ def super_resolve(asked: argparse.Namespace, settings: Settings, folder: Path) -
     row("drawn", *(agreeing(made, coarse, scale) for made in free))
     row(f"mean of {len(free)} drawn alone", np.mean(free, axis=0).round().astype(np.uint8))
     row("drawn, told its class (oracle)", agreeing(sharp(enhancer, settings, frames, prompts, 0), coarse, scale))
-    table.picture(asked.sheet)
+    table.picture(asked.sheet, asked.show)
 
 
 def sharp(
@@ -255,7 +217,7 @@ def bands(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
     table.add("drawn, free", *free)
     table.add("drawn", *(agreeing(made, to_uint8(coarse), scale) for made in free))
     table.add(f"mean of {len(free)} drawn alone", np.mean(free, axis=0).round().astype(np.uint8))
-    table.picture(asked.sheet)
+    table.picture(asked.sheet, asked.show)
 
 
 def fuse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
@@ -328,7 +290,7 @@ def fuse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
             table.add(f"independent latents' mean, {n} dates", *(drawn(n, 0.0, seed) for seed in seeds))
             means = [np.mean(each[:n], axis=0).round().astype(np.uint8) for each in independent]
             table.add(f"mean of {n} images drawn alone", *means)
-    table.picture(asked.sheet)
+    table.picture(asked.sheet, asked.show)
 
 
 def timelapse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
@@ -374,7 +336,7 @@ def timelapse(asked: argparse.Namespace, settings: Settings, folder: Path) -> No
         table.add(f"drawn after {n} frames", *(drawn(n, seed) for seed in range(asked.seeds)))
     wrong = (drawn(asked.dates[-1], seed, later=6) for seed in range(asked.seeds))
     table.add("likewise, told half a year later", *wrong)
-    table.picture(asked.sheet)
+    table.picture(asked.sheet, asked.show)
 
 
 def changes(data: str, side: int) -> dict[str, dict[str, Pixels]]:
@@ -445,7 +407,7 @@ def pairs(asked: argparse.Namespace, settings: Settings, _: Path) -> None:
 
     row("drawn after it", *(drawn(seed) for seed in range(asked.seeds)))
     print(f"<!-- {len(found)} pairs, {len(after)} squares, {changed.mean():.1%} of the pixels changed -->")
-    table.picture(asked.sheet)
+    table.picture(asked.sheet, asked.show)
 
 
 def inpaint(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
@@ -479,7 +441,7 @@ def inpaint(asked: argparse.Namespace, settings: Settings, folder: Path) -> None
         row(name, *several)
     row(f"mean of {len(several)} drawn alone", np.mean(several, axis=0).round().astype(np.uint8))
     print(f"<!-- {hidden.mean():.1%} of the pixels hidden -->")
-    table.picture(asked.sheet)
+    table.picture(asked.sheet, asked.show)
 
 
 def seams(asked: argparse.Namespace, settings: Settings, _: Path) -> None:
@@ -543,6 +505,7 @@ def main() -> None:
     parser.add_argument("--cover", type=float, default=0.3)
     parser.add_argument("--side", type=int, default=128, help="cut: of the squares")
     parser.add_argument("--sheet", type=Path)
+    parser.add_argument("--show", action="append", default=[], metavar="ROW", help="in the sheet; all, unless told")
     parser.add_argument("--preset", action="append")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
     asked = parser.parse_args()
