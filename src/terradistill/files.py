@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -96,13 +96,13 @@ def require_apart(out: Path, source: str | Path) -> None:
         raise RunError(f"{out} lies inside {source}, which would be read with it: choose --out elsewhere.")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all.
+def write_text(path: Path, text: str | Iterable[str]) -> None:
+    """Write a text file whole or not at all; of a long one the parts, one after the other.
 
     A byte of a file name that is no UTF-8 is written as `\\udcXX`, which JSON reads back as it was.
     """
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        file.writelines([text] if isinstance(text, str) else text)
 
 
 def remove(path: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -105,14 +105,12 @@ def parse_notes(data: bytes, source: str) -> dict[str, Note]:
     return notes
 
 
-def written(scenes: Iterable[Scene]) -> str:
+def written(scenes: Iterable[Scene]) -> Iterator[str]:
     """JSON lines of the scenes' captions and metadata, as `parse_notes` reads them; those with neither left out."""
-    rows = [
-        {"file_name": scene.name, "captions": scene.captions, **scene.metadata}
-        for scene in scenes
-        if scene.captions or scene.metadata
-    ]
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    for scene in scenes:
+        if scene.captions or scene.metadata:
+            row = {"file_name": scene.name, "captions": scene.captions, **scene.metadata}
+            yield json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def annotate(scenes: Iterable[Scene], notes: Mapping[str, Note], folder: str = "") -> tuple[list[Scene], int]:

@@ -103,7 +103,9 @@ def check_scenes(
                 else:
                     digest, width, height, tags = seen
                     known = tags | scene.metadata  # what stands beside the images goes before their tags
-                    checked.append(replace(scene, sha256=digest, width=width, height=height, metadata=known))
+                    checked.append(
+                        replace(scene, sha256=digest, width=width, height=height, metadata=known or scene.metadata)
+                    )
             if progress:
                 progress(stop, len(folder))
 
@@ -113,10 +115,12 @@ def check_scenes(
         remedy = "Replace or remove them, or skip them with data.on_corrupt=skip." if checked else "Replace the files."
         raise DataError(f"{count} {verb} be read; the first is {name} ({reason.rstrip('.')}). {remedy}")
 
+    times = Counter(scene.sha256 for scene in checked)
     copies: dict[str, list[Scene]] = {}
     for scene in checked:
-        copies.setdefault(scene.sha256, []).append(scene)
-    groups = [group for group in copies.values() if len(group) > 1]
+        if times[scene.sha256] > 1:
+            copies.setdefault(scene.sha256, []).append(scene)
+    groups = [*copies.values()]
     conflicting = _names(group for group in groups if len({scene.label for scene in group}) > 1)
     duplicates = _names(group for group in groups if len({scene.label for scene in group}) == 1)
     gone = {name for group in conflicting for name in group} | {name for group in duplicates for name in group[1:]}

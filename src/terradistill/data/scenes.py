@@ -123,7 +123,7 @@ class SceneFolder:
     @property
     def hashes(self) -> frozenset[str]:
         """Those by which any of the scenes is known again."""
-        return frozenset[str]().union(*(scene.hashes for scene in self.scenes))
+        return frozenset(known for scene in self.scenes for known in scene.hashes)
 
     @property
     def soft_labels(self) -> NDArray[np.float16]:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -159,15 +159,19 @@ def save_split(
     train_fraction: float | None = None,
 ) -> None:
     """Writes a split as JSON that `load_split` reads: seed, train_fraction; name, hash and size of every image."""
-    sides = {
-        side: [
-            {"name": scene.name, "sha256": scene.sha256, "width": scene.width, "height": scene.height}
-            for scene in folder.scenes
-        ]
-        for side, folder in (("train", train), ("test", test))
-    }
-    content = {"seed": seed, "train_fraction": train_fraction} | sides
-    write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    write_text(path, _written(train, test, seed, train_fraction))
+
+
+def _written(train: SceneFolder, test: SceneFolder, seed: int | None, fraction: float | None) -> Iterator[str]:
+    # Row by row: whole, the text of many scenes and the rows that it is made of would be the most that a run holds.
+    yield f'{{"seed": {json.dumps(seed)}, "train_fraction": {json.dumps(fraction)}'
+    for side, folder in (("train", train), ("test", test)):
+        yield f',\n"{side}": ['
+        for number, scene in enumerate(folder.scenes):
+            row = {"name": scene.name, "sha256": scene.sha256, "width": scene.width, "height": scene.height}
+            yield f"{',' * (number > 0)}\n {json.dumps(row, ensure_ascii=False)}"
+        yield "]"
+    yield "}\n"
 
 
 def load_split(path: Path, folder: SceneFolder, *, dropped: Collection[str] = ()) -> tuple[SceneFolder, SceneFolder]:

@@ -296,7 +296,8 @@ def _captions_of(captioned: SceneFolder, folder: SceneFolder, room: Path) -> Pat
     Raises:
         RunError: something else was said when the exam was set, and generators may have learned it.
     """
-    kept, said = room / "captions.jsonl", None if captioned.scenes == folder.scenes else written(captioned.scenes)
+    same = captioned.scenes == folder.scenes
+    kept, said = room / "captions.jsonl", None if same else "".join(written(captioned.scenes))
     before = kept.read_bytes() if kept.exists() else None
     now = None if said is None else said.encode(errors="backslashreplace")
     if (room / "exam").exists() and before != now:

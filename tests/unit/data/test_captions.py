@@ -70,7 +70,7 @@ def test_parts_in_brackets_are_left_out_in_every_way_and_where_they_are_unknown(
 
 
 def test_captions_and_metadata_come_back_from_the_rows_that_are_written_of_them() -> None:
-    rows = written(SCENES)
+    rows = "".join(written(SCENES))
     assert rows.count("\n") == 2
     bare = [Scene(scene.name, scene.label) for scene in SCENES]
     assert annotate(bare, parse_notes(rows.encode(), "rows")) == (list(SCENES), 2)
