@@ -30,7 +30,7 @@ class BesideSettings(Section):
 
     steps: int = Field(3000, ge=1, description="optimiser steps")
     batch_size: int = Field(32, ge=1, description="scenes a step")
-    learning_rate: float = Field(2e-4, gt=0, description="of AdamW, at its highest")
+    learning_rate: float = Field(1e-3, gt=0, description="of AdamW, at its highest")
     rate: Literal["cosine", "constant"] = Field("cosine", description="of learning, after the warm-up")
     warmup_steps: int = Field(100, ge=0, description="steps in which the rate of learning rises")
     ema_decay: float = Field(
@@ -50,7 +50,6 @@ class AdapterSettings(BesideSettings):
     maps: tuple[str, ...] = Field(
         (), description="what is learned, such as edges, lines, or road=FOLDER for maps that are given as files"
     )
-    learning_rate: float = Field(1e-3, gt=0, description="of AdamW, at its highest")
     kind: Literal["modulation", "controlnet"] = Field(
         "modulation",
         description="modulation: one copy of the denoiser's encoder for all maps (CRS-Diff); controlnet: a ControlNet "
