@@ -135,11 +135,12 @@ def super_resolve(asked: argparse.Namespace, settings: Settings, folder: Path) -
 
     frames = to_float(coarse).numpy()
     free = [sharp(enhancer, settings, frames, [""] * len(fine), seed) for seed in range(asked.seeds)]
-    drawn = [agreeing(made, coarse, scale) for made in free]
+    drawn = [agreeing(made, coarse, scale, enhancer.blur) for made in free]
     row("drawn, free", *free)
     row("drawn", *drawn)
     row(f"mean of {len(drawn)} drawn alone", np.mean(drawn, axis=0).round().astype(np.uint8))
-    row("drawn, told its class (oracle)", agreeing(sharp(enhancer, settings, frames, prompts, 0), coarse, scale))
+    oracle = sharp(enhancer, settings, frames, prompts, 0)
+    row("drawn, told its class (oracle)", agreeing(oracle, coarse, scale, enhancer.blur))
     if judges:
         more = 100 * (right["drawn"] - right["bicubic"])
         print(f"OA drawn above bicubic: {more.mean():+.1f} ± {1.96 * more.std(ddof=1) / len(more) ** 0.5:.1f} points")
@@ -222,7 +223,7 @@ def bands(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
         table.add(f"regression, {asked.minutes:.2g} min", regress(torch.from_numpy(frames), coarse))
 
     free = [sharp(enhancer, settings, frames, [""] * len(fine), seed) for seed in range(asked.seeds)]
-    drawn = [agreeing(made, to_uint8(coarse), scale) for made in free]
+    drawn = [agreeing(made, to_uint8(coarse), scale, enhancer.blur) for made in free]
     table.add("drawn, free", *free)
     table.add("drawn", *drawn)
     table.add(f"mean of {len(drawn)} drawn alone", np.mean(drawn, axis=0).round().astype(np.uint8))
@@ -481,7 +482,7 @@ def seams(asked: argparse.Namespace, settings: Settings, _: Path) -> None:
             inside.append(steps[~seam & (pixels % factor == 0)])  # a decoder may leave its own pattern at all of these
         return float(np.concatenate(at).mean() / np.concatenate(inside).mean())
 
-    (faithful,) = agreeing(drawn, image[None], enhancer.adapter.scale)
+    (faithful,) = agreeing(drawn, image[None], enhancer.adapter.scale, enhancer.blur)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
         f"{width} x {height} pixels in {len(places)} tiles, {time.monotonic() - began:.0f} s, {peak:.1f} GiB at most; "

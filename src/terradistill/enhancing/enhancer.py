@@ -42,6 +42,11 @@ class Enhancer:
         """See `multiple_of`."""
         return multiple_of(self.generator)
 
+    @property
+    def blur(self) -> float:
+        """Deviation of the point spread of the sensor that it has learned from, in pixels of a frame."""
+        return float(self.adapter.about.get("simulated", {}).get("blur", 0.0))
+
     def frames(self, images: NDArray[np.uint8]) -> Tensor:
         """Frames float (n, C, H, W) on the device, of images (n, H, W, 3)."""
         return to_float(images).to(self.hardware.device)

@@ -25,6 +25,7 @@ from terradistill.data.bands import (
 )
 from terradistill.data.images import MAX_PIXELS, to_float, to_uint8
 from terradistill.data.pictures import Picture, known_of, open_pictures
+from terradistill.data.sensor import blurred
 from terradistill.enhancing.canvas import draw_large, in_one_piece, padded, shown, tiles_of
 from terradistill.enhancing.enhancer import Enhancer, open_enhancer
 from terradistill.enhancing.results import Made, Piece, Results, asked_for, make_all, say_unheeded, together
@@ -34,6 +35,8 @@ from terradistill.models.control import Control
 from terradistill.run import Progress, Reporter, Silent
 from terradistill.seeding import derive
 from terradistill.settings import SamplingSettings, Settings
+
+BACK = 3  # times that what a sensor lacks is added [ours]
 
 
 def super_resolve(
@@ -56,7 +59,7 @@ def super_resolve(
         settings: `generator` (with an enhancer for this task), `sampling`, `seed`.
         scale: what the enhancer must have learned; None: whatever it has.
         prompt: what they show; may be empty.
-        faithful: what is drawn, made coarse again, is the given image.
+        faithful: what is drawn, seen by the sensor that the enhancer has learned from, is the given image.
         bands: of the arrays of a file of bands; see `read_bands`.
         reporter: told of progress.
 
@@ -101,7 +104,7 @@ def super_resolve(
             enhancer, np.stack([frame for frame, _ in read]), prompt, seeds, settings.sampling, progress=steps
         )
         if faithful:
-            drawn = agreeing(drawn, np.stack([given for _, given in read]), ratio)
+            drawn = agreeing(drawn, np.stack([given for _, given in read]), ratio, enhancer.blur)
         rows = [
             {**notes.get(piece.name, {}), "prompt": prompt, "seed": seed, "scale": ratio}
             for piece, seed in zip(block, seeds, strict=True)
@@ -212,11 +215,23 @@ def sharpened(
     return shown(generator, latents, hardware)[:, : height * scale, : width * scale]
 
 
-def agreeing(made: NDArray[np.uint8], coarse: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    """Images that were drawn, (n, H * scale, W * scale, 3), with the means of the coarse ones, (n, H, W, 3)."""
+def agreeing(
+    made: NDArray[np.uint8], coarse: NDArray[np.uint8], scale: int, blur: float = 0.0
+) -> NDArray[np.uint8]:
+    """Images that were drawn, (n, H * scale, W * scale, 3), such that a sensor sees the coarse ones, (n, H, W, 3).
+
+    What it lacks is added a few times (iterative back-projection, Irani and Peleg 1991): cut off at black and white,
+    and blurred by the sensor, one time is not enough.
+
+    Args:
+        made: as drawn.
+        coarse: as given.
+        scale: pixels drawn per pixel given.
+        blur: deviation of the sensor's point spread, in its own pixels.
+    """
     drawn, given = (to_float(images) for images in (made, coarse))
-    for _ in range(3):  # what is cut off at black and white is made up for
-        lacking = given - F.avg_pool2d(drawn, scale)
+    for _ in range(BACK):
+        lacking = given - F.avg_pool2d(blurred(drawn, blur * scale), scale)
         drawn = (drawn + F.interpolate(lacking, scale_factor=scale, mode="bicubic", align_corners=False)).clamp(-1, 1)
     return np.asarray(to_uint8(drawn))
 
