@@ -215,9 +215,7 @@ def sharpened(
     return shown(generator, latents, hardware)[:, : height * scale, : width * scale]
 
 
-def agreeing(
-    made: NDArray[np.uint8], coarse: NDArray[np.uint8], scale: int, blur: float = 0.0
-) -> NDArray[np.uint8]:
+def agreeing(made: NDArray[np.uint8], coarse: NDArray[np.uint8], scale: int, blur: float = 0.0) -> NDArray[np.uint8]:
     """Images that were drawn, (n, H * scale, W * scale, 3), such that a sensor sees the coarse ones, (n, H, W, 3).
 
     What it lacks is added a few times (iterative back-projection, Irani and Peleg 1991): cut off at black and white,
