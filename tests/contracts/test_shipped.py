@@ -6,7 +6,7 @@ import torch
 from terradistill.data.check import check_scenes
 from terradistill.data.sources import open_scenes
 from terradistill.models.generator import Generator
-from terradistill.models.places import learned_from, learned_in, locate_generator, sources_of
+from terradistill.models.places import learned_from, locate_generator, sources_of
 from terradistill.shipped import ENHANCERS, GENERATORS, SCENES
 
 
@@ -62,8 +62,11 @@ def test_the_sample_scenes_are_whole_small_and_say_that_they_are_synthetic() -> 
     assert scenes.info.licence == "Apache-2.0"
 
 
-def test_every_enhancer_that_is_named_is_there_and_small() -> None:
-    for parts in ENHANCERS.values():
-        for folder in parts.values():
+def test_every_enhancer_that_is_named_is_there_small_and_opens_beside_its_generator() -> None:
+    for name, parts in ENHANCERS.items():
+        for task, folder in parts.items():
             assert sum(path.stat().st_size for path in folder.rglob("*.safetensors")) <= 15e6
-            assert learned_in(folder)
+            adapter = Generator.load(name).extended(folder).frame_adapter
+            assert adapter is not None
+            assert adapter.about["task"] == task
+            assert adapter.skips[0].weight.any(), "it has learned"  # type: ignore[union-attr]
