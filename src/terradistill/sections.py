@@ -138,6 +138,13 @@ class EnhanceSettings(Section):
         ge=1,
         description="in-painting: how often a step is taken, so that what is drawn fits what is around it [ours]",
     )
+    strength: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="in-painting: share of the steps, from what is interpolated into the gaps on; none: 0.4, and with "
+        "a prompt 1, from noise [ours]",
+    )
     fusion: Share = Field(0.8, description="fusing dates: λ, how far trajectories are led to their centre (SatDiffMoE)")
     fusion_rises: bool = Field(True, description="λ grows from 0 at the first step; false: the same in all [ours]")
     fusion_distance: Literal["l2", "l1"] = Field("l2", description="whose centre: the mean, or the median")

@@ -23,7 +23,7 @@ from terradistill.data.pictures import Picture
 from terradistill.data.sensor import Sensor
 from terradistill.distillation.scoreboard import learned_by
 from terradistill.enhancing import inpaint, results, super_resolve, timelapse
-from terradistill.enhancing.canvas import overlap
+from terradistill.enhancing.canvas import filled, overlap
 from terradistill.enhancing.enhancer import open_enhancer
 from terradistill.enhancing.fuse import fused
 from terradistill.enhancing.super_resolve import _frames, agreeing, bicubic, sharpened
@@ -409,6 +409,25 @@ def test_what_is_painted_in_heeds_the_prompt_and_the_numbers(finished: td.Distil
         assert np.array_equal(made[~hidden], plain[~hidden])
         assert not np.array_equal(made, plain)
     assert not np.array_equal(told[1], told[2]), "another month is another image"
+
+
+def test_what_is_painted_in_begins_from_what_is_around_it_but_for_a_prompt(finished: td.Distilled) -> None:
+    settings = tiny_settings(generator=str(finished.run), sampling__steps=20)
+    hardware = find_hardware("fp32")
+    generator = td.Generator.load(finished.run).ready(hardware.device)
+    image, hidden = scene(32, 32)[None], np.zeros((1, 32, 32), np.bool_)
+    hidden[:, 8:24, 8:24] = True
+    guess = filled(image[0], hidden[0])[hidden[0]].astype(float)
+
+    def off(prompt: str, strength: float | None = None) -> float:
+        enhance = settings.enhance.model_copy(update={"strength": strength})
+        wanted = settings.model_copy(update={"enhance": enhance})
+        made = inpaint.fill_hidden(generator, image, hidden, prompt, [0], wanted, hardware)
+        return float(np.abs(made[hidden] - guess).mean())
+
+    least, noise = off("", 0.05), off("", 1.0)
+    assert least < off("") < noise, "the more steps, the farther from interpolation"
+    assert off("a river") == off("a river", 1.0) != off("a river", 0.4)
 
 
 def test_in_painting_leaves_all_other_pixels_as_they_are(

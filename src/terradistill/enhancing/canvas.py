@@ -109,6 +109,8 @@ def draw_large(
     metadata: Tensor | None = None,
     control: Callable[[Tensor], Control] | None = None,
     places: list[Corner] | None = None,
+    start: Tensor | None = None,
+    strength: float = 1.0,
     guidances: Sequence[Guidance] = (),
     progress: Progress | None = None,
 ) -> Tensor:
@@ -125,6 +127,8 @@ def draw_large(
         control: from tile numbers, as `places` counts them, or from image numbers, to what an adapter has read off
             their conditions.
         places: of the tiles; None: all that `tiles_of` gives.
+        start: latents to begin from instead of noise, see `Request`; a strength of 1 begins from noise.
+        strength: likewise.
         guidances: of whole images; they come last.
         progress: called with denoising steps done and steps in all.
     """
@@ -132,7 +136,16 @@ def draw_large(
     text, whole = generator.embed([prompt, ""]), len(every) == 1
     numbers = None if metadata is None else metadata.expand(n, -1)
     read = control if whole else None
-    request = Request(text[:1], torch.zeros(n, dtype=torch.long), seeds, metadata=numbers, size=size, control=read)
+    request = Request(
+        text[:1],
+        torch.zeros(n, dtype=torch.long),
+        seeds,
+        metadata=numbers,
+        control=read,
+        size=size,
+        start=start if strength < 1 else None,
+        strength=strength,
+    )
     tiles = tiled(places or every, side, overlap(side), control=control, batch_size=wanted.batch_size)
     return sample(
         generator,

@@ -36,6 +36,7 @@ from terradistill.settings import Settings
 
 FORGETFUL = ("dpm++", "sde-dpm++", "ddim", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")  # solvers
 WHITE = 128  # of a mask, from here on
+GUESSED = 0.4  # share of the steps, from interpolation on: the best by LPIPS of 0.3 to 1 (30 unseen scenes of AID)
 REACH = 1  # latents around the hidden ones that are drawn too: an encoder's view of them is clouded
 
 
@@ -169,6 +170,8 @@ def fill_hidden(
         hardware,
         metadata=metadata,
         places=places,
+        start=known,
+        strength=settings.enhance.strength or (1.0 if prompt else GUESSED),
         guidances=[
             keep_known(
                 known,
