@@ -17,8 +17,8 @@ that learns for as long as the adapter did (or `--minutes`; 0: none) from scenes
 from, turned and flipped, and is told days and months too. Of coarse dates there are the nearest and the best, by its
 PSNR: an oracle, since it takes the scene itself to choose it. Super-resolved scenes are also shown to classifiers, one
 a seed, that learned from real ones (and how often they are right above bicubic ones, with a 95 % interval over the
-scenes), where DATA has any; nothing says their class to what draws them, but in the row
-that says so. A --sheet shows the scenes of DATA: of real ones it is for looking at, and not for passing on.
+scenes), where DATA has any; nothing says their class to what draws them, but in the row that says so. A --sheet shows
+the scenes of DATA: of real ones it is for looking at, and not for passing on.
 """
 
 import argparse

@@ -47,6 +47,8 @@ class Table:
         if out is not None:
             some = np.linspace(0, len(self.truth) - 1, min(SHOWN, len(self.truth))).astype(int)
             kept = [*dict.fromkeys(rows)] or [*self.kept]
+            if odd := [name for name in kept if name not in self.kept]:
+                raise SystemExit(f"There is no row {odd[0]!r} to show: expected {', '.join(self.kept)}.")
             side_by_side({name: list(self.kept[name][some]) for name in kept}, out)
 
 

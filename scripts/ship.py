@@ -11,7 +11,6 @@ wheel is to stay below the 100 MB that package indices take.
 import argparse
 import json
 import shutil
-import sys
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -146,7 +145,7 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     if asked.enhancer:
         ship_enhancer(asked.enhancer, asked.name)
-        sys.exit()
-    if asked.run:
-        ship(asked.run, asked.weaker, asked.name)
-    draw(asked.name)
+    else:
+        if asked.run:
+            ship(asked.run, asked.weaker, asked.name)
+        draw(asked.name)

@@ -120,9 +120,10 @@ class EnhancerSettings(BesideSettings):
 
     def _unheeded(self) -> str | None:
         """A setting of simulation that was changed where nothing is simulated, if there is one."""
-        taken = {name for name in SIMULATED if self.real or (self.bands and name != "noise")}
+        heeded = {"noise"} if self.bands else set() if self.real else set(SIMULATED)
         fields = type(self).model_fields
-        return next((name for name in SIMULATED if name in taken and getattr(self, name) != fields[name].default), None)
+        changed = (name for name in SIMULATED if getattr(self, name) != fields[name].default)
+        return next((name for name in changed if name not in heeded), None)
 
     @property
     def ratio(self) -> int:

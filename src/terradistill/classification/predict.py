@@ -91,10 +91,11 @@ def predict_scenes(
 
 
 def _opened(source: str | Path | Sequence[str | Path]) -> list[Picture]:
-    if isinstance(source, str | Path):
-        return open_pictures(source, distinct=False)
+    sources = [*dict.fromkeys([str(source)] if isinstance(source, str | Path) else map(str, source))]
+    if len(sources) == 1:
+        return open_pictures(sources[0], distinct=False)
     found = []
-    for each in dict.fromkeys(map(str, source)):
+    for each in sources:
         pictures, alone = open_pictures(each, distinct=False), is_scene_file(each)
         found += [replace(picture, file=each if alone else f"{each}/{picture.file}") for picture in pictures]
     return found

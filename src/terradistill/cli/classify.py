@@ -84,9 +84,7 @@ def classify_predict(
     with console.Rich() as reporter:
         reporter.start("Classifying")
         began = time.monotonic()
-        count = predict_scenes(
-            model, source[0] if len(source) == 1 else source, out, window=window, progress=reporter.progress
-        )
+        count = predict_scenes(model, source, out, window=window, progress=reporter.progress)
         reporter.end("Classifying", time.monotonic() - began, f"{count} rows")
     console.print_made({"predictions": out})
 
