@@ -6,7 +6,8 @@
 
 Networks are trained by the one recipe of the scoreboard (--set evaluation.n_seeds=5: five trainings), the i-th of each
 row from the same weights, and tested on scenes of DATA from which neither the scenes nor any teacher were made.
-Differences are paired by seed, with 95 % intervals of Student's t.
+Differences are paired by seed, with 95 % intervals of Student's t. Soft labels are kept as float16: their bytes stand
+beside those of the images.
 """
 
 import argparse
@@ -56,8 +57,10 @@ def main() -> None:
             said = logits(teacher.network.to(hardware.device), own, teacher.resolution, hardware=hardware)
             soft = (said / teacher.temperature).softmax(1).half().numpy()
             arms[name] = Labelled(images, scenes.labels, soft)
-        print(f"{len(images)} scenes, {len(test)} of {asked.data} judge, {asked.network} at {side} pixels")
-        print("| labels | OA % | to classes, points | to the first teacher |\n|---|---|---|---|", flush=True)
+        weight = sum(len(scenes.read(i)) for i in range(len(scenes)))
+        print(f"{len(images)} scenes, {weight} bytes; {len(test)} of {asked.data} judge {asked.network}, {side} px")
+        print("| labels | OA % | to classes, points | to the first teacher | bytes of labels |")
+        print("|---" * 5 + "|", flush=True)
         found: dict[str, np.ndarray] = {}
         n = settings.evaluation.n_seeds
         for name, learned in arms.items():
@@ -69,7 +72,8 @@ def main() -> None:
                     mean, half = paired(found[name] - found[other])
                     beside[k] = f"{mean:+.2f} ± {half:.2f}"
             spread = found[name].std(ddof=1) if n > 1 else 0.0
-            print(f"| {name} | {found[name].mean():.2f} ± {spread:.2f} | {' | '.join(beside)} |", flush=True)
+            kept = learned.soft.nbytes if learned.soft is not None else len(images)  # a byte a class
+            print(f"| {name} | {found[name].mean():.2f} ± {spread:.2f} | {' | '.join(beside)} | {kept} |", flush=True)
 
 
 if __name__ == "__main__":
