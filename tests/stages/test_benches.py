@@ -247,7 +247,8 @@ def test_memory_and_time_are_told_for_two_sizes(tmp_path: Path, bench: Callable[
     brief = ["ipc=2", "autoencoder.steps=4", "diffusion.steps=4", "classifier.max_steps=10", "sampling.steps=2"]
     few = [part for each in brief for part in ("--set", each)]
     said = bench("scale", "--scenes", "60", "120", "--out", str(tmp_path / "out"), few=few)
-    assert re.search(r"peak memory: at most × \d\.\d\d \(\w+\); time a scene: × \d", said), said
+    assert re.search(r"peak memory: × \d\.\d\d, of one stage at most × \d\.\d\d \(\w+\)\n", said), said
+    assert re.search(r"time a scene: × \d\.\d\d\n", said), said
     assert "1e+08 scenes" in said
 
 
