@@ -252,6 +252,16 @@ def test_memory_and_time_are_told_for_two_sizes(tmp_path: Path, bench: Callable[
     assert "1e+08 scenes" in said
 
 
+def test_operators_of_the_denoiser_share_its_time(finished: td.Distilled, bench: Callable[..., str]) -> None:
+    said = bench("operators", str(finished.run), "--batch", "2", "--times", "1", few=())
+    assert re.search(r"\d+% of the fastest convolution", said), said
+    shares = dict(re.findall(r"^\| ([a-z ]+) \| ([\d.]+)% \|$", said, re.MULTILINE))
+    assert {"convolutions", "attention", "norms"} <= set(shares)
+    assert sum(map(float, shares.values())) == pytest.approx(100, abs=1)
+    each = [float(share) for share in re.findall(r"\d \| ([\d.]+)% \| \d+% \|$", said, re.MULTILINE)]
+    assert 0 < sum(each) <= float(shares["convolutions"]) + 1, "one by one they take no more than together"
+
+
 def test_edges_are_found_again_within_a_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCH)
     from adherence import SLACK, f1

@@ -1,0 +1,97 @@
+"""Where the denoiser's time goes: its share of the machine's peak, and the operators that take it.
+
+    python bench/operators.py [GENERATOR] [--batch 100] [--times 3] [--precision bf16]
+
+The denoiser is asked for so many images at a time, as in sampling. The peak is the fastest matrix product and the
+fastest 3x3 convolution that this machine was seen to do in the same precision. Shares are of the time of the operators
+themselves, without what they call; then the convolutions one by one, those that take at least a fiftieth.
+"""
+
+import argparse
+import time
+from collections import defaultdict
+
+import torch
+from sampling import flops_of, peak
+from torch.profiler import ProfilerActivity, profile
+
+from terradistill.hardware import PRECISIONS, find_hardware
+from terradistill.models.generator import Generator, denoise
+
+KINDS = {  # of operators, by parts of their names; the first that fits
+    "convolutions": ("conv",),
+    "attention": ("attention", "softmax"),
+    "matrix products": ("mm", "linear", "matmul"),
+    "norms": ("norm",),
+    "activations": ("silu", "gelu", "sigmoid", "mul"),
+    "copies between precisions and layouts": ("copy", "_to", "clone", "contiguous", "cat", "empty"),
+    "sums": ("add", "sub", "mean", "sum"),
+}
+
+
+def kind(name: str) -> str:
+    """What an operator is, by its name."""
+    return next((found for found, parts in KINDS.items() if any(part in name for part in parts)), "all else")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("generator", nargs="?", default="base-128")
+    parser.add_argument("--batch", type=int, default=100, help="images at a time")
+    parser.add_argument("--times", type=int, default=3)
+    parser.add_argument("--precision", choices=["auto", *PRECISIONS], default="auto")
+    asked = parser.parse_args()
+
+    generator, hardware = Generator.load(asked.generator).frozen(), find_hardware(asked.precision)
+    generator.to(hardware.device)
+    on_gpu = hardware.device.type == "cuda"
+    z = torch.randn(asked.batch, *generator.latent_shape, device=hardware.device)
+    text = generator.embed(["a satellite image"]).to(hardware.device).expand(asked.batch, -1, -1)
+    t = torch.tensor(500, device=hardware.device)
+
+    def ask(times: int) -> float:
+        """Seconds of a call."""
+        began = time.perf_counter()
+        with torch.no_grad(), hardware.autocast():
+            for _ in range(times):
+                denoise(generator, z, t, text)
+        if on_gpu:
+            torch.cuda.synchronize()
+        return (time.perf_counter() - began) / times
+
+    ask(1)  # to warm up
+    seconds, best, operations = ask(asked.times), peak(hardware), flops_of(generator, hardware)
+    watched = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=watched, record_shapes=True, with_flops=True) as profiler:
+        ask(asked.times)
+
+    rate = asked.batch * operations / seconds
+    machine = f"{hardware.precision} on {hardware.name}, {torch.get_num_threads()} threads"
+    print(f"{asked.generator}: {operations / 1e9:.2f} GFLOP an image, {asked.batch} images in {seconds:.2f} s")
+    print(f"{rate / 1e12:.2f} TFLOP/s in {machine}")
+    for name, most in best.items():
+        print(f"{rate / most:.0%} of the fastest {name}, {most / 1e12:.2f} TFLOP/s")
+    shares, own = defaultdict[str, float](float), "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    for event in profiler.key_averages():
+        shares[kind(str(event.key))] += getattr(event, own)
+    total = sum(shares.values())
+    print("\n| operators | share of the time |\n|---|---:|")
+    for name, took in sorted(shares.items(), key=lambda each: -each[1]):
+        print(f"| {name} | {took / total:.1%} |")
+    print("\n| convolution: in | weights | share of the time | of the fastest convolution |\n|---|---|---:|---:|")
+    took_all = "device_time_total" if on_gpu else "cpu_time_total"
+    by_shape = profiler.key_averages(group_by_input_shape=True)
+    # Autocast asks for a convolution twice, once to cast and once to compute.
+    asked_for = [event for event in by_shape if event.key == "aten::conv2d"]
+    flops = {str(event.input_shapes[:2]): event.flops / event.count for event in asked_for}
+    seen = [event for event in by_shape if event.key == "aten::convolution"]
+    for event in sorted(seen, key=lambda event: -float(getattr(event, took_all))):
+        took, shapes = getattr(event, took_all), event.input_shapes[:2]
+        if took >= total / 50:
+            of_peak = 1e6 * flops[str(shapes)] * event.count / took / best["convolution"]
+            of, weights = (" × ".join(map(str, shape)) for shape in shapes)
+            print(f"| {of} | {weights} | {took / total:.1%} | {of_peak:.0%} |")
+
+
+if __name__ == "__main__":
+    main()
