@@ -50,6 +50,8 @@ def main(run: Path, data: str) -> None:
     train, _ = load_split(run / "split.json", open_scenes(data))
     latents = LatentCache.load(run / "latents" / "train.npy")
     kept_back, learned = held_out_split(len(latents), settings.diffusion.held_out, derive(settings.seed, "diffusion"))
+    if not len(kept_back):
+        raise SystemExit(f"{run} kept no train scene back: train with a larger diffusion.held_out.")
     text = generator.embed([class_prompt(train, name, settings.data.caption_template) for name in train.classes])
     numbers = generator.metadata_encoder
     known = None

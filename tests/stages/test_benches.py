@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import terradistill as td
@@ -17,6 +18,7 @@ from terradistill.classification.learn import train_classifier
 from terradistill.data.drawn import draw_scenes
 from terradistill.data.images import pixel_hash
 from terradistill.generation.orders import orders_like
+from terradistill.models.downstream import build_network
 from terradistill.models.places import learned_from
 from tests.conftest import TINY, tiny_settings
 
@@ -209,6 +211,21 @@ def test_classifiers_are_compared_and_the_table_grows(drawn: Path, bench: Callab
         bench("classification", str(drawn), "--methods", "ce", "--set", "classify.smoothing=0.2", few=few)
 
 
+def test_classifiers_are_compared_on_small_sets_and_without_parts(
+    drawn: Path, bench: Callable[..., str], tmp_path: Path
+) -> None:
+    brief = ["epochs=1", "resolution=32", "batch_size=16", "warmup_epochs=0.5", "least_steps=1"]
+    few = [part for each in brief for part in ("--set", f"classify.{each}")]
+    few += ["--seeds", "1", "--out", str(tmp_path / "out")]
+    small = draw_scenes(tmp_path / "small", per_class=4, size=32, n_classes=len(td.open_scenes(drawn).classes), seed=9)
+    variants = ["--methods", "ce", "--variant", "silent:classify.noise=0,classify.entropy=0"]
+    said = bench("classification", str(drawn), "--learn", str(small), *variants, few=few)
+    assert [_cells(line)[2] for line in said.splitlines() if line.startswith("| ")][1:3] == ["ce", "silent"]
+    (run,) = (tmp_path / "out").glob("*/*/silent-0")
+    assert json.loads((run / "resolved.json").read_text())["classify"]["noise"] == 0
+    assert json.loads((run / "model" / "config.json").read_text())["about"]["method"] == "dsd"
+
+
 def test_teachers_are_held_against_each_other(
     finished: td.Distilled, drawn: Path, bench: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -220,9 +237,11 @@ def test_teachers_are_held_against_each_other(
     said = bench("teachers", str(finished.run / "distilled"), str(drawn), *given, few=few)
     table = [_cells(line) for line in said.splitlines() if line.startswith("|")][2:]
     assert [row[0] for row in table] == ["classes", "ce", "dsd"]
-    assert [["±" in cell for cell in row[1:]] for row in table] == [
+    assert [["±" in cell for cell in row[1:4]] for row in table] == [
         [True, False, False], [True, True, False], [True, True, True],
     ]  # fmt: skip
+    made = td.open_scenes(finished.run / "distilled")
+    assert [int(row[4]) for row in table] == [len(made), *[2 * len(made) * len(made.classes)] * 2]
 
 
 def _cells(line: str) -> list[str]:
@@ -260,6 +279,31 @@ def test_operators_of_the_denoiser_share_its_time(finished: td.Distilled, bench:
     assert sum(map(float, shares.values())) == pytest.approx(100, abs=1)
     each = [float(share) for share in re.findall(r"\d \| ([\d.]+)% \| \d+% \|$", said, re.MULTILINE)]
     assert 0 < sum(each) <= float(shares["convolutions"]) + 1, "one by one they take no more than together"
+
+
+def test_steps_of_judging_are_timed_beside_the_same_network_of_torch(
+    bench: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = bench("judging", "--rounds", "1", few=())
+    assert re.search(r"ours: \d+\.\d× faster than plain", said), said
+    monkeypatch.syspath_prepend(BENCH)
+    from judging import plain
+
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for name in ("convnet3", "efficientnet-lite0"):
+        network = build_network(name, 5, 64).eval()
+        with torch.no_grad():
+            ours = network(images)
+            assert torch.allclose(plain(network)(images), ours, atol=1e-4), name
+
+
+def test_a_denoiser_is_held_against_the_wiener_filter(drawn: Path, bench: Callable[..., str], tmp_path: Path) -> None:
+    for share, run in ((0.3, tmp_path / "some"), (0.0, tmp_path / "none")):
+        td.train(drawn, run, tiny_settings(diffusion__held_out=share))
+    said = bench("denoising", str(tmp_path / "some"), str(drawn), few=())
+    assert len(re.findall(r"[+-]\d+\.\d\d", said.split("dB over Wiener")[1])) == 9, said
+    with pytest.raises(SystemExit, match="kept no train scene back"):
+        bench("denoising", str(tmp_path / "none"), str(drawn), few=())
 
 
 def test_edges_are_found_again_within_a_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
