@@ -71,6 +71,7 @@ from terradistill.training.frames import OtherDay
 
 Pixels = NDArray[np.uint8]
 EXAM = 64  # pixels at which the classifier looks
+TO_ONE_MEAN = {"fusion": 0.8, "fusion_course": "rising", "fusion_result": "mean"}  # fused as by --preset satdiffmoe
 KINDS, JUDGE = ("before", "after", "change"), 0.3  # of pairs, share that judges
 
 
@@ -269,10 +270,9 @@ def fuse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
         table.add(f"regression of {most}, {asked.minutes:.2g} min", regress(seen, coarse))
     order = np.argsort(np.abs(days), axis=1)  # the nearest dates first
 
-    def drawn(n: int, fusion: float, seed: int) -> Pixels:
+    def drawn(n: int, seed: int, **otherwise: object) -> Pixels:
         """Each scene after its n nearest dates."""
-        enhance = settings.enhance.model_copy(update={"fusion": fusion})
-        how = settings.model_copy(update={"enhance": enhance})
+        how = settings.model_copy(update={"enhance": settings.enhance.model_copy(update=otherwise)})
         own = [(stack[some], list(when[some])) for stack, when, some in zip(stacks, days, order[:, :n], strict=True)]
         return np.stack(
             [
@@ -293,11 +293,12 @@ def fuse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
 
     # Of each seed, drawn once and averaged over the first of them: the mean of independent samples.
     independent = [[alone(k, seed) for k in range(max(asked.dates))] for seed in range(asked.seeds)]
+    seeds = range(asked.seeds)
     for n in asked.dates:
-        seeds = range(asked.seeds)
-        table.add(f"fused, {n} dates", *(drawn(n, settings.enhance.fusion, seed) for seed in seeds))
+        table.add(f"fused, {n} dates", *(drawn(n, seed) for seed in seeds))
         if n > 1:
-            table.add(f"independent latents' mean, {n} dates", *(drawn(n, 0.0, seed) for seed in seeds))
+            table.add(f"led to one mean, {n} dates", *(drawn(n, seed, **TO_ONE_MEAN) for seed in seeds))
+            table.add(f"nearest of {n} independent ones", *(drawn(n, seed, fusion=0.0) for seed in seeds))
             means = [np.mean(each[:n], axis=0).round().astype(np.uint8) for each in independent]
             table.add(f"mean of {n} images drawn alone", *means)
     table.picture(asked.sheet, asked.show)

@@ -5,7 +5,7 @@
 
 RUN is a run folder or a generator folder. What was shipped before is replaced; without RUN, the sample scenes alone.
 The denoiser of `--weaker`, an earlier training on the same latents, goes along to guide away from, coarsely rounded: a
-wheel is to stay below the 100 MB that package indices take.
+wheel is to stay below the 100 MiB that package indices take.
 """
 
 import argparse

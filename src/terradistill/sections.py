@@ -146,8 +146,15 @@ class EnhanceSettings(Section):
         description="in-painting: share of the steps, from what is interpolated into the gaps on; none: 0.4, and with "
         "a prompt 1, from noise [ours]",
     )
-    fusion: Share = Field(0.8, description="fusing dates: λ, how far trajectories are led to their centre (SatDiffMoE)")
-    fusion_rises: bool = Field(True, description="λ grows from 0 at the first step; false: the same in all [ours]")
+    fusion: Share = Field(
+        1.0, description="fusing dates: λ at its highest, how far trajectories are led to their centre (SatDiffMoE)"
+    )
+    fusion_course: Literal["falling", "rising", "constant"] = Field(
+        "falling", description="λ over the steps: to 0 at the last, from 0 at the first, or the same in all [ours]"
+    )
+    fusion_result: Literal["nearest", "mean"] = Field(
+        "nearest", description="what comes out: the trajectory nearest to their centre, or the mean of all [ours]"
+    )
     fusion_distance: Literal["l2", "l1"] = Field("l2", description="whose centre: the mean, or the median")
     fusion_subset: int | None = Field(None, ge=1, description="trajectories that are denoised in a step; none: all")
 

@@ -204,7 +204,13 @@ def test_fusing_heeds_how_trajectories_are_led_together(runs: dict[str, Path]) -
         return fused(enhancer, images, days, SUMMER, "", 0, settings)
 
     usual = made(fusion=0.8)
-    others = {"fusion": 0.0}, {"fusion": 1.0}, {"fusion_rises": False}, {"fusion_distance": "l1"}, {"fusion_subset": 1}
+    others: list[dict[str, object]] = [
+        {"fusion": 0.0},
+        {"fusion": 1.0},
+        {"fusion_distance": "l1"},
+        {"fusion_subset": 1},
+    ]
+    others += [{"fusion_course": "rising"}, {"fusion_course": "constant"}, {"fusion_result": "mean"}]
     for other in others:
         assert not np.array_equal(made(**{"fusion": 0.8} | other), usual), other
 
@@ -874,7 +880,7 @@ BENCHED = {
             "fused, 1",
             "fused, 2",
         ),
-        *("independent latents", "mean of 2 images drawn alone"),
+        *("led to one mean", "nearest of 2 independent", "mean of 2 images drawn alone"),
     ],
     "timelapse": [
         "copy of the nearest",

@@ -20,7 +20,7 @@ from terradistill.enhancing.super_resolve import bicubic
 from terradistill.errors import DataError
 from terradistill.files import require_apart
 from terradistill.run import Progress, Reporter, Silent
-from terradistill.sampling.fusion import constant, fuse, rising
+from terradistill.sampling.fusion import course, fuse, nearest
 from terradistill.sampling.guidance import chunked, reporting
 from terradistill.sampling.sampler import Request, sample
 from terradistill.seeding import derive
@@ -117,7 +117,7 @@ def fused(
     """One image (H, W, 3) of a season, see `season_of`, of N coarse ones (N, h, w, 3) taken so many days from it.
 
     N trajectories are drawn, each from noise of its image's own, so that their order does not matter; what comes out
-    is their mean.
+    is the one nearest to their centre, or their mean (`enhance.fusion_result`).
     """
     generator, scale, wanted, how = enhancer.generator, enhancer.adapter.scale, settings.sampling, settings.enhance
     n, height, width = images.shape[:3]
@@ -136,11 +136,10 @@ def fused(
         size=size,
         control=lambda rows: read.rows(rows.to(frames.device)),
     )
-    weight = rising(how.fusion) if how.fusion_rises else constant(how.fusion)
     together = fuse(
         torch.zeros(n, dtype=torch.long),
         generator.parameterisation,
-        weight,
+        course(how.fusion_course, how.fusion),
         distance=how.fusion_distance,
         subset=how.fusion_subset,
         seeds=seeds,
@@ -158,5 +157,7 @@ def fused(
         ],
         batch_size=n,
     )
-    made = shown(generator, latents.mean(0, keepdim=True), enhancer.hardware)
+    chosen = nearest(latents, days, how.fusion_distance)
+    result = latents.mean(0) if how.fusion_result == "mean" else latents[chosen]
+    made = shown(generator, result[None], enhancer.hardware)
     return made[0, : height * scale, : width * scale]

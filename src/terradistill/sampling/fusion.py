@@ -11,16 +11,29 @@ from terradistill.sampling.sampler import Guidance, Predict, Step
 from terradistill.seeding import generator as seeded
 
 Distance = Literal["l2", "l1"]
+Course = Literal["falling", "rising", "constant"]
 
 
-def rising(weight: float) -> Callable[[float], float]:
-    """λ from 0 at the first step to `weight` at the last; how it goes is unpublished. [ours]"""
-    return lambda share: weight * share
+def course(kind: Course, weight: float) -> Callable[[float], float]:
+    """λ by the share of the steps that are done; how it goes is unpublished. [ours]
+
+    Falling from `weight` at the first step to 0 at the last, trajectories agree on what is where and each draws what is
+    small for itself; rising, they end as one, whose small things are means and pale.
+    """
+    at_first, at_last = {"falling": (weight, 0.0), "rising": (0.0, weight), "constant": (weight, weight)}[kind]
+    return lambda share: at_first + share * (at_last - at_first)
 
 
-def constant(weight: float) -> Callable[[float], float]:
-    """λ the same in all steps."""
-    return lambda _: weight
+def nearest(latents: Tensor, days: Sequence[float], distance: Distance) -> int:
+    """Which trajectory of an image, latents (N, C, h, w), lies nearest to their centre; of two, that of the fewer days.
+
+    Their centre is as far from the one of two as from the other.
+    """
+    if len(latents) < 3:
+        return min(range(len(latents)), key=lambda i: abs(days[i]))
+    away = latents - _centres(latents, torch.zeros(len(latents), dtype=torch.long), distance)
+    size = away.square() if distance == "l2" else away.abs()
+    return int(size.flatten(1).sum(1).argmin())
 
 
 def fuse(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from terradistill.hardware import Hardware
-from terradistill.sampling.fusion import _centres, constant, fuse, rising
+from terradistill.sampling.fusion import _centres, course, fuse, nearest
 from terradistill.sampling.guidance import chunked, classifier_free
 from terradistill.sampling.masking import keep_known
 from terradistill.sampling.sampler import Guidance, Predict, Request, Step, sample
@@ -30,6 +30,21 @@ def draw(cpu: Hardware, n: int, *guidances: Guidance, steps: int = 10, batch_siz
         guidances=guidances,
         batch_size=batch_size,
     )
+
+
+def test_a_course_goes_as_it_is_called() -> None:
+    shares = (0.0, 0.25, 1.0)
+    assert [course("falling", 0.8)(share) for share in shares] == pytest.approx([0.8, 0.6, 0.0])
+    assert [course("rising", 0.8)(share) for share in shares] == pytest.approx([0.0, 0.2, 0.8])
+    assert [course("constant", 0.8)(share) for share in shares] == pytest.approx([0.8, 0.8, 0.8])
+
+
+def test_the_trajectory_nearest_to_the_centre_is_found_and_of_two_that_of_the_fewer_days() -> None:
+    values = torch.tensor([0.0, 1.0, 2.0, 9.0]).view(-1, 1, 1, 1).expand(-1, *SHAPE)
+    assert nearest(values, [0, 5, 5, 5], "l2") == 2, "the mean is 3"
+    assert nearest(values, [0, 5, 5, 5], "l1") == 1, "the median is 1.5: the first of both"
+    assert [nearest(values[:2], days, "l2") for days in ([-3, 2], [1, -2])] == [1, 0]
+    assert nearest(values[3:], [40], "l1") == 0
 
 
 def test_what_is_known_stays_and_the_rest_is_drawn(cpu: Hardware) -> None:
@@ -89,8 +104,8 @@ def counting(calls: list[int]) -> Guidance:
 
 def test_one_trajectory_and_no_weight_are_plain_sampling(cpu: Hardware) -> None:
     schedule, plain = gaussian_generator().parameterisation, draw(cpu, 6)
-    assert torch.equal(draw(cpu, 6, fuse(torch.arange(6), schedule, constant(0.7))), plain)
-    assert torch.equal(draw(cpu, 6, fuse(torch.tensor([0, 0, 0, 1, 1, 1]), schedule, constant(0.0))), plain)
+    assert torch.equal(draw(cpu, 6, fuse(torch.arange(6), schedule, course("constant", 0.7))), plain)
+    assert torch.equal(draw(cpu, 6, fuse(torch.tensor([0, 0, 0, 1, 1, 1]), schedule, course("constant", 0.0))), plain)
 
 
 @pytest.mark.parametrize("distance", ["l2", "l1"])
@@ -98,7 +113,7 @@ def test_trajectories_come_together_as_the_weight_grows(distance: str, cpu: Hard
     schedule, groups = gaussian_generator().parameterisation, torch.tensor([0, 0, 0, 1, 1, 1])
     spread = []
     for weight in (0.0, 0.3, 0.6, 1.0):
-        made = draw(cpu, 6, fuse(groups, schedule, constant(weight), distance=distance))  # type: ignore[arg-type]
+        made = draw(cpu, 6, fuse(groups, schedule, course("constant", weight), distance=distance))  # type: ignore[arg-type]
         spread.append(float(made.unflatten(0, (2, 3)).var(1).mean()))
     assert spread[0] > spread[1] > spread[2] > spread[3]
     assert spread[3] < 0.01 * spread[0]
@@ -125,7 +140,7 @@ def test_the_order_of_the_images_does_not_matter(cpu: Hardware) -> None:
                 each,
                 SamplingSettings(steps=10, scheduler="ddim"),
                 hardware=cpu,
-                guidances=[fuse(groups, schedule, rising(0.8), subset=subset, seeds=each.seeds)],
+                guidances=[fuse(groups, schedule, course("rising", 0.8), subset=subset, seeds=each.seeds)],
             )
             for each in (asked, turned)
         )
@@ -135,17 +150,19 @@ def test_the_order_of_the_images_does_not_matter(cpu: Hardware) -> None:
 def test_a_subset_costs_less_and_the_others_follow(cpu: Hardware) -> None:
     schedule, groups = gaussian_generator().parameterisation, torch.tensor([0] * 4 + [1] * 4)
     calls: list[int] = []
-    made = draw(cpu, 8, counting(calls), fuse(groups, schedule, constant(0.5), subset=1, seeds=range(8)), steps=7)
+    made = draw(
+        cpu, 8, counting(calls), fuse(groups, schedule, course("constant", 0.5), subset=1, seeds=range(8)), steps=7
+    )
     assert calls == [2] * 7
     assert made.isfinite().all()
     calls.clear()
-    draw(cpu, 8, counting(calls), fuse(groups, schedule, constant(0.5)), steps=7)
+    draw(cpu, 8, counting(calls), fuse(groups, schedule, course("constant", 0.5)), steps=7)
     assert sum(calls) == 7 * 8, "steps × trajectories"
 
 
 def test_guided_by_the_prompt_every_trajectory_costs_two(cpu: Hardware) -> None:
     generator, n, steps = gaussian_generator(), 6, 7
-    together = fuse(torch.tensor([0, 0, 0, 1, 1, 1]), generator.parameterisation, constant(0.5))
+    together = fuse(torch.tensor([0, 0, 0, 1, 1, 1]), generator.parameterisation, course("constant", 0.5))
     for scale, each in ((3.0, 2), (1.0, 1)):
         generator.unet.batch_sizes.clear()
         sample(
