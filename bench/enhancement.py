@@ -344,9 +344,11 @@ def timelapse(asked: argparse.Namespace, settings: Settings, folder: Path) -> No
         )
 
     for n in asked.dates:
-        table.add(f"drawn after {n} frames", *(drawn(n, seed) for seed in range(asked.seeds)))
+        made = [drawn(n, seed) for seed in range(asked.seeds)]
+        table.add(f"drawn after {n} frames", *made)
+    table.add(f"mean of {len(made)} of these", np.mean(made, axis=0).round().astype(np.uint8))
     wrong = (drawn(asked.dates[-1], seed, later=6) for seed in range(asked.seeds))
-    table.add("likewise, told half a year later", *wrong)
+    table.add("drawn, told half a year later", *wrong)
     table.picture(asked.sheet, asked.show)
 
 

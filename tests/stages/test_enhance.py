@@ -888,7 +888,8 @@ BENCHED = {
         "regression of 3",
         "drawn after 1",
         "drawn after 2",
-        "likewise, told half a year later",
+        "mean of 2 of these",
+        "drawn, told half a year later",
     ],
     "inpaint": ["under clouds", "interpolated", "drawn, no prompt", "drawn, prompt of the class", "mean of 2 drawn"],
 }
