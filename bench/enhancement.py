@@ -487,10 +487,11 @@ def seams(asked: argparse.Namespace, settings: Settings, _: Path) -> None:
 
     (faithful,) = agreeing(drawn, image[None], enhancer.adapter.scale, enhancer.blur)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    plain = bicubic(image, enhancer.adapter.scale)
     print(
         f"{width} x {height} pixels in {len(places)} tiles, {time.monotonic() - began:.0f} s, {peak:.1f} GiB at most; "
         f"gradient at the edges of tiles {ratio(faithful):.3f} of that at other edges of latents "
-        f"({ratio(drawn[0]):.3f} drawn freely)"
+        f"({ratio(drawn[0]):.3f} drawn freely; {ratio(plain):.3f} interpolated, without tiles)"
     )
 
 

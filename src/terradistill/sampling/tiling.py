@@ -30,12 +30,16 @@ def corners(height: int, width: int, side: int, overlap: int) -> list[Corner]:
 
 
 def feather(height: int, width: int, overlap: int) -> Tensor:
-    """Weights of a tile, float32 (height, width): 1 inside, falling off towards its edges, never 0."""
+    """Weights of a tile, float32 (height, width): 1 inside, falling off towards its edges, never 0.
+
+    They fall as sin²: two tiles add up to 1 where they overlap, and the outermost row, which knows least of what is
+    around it, says least.
+    """
 
     def along(length: int) -> Tensor:
         steps = torch.arange(length, dtype=torch.float32)
-        edge = torch.minimum(steps, length - 1 - steps) + 1
-        return (edge / (overlap + 1)).clamp(max=1)
+        edge = torch.minimum(steps, length - 1 - steps) + 0.5
+        return torch.sin((edge / overlap).clamp(max=1) * torch.pi / 2).square()
 
     return along(height)[:, None] * along(width)[None]
 

@@ -186,6 +186,7 @@ def test_tiles_cover_everything_and_overlap(length: int, side: int, overlap: int
 
 def test_feathered_weights_are_never_zero() -> None:
     weights = feather(8, 16, 3)
+    torch.testing.assert_close(weights[4, :3] + weights[4, -3:], torch.ones(3), msg="two tiles that overlap by 3")
     assert weights.shape == (8, 16)
     assert weights.min() > 0
     assert weights[4, 8] == 1
