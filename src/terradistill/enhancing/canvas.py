@@ -22,7 +22,7 @@ from terradistill.settings import SamplingSettings
 
 Kind = TypeVar("Kind", bound=np.generic)
 MOST = 4  # times the generator's own pixels, that is drawn in one piece [ours]
-OVERLAP = 4  # latents that neighbouring tiles share, at least, where they have twice as many [ours]
+OVERLAP = 8  # latents that neighbouring tiles share, at least, where they have twice as many: fewer leave grain [ours]
 
 
 def padded(image: NDArray[Kind], multiple: int) -> NDArray[Kind]:
