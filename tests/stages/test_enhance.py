@@ -855,8 +855,8 @@ def test_what_lies_beside_masks_is_none(tmp_path: Path) -> None:
         _masks(tmp_path / "masks", pictures)
 
 
-def test_small_tiles_overlap_by_half() -> None:
-    assert [overlap(side) for side in (2, 4, 8, 16)] == [1, 2, 4, 4]
+def test_tiles_overlap_by_half_and_large_ones_by_eight_latents() -> None:
+    assert [overlap(side) for side in (2, 4, 8, 16, 64)] == [1, 2, 4, 8, 8]
     assert corners(8, 8, 4, overlap(4))[-1] == (4, 4)
 
 
