@@ -71,7 +71,6 @@ from terradistill.training.frames import OtherDay
 
 Pixels = NDArray[np.uint8]
 EXAM = 64  # pixels at which the classifier looks
-TO_ONE_MEAN = {"fusion": 0.8, "fusion_course": "rising", "fusion_result": "mean"}  # fused as by --preset satdiffmoe
 KINDS, JUDGE = ("before", "after", "change"), 0.3  # of pairs, share that judges
 
 
@@ -293,11 +292,11 @@ def fuse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
 
     # Of each seed, drawn once and averaged over the first of them: the mean of independent samples.
     independent = [[alone(k, seed) for k in range(max(asked.dates))] for seed in range(asked.seeds)]
-    seeds = range(asked.seeds)
+    seeds, to_one_mean = range(asked.seeds), dict(load_settings(["satdiffmoe"]).enhance)
     for n in asked.dates:
         table.add(f"fused, {n} dates", *(drawn(n, seed) for seed in seeds))
         if n > 1:
-            table.add(f"led to one mean, {n} dates", *(drawn(n, seed, **TO_ONE_MEAN) for seed in seeds))
+            table.add(f"led to one mean, {n} dates", *(drawn(n, seed, **to_one_mean) for seed in seeds))
             table.add(f"nearest of {n} independent ones", *(drawn(n, seed, fusion=0.0) for seed in seeds))
             means = [np.mean(each[:n], axis=0).round().astype(np.uint8) for each in independent]
             table.add(f"mean of {n} images drawn alone", *means)

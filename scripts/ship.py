@@ -60,13 +60,12 @@ def ship(source: str, weaker: str | None, name: str) -> None:
         generator.weaker = Weaker(less.unet, less.metadata_encoder)
         for parameter in generator.weaker.parameters():
             parameter.data = rounded(parameter.data, BITS)
-        if less.metadata_encoder:  # what says nothing need not be kept either
-            for field in set(less.metadata_encoder.ranges) - set(less.metadata_encoder.learned):
-                for parameter in less.metadata_encoder.networks[field].parameters():
-                    parameter.data.zero_()
+        for parameter in unlearned(less):  # what says nothing need not be kept either
+            parameter.data.zero_()
     known = [CATALOGUE[name].info for name in SOURCES]
     generator.sources = {info.title: info.licence or "not stated" for info in known}
-    thin_unlearned(generator)
+    for parameter in unlearned(generator):  # to be learned by whoever adapts it, from somewhere: rounding will do
+        parameter.data = rounded(parameter.data, BITS)
     for part in generator.networks:
         part.half()
     folder = GENERATORS[name]
@@ -75,12 +74,12 @@ def ship(source: str, weaker: str | None, name: str) -> None:
     say_sizes(folder)
 
 
-def thin_unlearned(generator: Generator) -> None:
-    """Round where the networks of numbers that were never told begin: it changes nothing that is drawn."""
-    if (encoder := generator.metadata_encoder) is not None:
-        for field in set(encoder.ranges) - set(encoder.learned):
-            for parameter in encoder.networks[field].parameters():
-                parameter.data = rounded(parameter.data, BITS)
+def unlearned(generator: Generator) -> list[torch.nn.Parameter]:
+    """Weights of the networks of numbers that a generator was never told: nothing that it draws depends on them."""
+    if (encoder := generator.metadata_encoder) is None:
+        return []
+    fields = sorted(set(encoder.ranges) - set(encoder.learned))
+    return [parameter for field in fields for parameter in encoder.networks[field].parameters()]
 
 
 def ship_enhancer(source: str, name: str) -> None:

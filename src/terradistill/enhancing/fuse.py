@@ -157,7 +157,7 @@ def fused(
         ],
         batch_size=n,
     )
-    chosen = nearest(latents, days, how.fusion_distance)
-    result = latents.mean(0) if how.fusion_result == "mean" else latents[chosen]
+    one = how.fusion_result == "nearest"
+    result = latents[nearest(latents, days, how.fusion_distance)] if one else latents.mean(0)
     made = shown(generator, result[None], enhancer.hardware)
     return made[0, : height * scale, : width * scale]
