@@ -294,13 +294,17 @@ def fuse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
     independent = [[alone(k, seed) for k in range(max(asked.dates))] for seed in range(asked.seeds)]
     seeds, to_one_mean = range(asked.seeds), dict(load_settings(["satdiffmoe"]).enhance)
     for n in asked.dates:
-        table.add(f"fused, {n} dates", *(drawn(n, seed) for seed in seeds))
+        table.add(f"fused, {_of(n, 'date')}", *(drawn(n, seed) for seed in seeds))
         if n > 1:
             table.add(f"led to one mean, {n} dates", *(drawn(n, seed, **to_one_mean) for seed in seeds))
             table.add(f"nearest of {n} independent ones", *(drawn(n, seed, fusion=0.0) for seed in seeds))
             means = [np.mean(each[:n], axis=0).round().astype(np.uint8) for each in independent]
             table.add(f"mean of {n} images drawn alone", *means)
     table.picture(asked.sheet, asked.show)
+
+
+def _of(n: int, name: str) -> str:
+    return f"{n} {name}{'s' if n > 1 else ''}"
 
 
 def timelapse(asked: argparse.Namespace, settings: Settings, folder: Path) -> None:
@@ -344,7 +348,7 @@ def timelapse(asked: argparse.Namespace, settings: Settings, folder: Path) -> No
 
     for n in asked.dates:
         made = [drawn(n, seed) for seed in range(asked.seeds)]
-        table.add(f"drawn after {n} frames", *made)
+        table.add(f"drawn after {_of(n, 'frame')}", *made)
     table.add(f"mean of {len(made)} of these", np.mean(made, axis=0).round().astype(np.uint8))
     wrong = (drawn(asked.dates[-1], seed, later=6) for seed in range(asked.seeds))
     table.add("drawn, told half a year later", *wrong)
