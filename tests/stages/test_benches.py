@@ -232,7 +232,7 @@ def test_teachers_are_held_against_each_other(
     for method in ("ce", "dsd"):
         brief = {"epochs": 1, "resolution": 32, "batch_size": 16, "least_steps": 1, "method": method}
         train_classifier(drawn, tmp_path / method, tiny_settings(**{f"classify__{k}": v for k, v in brief.items()}))
-    given = ["--teacher", f"ce={tmp_path / 'ce'}", "--teacher", f"dsd={tmp_path / 'dsd'}"]
+    given = ["--teacher", f"ce={tmp_path / 'ce'}", "--teacher", f"dsd={tmp_path / 'dsd'},{tmp_path / 'ce'}"]
     few = ["--set", "evaluation.min_steps=1", "--set", "evaluation.max_steps=2", "--set", "evaluation.n_seeds=2"]
     said = bench("teachers", str(finished.run / "distilled"), str(drawn), *given, few=few)
     table = [_cells(line) for line in said.splitlines() if line.startswith("|")][2:]
