@@ -249,7 +249,7 @@ def make_all(
             assert path is not None, "it has just been made"
             for label, image in zip(labels, (before(piece), decode(path.read_bytes())), strict=True):
                 rows[label].append(shrunk(image))
-        reporter.end(title, time.monotonic() - began, f"{len(pieces)} images")
+        reporter.end(title, time.monotonic() - began, f"{len(pieces)} image{'s' * (len(pieces) != 1)}")
         side_by_side(rows, results.out / "before_after.png", MOST_SHOWN)
     return results.out
 
