@@ -465,7 +465,7 @@ def seams(asked: argparse.Namespace, settings: Settings, _: Path) -> None:
     if "bands" in enhancer.adapter.about:
         raise SystemExit("This enhancer reads bands: give one that reads pictures.")
     (picture,) = open_pictures(asked.data)
-    began, image = time.monotonic(), picture.pixels()
+    began, image = time.process_time(), picture.pixels()
     drawn = sharpened(enhancer, to_float(image[None]).numpy(), "", [0], settings.sampling)
     height, width = drawn.shape[1:3]
     factor, side = enhancer.generator.factor, enhancer.generator.latent_shape[1]
@@ -492,7 +492,8 @@ def seams(asked: argparse.Namespace, settings: Settings, _: Path) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     plain = bicubic(image, enhancer.adapter.scale)
     print(
-        f"{width} x {height} pixels in {len(places)} tiles, {time.monotonic() - began:.0f} s, {peak:.1f} GiB at most; "
+        f"{width} x {height} pixels in {len(places)} tiles, {time.process_time() - began:.0f} s of processors, "
+        f"{peak:.1f} GiB at most; "
         f"gradient at the edges of tiles {ratio(faithful):.3f} of that at other edges of latents "
         f"({ratio(drawn[0]):.3f} drawn freely; {ratio(plain):.3f} interpolated, without tiles)"
     )

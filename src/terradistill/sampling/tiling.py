@@ -105,12 +105,13 @@ def tiled(
             height, width = step.z.shape[2:]
             total, weights = torch.zeros_like(step.z), torch.zeros(height, width, device=step.z.device)
             soft = feather(min(side, height), min(side, width), overlap).to(step.z)
+            known = replace(step, z=step.z[:, :, :0, :0])  # the whole image is not copied for every tile
             for numbers in torch.arange(len(places)).split(batch_size):
                 some = [places[int(k)] for k in numbers]
                 several = torch.zeros(len(some), dtype=torch.long)
                 tiles = torch.cat([step.z[:, :, y : y + side, x : x + side] for y, x in some])
                 part = replace(
-                    step.some(several.to(step.z.device)), z=tiles, control=control(numbers) if control else None
+                    known.some(several.to(step.z.device)), z=tiles, control=control(numbers) if control else None
                 )
                 for (y, x), output in zip(some, predict(part)[1], strict=True):
                     total[0, :, y : y + side, x : x + side] += soft * output

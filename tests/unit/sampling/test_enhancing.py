@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from terradistill.hardware import Hardware
 from terradistill.sampling.fusion import _centres, course, fuse, nearest
@@ -260,3 +261,25 @@ def test_a_large_image_in_tiles_is_what_it_is_at_once_where_places_do_not_matter
     torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-5)
     assert max(calls) == 5, "memory is bounded by the batch"
     assert sum(calls) == 8 * len(places)
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that any operator has given."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor):
+            self.most = max(self.most, made.numel())
+        return made
+
+
+def test_a_large_image_is_not_copied_for_each_of_its_tiles() -> None:
+    places = corners(64, 64, 4, 2)
+    z = torch.zeros(1, 3, 64, 64)
+    step = Step(torch.zeros(1, dtype=torch.long), 0, 1, torch.tensor(500), z, torch.zeros(1, 2, 3))
+    guided = tiled(places, 4, 2, batch_size=16)(lambda part: (part.z, part.z))
+    with Largest() as seen:
+        guided(step)
+    assert seen.most <= z.numel()
