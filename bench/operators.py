@@ -79,18 +79,23 @@ def main() -> None:
     for name, took in sorted(shares.items(), key=lambda each: -each[1]):
         print(f"| {name} | {took / total:.1%} |")
     print("\n| convolution: in | weights | share of the time | of the fastest convolution |\n|---|---|---:|---:|")
-    took_all = "device_time_total" if on_gpu else "cpu_time_total"
-    by_shape = profiler.key_averages(group_by_input_shape=True)
-    # Autocast asks for a convolution twice, once to cast and once to compute.
-    asked_for = [event for event in by_shape if event.key == "aten::conv2d"]
-    flops = {str(event.input_shapes[:2]): event.flops / event.count for event in asked_for}
-    seen = [event for event in by_shape if event.key == "aten::convolution"]
-    for event in sorted(seen, key=lambda event: -float(getattr(event, took_all))):
-        took, shapes = getattr(event, took_all), event.input_shapes[:2]
-        if took >= total / 50:
-            of_peak = 1e6 * flops[str(shapes)] * event.count / took / best["convolution"]
-            of, weights = (" × ".join(map(str, shape)) for shape in shapes)
-            print(f"| {of} | {weights} | {took / total:.1%} | {of_peak:.0%} |")
+    # Autocast asks for a convolution twice, once to cast and once to compute. What computes is called by others, each
+    # of which takes some time of its own.
+    by_shape = [
+        event for event in profiler.key_averages(group_by_input_shape=True) if kind(event.key) == "convolutions"
+    ]
+    spent, flops, calls = defaultdict[str, float](float), dict[str, float](), dict[str, int]()
+    for event in by_shape:
+        shapes = " | ".join(" × ".join(map(str, shape)) for shape in event.input_shapes[:2])
+        spent[shapes] += getattr(event, own)
+        if event.key == "aten::conv2d":
+            flops[shapes] = event.flops / event.count
+        if event.key == "aten::convolution":
+            calls[shapes] = event.count
+    for shapes in sorted(calls, key=lambda shapes: -spent[shapes]):
+        if spent[shapes] >= total / 50:
+            of_peak = 1e6 * flops[shapes] * calls[shapes] / spent[shapes] / best["convolution"]
+            print(f"| {shapes} | {spent[shapes] / total:.1%} | {of_peak:.0%} |")
 
 
 if __name__ == "__main__":
