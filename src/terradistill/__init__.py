@@ -10,7 +10,6 @@ Names are loaded when they are used, so that importing the package costs nothing
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,10 +29,7 @@ if TYPE_CHECKING:
     from terradistill.models.generator import Generator
     from terradistill.settings import Settings
 
-try:
-    __version__ = version("terradistill")
-except PackageNotFoundError:  # a checkout that is not installed
-    __version__ = "0+unknown"
+    __version__: str
 
 _HOME = {
     "Distilled": "distillation.pipeline",
@@ -79,7 +75,18 @@ __all__ = [
 ]
 
 
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # a third of what importing the package would take
+
+    try:
+        return version("terradistill")
+    except PackageNotFoundError:  # a checkout that is not installed
+        return "0+unknown"
+
+
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name in _HOME:
         return getattr(import_module(f"terradistill.{_HOME[name]}"), name)
     raise AttributeError(f"module 'terradistill' has no attribute {name!r}")

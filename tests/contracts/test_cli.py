@@ -87,8 +87,9 @@ except SystemExit:
     assert not {"torch", "numpy", "diffusers", "transformers", "sklearn", "pydantic"} & set(
         shown.splitlines()[-1].split()
     )
-    assert seconds < 0.5, "0.2 on two cores"
-    assert _started("import terradistill")[1] < 0.2, "0.06 on two cores"
+    # On a slow or busy machine what it is made of takes longer too.
+    assert seconds < 2 * _started("import typer, typer.rich_utils, rich.markdown")[1], "0.2 to 0.45 s, both"
+    assert _started("import terradistill")[1] < 2 * _started("import typing, importlib, pathlib")[1] + 0.02
 
 
 def test_the_doctor_does_not_keep_one_waiting() -> None:
@@ -98,12 +99,13 @@ from terradistill import cli
 sys.argv = ["terradistill", "doctor"]
 try:
     cli.main()
-except SystemExit as ended:
-    print(ended.code)
+except SystemExit:
+    print(*sys.modules)
 """
     shown, seconds = _started(code)
-    assert "torch" in shown
-    assert seconds < 5, "3 on one core"
+    assert "shipped generators" in shown
+    assert not {"diffusers", "transformers", "sklearn", "scipy"} & set(shown.splitlines()[-1].split())
+    assert seconds < 1.5 * _started("import torch")[1] + 0.3, "3.5 s on one core, of which torch takes 3"
 
 
 WRONG_COMMANDS: dict[str, tuple[list[str], str]] = {

@@ -60,7 +60,7 @@ def bench_scoreboard(
     from terradistill import console
     from terradistill.config import presets
     from terradistill.distillation.comparison import compare, real_methods
-    from terradistill.evaluation.harness import Method
+    from terradistill.evaluation.method import Method
 
     variants = _variants(variant or [])
 

@@ -40,14 +40,13 @@ from terradistill.distillation.sets import (
 from terradistill.distillation.work import Work, open_work, weights_hash
 from terradistill.errors import ConfigError, DataError, RunError
 from terradistill.evaluation.harness import (
-    REFERENCES,
     Labelled,
-    Method,
     Row,
     is_compiled,
     score_method,
     with_references,
 )
+from terradistill.evaluation.method import REFERENCES, Method
 from terradistill.files import write_text
 from terradistill.models.downstream import named_network
 from terradistill.models.places import learned_from

@@ -18,7 +18,7 @@ from terradistill.distillation.scoreboard import needs_teacher
 from terradistill.distillation.teacher import NETWORK, RECIPE, SIDE
 from terradistill.distillation.work import require_feasible, views_needed
 from terradistill.evaluation.copies import likeness
-from terradistill.evaluation.harness import SOFT
+from terradistill.evaluation.method import SOFT
 from terradistill.evaluation.neighbours import CALIBRATED_BY
 from terradistill.evaluation.recipe import PREDICT_BATCH, fit, predict, training_steps
 from terradistill.evaluation.similarity import most_similar

@@ -26,7 +26,8 @@ from terradistill.distillation.coresets import CORESETS, random_subset
 from terradistill.distillation.teacher import taught_features, teach
 from terradistill.distillation.work import Work, open_work
 from terradistill.errors import DataError, EvaluationError, RunError, TerraDistillError
-from terradistill.evaluation.harness import SOFT, Labelled, Row, score_method, with_references
+from terradistill.evaluation.harness import Labelled, Row, score_method, with_references
+from terradistill.evaluation.method import SOFT
 from terradistill.files import require_apart
 from terradistill.models.downstream import named_network
 from terradistill.models.places import LEARNED_FROM, learned_from, listed

@@ -27,7 +27,8 @@ from terradistill.distillation.teacher import SIDE as TAUGHT_AT
 from terradistill.distillation.teacher import as_column, soft_labels, teach, teacher_network
 from terradistill.distillation.work import Work, generator_hash, seen_by
 from terradistill.errors import RunError
-from terradistill.evaluation.harness import Labelled, Method
+from terradistill.evaluation.harness import Labelled
+from terradistill.evaluation.method import Method
 from terradistill.models.places import write_learned_from
 from terradistill.run import FREE, Run
 from terradistill.seeding import derive

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from terradistill.evaluation.harness import REFERENCES
+from terradistill.evaluation.method import REFERENCES
 from terradistill.files import replacing
 from terradistill.report.plots import COLOURS, STYLE
 from terradistill.report.words import board_name, board_title, boards

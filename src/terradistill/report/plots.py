@@ -27,7 +27,7 @@ from matplotlib.ticker import (
 )
 from numpy.typing import ArrayLike, NDArray
 
-from terradistill.evaluation.harness import Method
+from terradistill.evaluation.method import Method
 from terradistill.report.words import METHOD_NAMES, accuracy, duration, method_name, shorten, spoken
 
 P = ParamSpec("P")

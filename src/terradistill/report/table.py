@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from terradistill.evaluation.harness import SOFT, Method
+from terradistill.evaluation.method import SOFT, Method
 from terradistill.files import replacing, write_text
 from terradistill.report import plots, words
 from terradistill.report.overview import write_overview

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from terradistill.evaluation.harness import Method
+from terradistill.evaluation.method import Method
 
 Row = Mapping[str, Any]
 

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from terradistill.distillation.sets import as_stored
-from terradistill.evaluation.harness import Labelled, Method
+from terradistill.evaluation.harness import Labelled
+from terradistill.evaluation.method import Method
 
 
 def test_four_halved_scenes_of_a_class_stand_in_one_and_come_back() -> None:

@@ -231,12 +231,6 @@ def test_packed_scenes_are_held_against_as_many_random_ones() -> None:
     assert "ior" not in rows["ours+3x3"].keys() | rows["random+2x2"].keys()
 
 
-def test_a_methods_name_says_what_it_is() -> None:
-    assert harness.Method.read("k-center") == harness.Method("k-center", 1, False)
-    assert harness.Method.read("dpd+3x3+soft") == harness.Method("dpd", 3, True)
-    assert harness.Method.read("a+2x3+soft") == harness.Method("a+2x3", 1, True)
-
-
 def test_the_spreads_of_sets_and_of_trainings_are_told_apart() -> None:
     rng = np.random.default_rng(0)
     sets = rng.normal(0, 0.03, 400)
