@@ -406,8 +406,8 @@ def pairs(asked: argparse.Namespace, settings: Settings, _: Path) -> None:
 
     def row(name: str, *several: Pixels) -> None:
         errors = np.array([np.square(made / 255.0 - after / 255.0).mean(3) for made in several])
-        parts = [[-10 * np.log10(each[some].mean() + 1e-9) for each in errors] for some in (changed, ~changed)]
-        table.add(name, *several, more=" | ".join(told(values, 2) for values in parts))
+        parts = [-10 * np.log10(errors[:, some].mean(1) + 1e-9) if some.any() else None for some in (changed, ~changed)]
+        table.add(name, *several, more=" | ".join("" if part is None else told(part, 2) for part in parts))
 
     row("copy of the image before", before)
     # Nothing says when these were taken. To what has learned months both are called midsummer, so that only the

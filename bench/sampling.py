@@ -12,15 +12,17 @@ that another row has drawn is read. What sets are worth is told of the first and
 --ipc images a class, every one drawn from other seeds; those of the reference are of its own prototypes, and drawn in
 batches and in the precision of ours, which changes them by rounding alone. The share of the peak is that of model FLOPs
 in the denoiser's time, beside the fastest matrix product and 3x3 convolution that this machine was seen to do.
-DIR/sampling.md is the table; the last line says how much faster.
+DIR/sampling.md is the table; the last line says how much faster. The same command goes on after a kill; a row whose
+time was being taken begins anew.
 """
 
 import argparse
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ from terradistill.distillation import drawing, learning, refining
 from terradistill.distillation.scoreboard import labelled
 from terradistill.distillation.work import Work, open_work
 from terradistill.evaluation.harness import Row, score_method
+from terradistill.files import write_text
 from terradistill.hardware import Hardware
 from terradistill.models.generator import Generator, denoise
 from terradistill.run import Run
@@ -44,6 +47,7 @@ from terradistill.settings import SamplingSettings, Settings
 
 QUICK = ("finetune.steps=0", "classifier.max_steps=300")
 IPC, QUICK_IPC = 10, 1
+COUNTED = "count.json"
 
 
 @dataclass
@@ -163,7 +167,9 @@ def procedures(released: SamplingSettings, ours: SamplingSettings, hardware: Har
 
 
 def drawn(work: Work, root: Path, settings: Settings, half: torch.dtype | None, reporter: Rich) -> Drawn:
-    """A set by a procedure."""
+    """A set by a procedure, or what an earlier call made of it."""
+    if (root / COUNTED).exists():
+        return Drawn(root, Count(**json.loads((root / COUNTED).read_text())))
     run = Run(root, settings, reporter)
     with closing(run):
         run.describe(**{key: value for key, value in work.run.manifest.items() if key != "stages"})
@@ -177,6 +183,7 @@ def drawn(work: Work, root: Path, settings: Settings, half: torch.dtype | None, 
         refining.refined(own)
         count.all_seconds = time.monotonic() - began
         drawing.export(own)
+        write_text(root / COUNTED, json.dumps(asdict(count)))
     return Drawn(root, count)
 
 
@@ -219,7 +226,7 @@ def table(rows: Sequence[tuple[Procedure, Drawn]], operations: float, best: dict
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data")
-    parser.add_argument("--out", type=Path, required=True, help="a new folder: times are taken once")
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--quick", action="store_true", help="nothing adapted, shorter training, fewer images")
     parser.add_argument("--generator")
     parser.add_argument("--ipc", type=int, help=f"of the sets that are judged; {IPC}, with --quick {QUICK_IPC}")
@@ -228,8 +235,6 @@ def main() -> None:
     parser.add_argument("--preset", action="append", default=[])
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
     asked = parser.parse_args()
-    if asked.out.exists():
-        raise SystemExit(f"{asked.out} is there already: give a new folder for --out.")
 
     shared = [*(QUICK if asked.quick else ()), "sampling.avoid_copies=false"]
     ipc = asked.ipc or (QUICK_IPC if asked.quick else IPC)
@@ -247,9 +252,11 @@ def main() -> None:
             # As many prototypes of a class as fill a batch.
             few = -(-ours.sampling.batch_size // (len(work.train.classes) * released.candidates))
             for i, each in enumerate(procedures(released, ours.sampling, work.hardware)):
-                one = ours.model_copy(update={"sampling": each.sampling, "ipc": few})
-                shutil.rmtree(work.run / "drawn", ignore_errors=True)  # a row that reads would take no time
-                rows.append((each, drawn(work, asked.out / f"timed-{i}", one, each.half, reporter)))
+                one, root = ours.model_copy(update={"sampling": each.sampling, "ipc": few}), asked.out / f"timed-{i}"
+                if not (root / COUNTED).exists():
+                    for part in (root, work.run / "drawn"):  # a row that reads would take no time
+                        shutil.rmtree(part, ignore_errors=True)
+                rows.append((each, drawn(work, root, one, each.half, reporter)))
             lines = table(rows, operations, best)
             (asked.out / "sampling.md").write_text("\n".join([*lines, ""]))  # what follows takes longer
             told = {}

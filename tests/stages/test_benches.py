@@ -172,6 +172,16 @@ def test_sampling_is_timed_row_by_row_and_judged(drawn: Path, bench: Callable[..
     assert verdict in (tmp_path / "out" / "sampling.md").read_text()
     assert len(list((tmp_path / "out").glob("*-?/distilled"))) == 2 * 2 + len(rows)
 
+    for begun in ("timed-2", "ours-1"):  # as if it had been killed meanwhile
+        (tmp_path / "out" / begun / "count.json").unlink()
+    *again, _, verdict_again = (
+        bench("sampling", str(drawn), "--out", str(tmp_path / "out"), few=few).strip().splitlines()
+    )
+    first, second = ([_cells(line) for line in lines if line.startswith("|")] for lines in (table, again))
+    assert second[2][1] == first[2][1], "a time that was taken is not taken again"
+    assert [row[4] for row in second] == [row[4] for row in first]
+    assert verdict_again.split("×")[1] == verdict.split("×")[1], "the same images, so the same accuracies"
+
 
 def test_steps_of_training_are_timed_and_what_they_wait_for(
     finished: td.Distilled, drawn: Path, bench: Callable[..., str], tmp_path: Path

@@ -165,7 +165,7 @@ def draw_large(
 
 def filled(image: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Hidden pixels (H, W) of an image (H, W, 3) guessed from those around them: something for the encoder to see."""
-    x, seen = torch.from_numpy(image).permute(2, 0, 1)[None].float(), torch.from_numpy(~hidden)[None, None].float()
+    x, seen = torch.tensor(image).permute(2, 0, 1)[None].float(), torch.from_numpy(~hidden)[None, None].float()
     guess, weight = x * seen, seen
     levels = []
     while min(guess.shape[2:]) > 1:

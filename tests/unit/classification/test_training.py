@@ -125,8 +125,8 @@ def test_refinement_is_measured_as_it_was_learned_and_beside_a_linear_map(monkey
     assert all(torch.equal(distiller.state_dict()[key], value) for key, value in remembered.items())
     refined = distiller.train().refined(said[:-1], seeded(1, "gain"))
     for k in range(3):
-        assert found["refined"][k] == pytest.approx(float(training._divergence(said[k + 1], refined[k])), abs=1e-4)
-        assert found["raw"][k] == pytest.approx(float(training._divergence(said[k + 1], said[k])), abs=1e-4)
+        assert found["refined"][k] == pytest.approx(training._divergence(said[k + 1], refined[k]).item(), abs=1e-4)
+        assert found["raw"][k] == pytest.approx(training._divergence(said[k + 1], said[k]).item(), abs=1e-4)
     assert found["linear"][2] < 0.2 * found["raw"][2]
     chances = said[1].softmax(1)
     constant = float((chances * (chances / chances.mean(0)).log()).sum(1).mean())

@@ -129,10 +129,10 @@ def test_the_total_is_that_of_the_paper_computed_by_hand() -> None:
     soft = sum(-(softmax(t) * np.log(softmax(r))).sum(1).mean() for r, t in zip(refined, teachers, strict=True))
     entropy = sum(-(softmax(x) * np.log(softmax(x))).sum(1).mean() for x in (deepest, refined[2], refined[1]))
     ce = -np.log(softmax(deepest)[np.arange(7), labels.numpy()]).mean()
-    assert float(found["ce"]) == pytest.approx(ce, rel=1e-4)
-    assert float(found["soft"]) == pytest.approx(0.5 * soft, rel=1e-4)
-    assert float(found["entropy"]) == pytest.approx(-0.5 * entropy, rel=1e-4)
-    assert float(found["noise"]) == pytest.approx(0.5 * noise, rel=1e-4)
+    assert found["ce"].item() == pytest.approx(ce, rel=1e-4)
+    assert found["soft"].item() == pytest.approx(0.5 * soft, rel=1e-4)
+    assert found["entropy"].item() == pytest.approx(-0.5 * entropy, rel=1e-4)
+    assert found["noise"].item() == pytest.approx(0.5 * noise, rel=1e-4)
 
 
 def test_byot_is_labels_the_deepest_logits_and_a_hint_computed_by_hand() -> None:
