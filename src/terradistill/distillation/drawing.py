@@ -244,8 +244,8 @@ class _Drawer:
             wanted,
             hardware=self.hardware,
             guidances=guidances,
-            # The candidates of a prototype are drawn together where they are compared on the way.
-            batch_size=max(1, wanted.batch_size // wanted.candidates) * wanted.candidates if prune else None,
+            # All at once where some are given up on the way, so that those left still fill the denoiser's batches.
+            batch_size=len(rows) if prune else None,
         )
 
 

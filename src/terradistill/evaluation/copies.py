@@ -21,7 +21,7 @@ from terradistill.data.views import N_VIEWS, view
 SIDE = 64  # pixels at which images are compared
 BANDS = ("coarse", "middle", "fine")
 SHARE = 0.01  # of real scenes that may be beyond the limits
-COMPARED = 2048  # images and scenes at a time
+COMPARED = 256  # images and scenes at a time: 0.1 GB of bands
 SLACK = 0.25  # of the way from the limit to identity: real scenes exceed a limit seen on few by a little
 
 
@@ -59,20 +59,21 @@ def likeness(
         parts = [slice(start, start + COMPARED) for start in range(0, len(images), COMPARED)]
         found = [likeness(images[part], others, itself=None if itself is None else itself[part]) for part in parts]
         return Likeness(torch.cat([each.value for each in found]), torch.cat([each.nearest for each in found]))
-    own = bands(to_float(images))
-    value = torch.full((len(images), len(BANDS)), -torch.inf)
-    nearest = torch.zeros(len(images), len(BANDS), dtype=torch.long)
+    # Views of the images, of which there are fewer than others; views and bands can be taken in either order.
+    seen, n = to_float(images), len(images)
+    own = [torch.cat(parts) for parts in zip(*(bands(view(seen, k)) for k in range(N_VIEWS)), strict=True)]
+    value = torch.full((n, len(BANDS)), -torch.inf)
+    nearest = torch.zeros(n, len(BANDS), dtype=torch.long)
     for start in range(0, len(others), COMPARED):
-        y = to_float(others[start : start + COMPARED])
-        for number in range(N_VIEWS):
-            for band, (a, b) in enumerate(zip(own, bands(view(y, number)), strict=True)):
-                dots = a @ b.T
-                if itself is not None:
-                    here = np.flatnonzero((itself >= start) & (itself < start + len(y)))
-                    dots[torch.as_tensor(here), torch.as_tensor(itself[here] - start)] = -torch.inf
-                best, where = dots.max(1)
-                better = best > value[:, band]
-                value[better, band], nearest[better, band] = best[better], where[better] + start
+        theirs = bands(to_float(others[start : start + COMPARED]))
+        for band, (a, b) in enumerate(zip(own, theirs, strict=True)):
+            dots = (a @ b.T).view(N_VIEWS, n, -1).amax(0)
+            if itself is not None:
+                here = np.flatnonzero((itself >= start) & (itself < start + len(b)))
+                dots[torch.as_tensor(here), torch.as_tensor(itself[here] - start)] = -torch.inf
+            best, where = dots.max(1)
+            better = best > value[:, band]
+            value[better, band], nearest[better, band] = best[better], where[better] + start
     return Likeness(value, nearest)
 
 
