@@ -1,10 +1,11 @@
 """Memory and time of the main job against the number of scenes, drawn as they are read.
 
-    python bench/scale.py --scenes 20000 200000 --out DIR [--set A.B=C]
+    python bench/scale.py --scenes 2000 20000 200000 --out DIR [--set A.B=C]
 
 A run each, in a process of its own: read and check, train shortly, encode, choose prototypes, draw, write. Its networks
-are small and its trainings short, since neither depends on the number of scenes. Ratios are to the first run. Then what
-the stages that grow would take for 10^6 to 10^8 scenes, on as straight a line as these two runs lie on.
+are small and its trainings short, since neither depends on the number of scenes. What a further scene takes is told by
+the differences of runs, so that three say whether it stays the same; and what the main job would take for 10^6 to 10^8
+scenes, were it to go on so. A stage's memory is the most that the process has had by then; what it frees it keeps.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import zlib
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +26,9 @@ from terradistill.data.scenes import DatasetInfo, Scene, SceneFolder
 from terradistill.distillation.pipeline import distill
 
 SIDE, CLASSES = 64, 5  # of 200,000 scenes, classes so large that their prototypes are found by batches
-GROWING = ("read", "encode", "prototypes", "candidates")
 SHORT = [
-    "data.resolution=64", "data.train_fraction=0.95", "autoencoder.steps=40", "diffusion.steps=40", "diffusion.views=1",
-    "classifier.max_steps=100", "sampling.candidates=5", "sampling.steps=10",
+    "data.resolution=64", "data.train_fraction=0.95", "autoencoder.steps=20", "diffusion.steps=10", "diffusion.views=1",
+    "classifier.max_steps=40", "sampling.candidates=2", "sampling.steps=5", "sampling.refine_rounds=1",
 ]  # fmt: skip
 
 
@@ -58,7 +59,7 @@ def measured(n: int, out: Path, overrides: list[str]) -> dict[str, dict[str, flo
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--scenes", nargs="+", type=int, default=[20_000, 200_000])
+    parser.add_argument("--scenes", nargs="+", type=int, default=[2_000, 20_000, 200_000])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
@@ -68,28 +69,32 @@ def main() -> None:
         with Rich() as reporter:
             distill(scenes(asked.one), asked.out, settings, evaluate=False, reporter=reporter)
         return
-    runs = {n: measured(n, asked.out, asked.set) for n in asked.scenes}
-    first, last = asked.scenes[0], asked.scenes[-1]
-    print("| stage | " + " | ".join(f"{n:,} scenes" for n in runs) + " | time a scene | peak memory |")
-    print("|---|" + "---:|" * (len(runs) + 2))
-    for name in runs[first]:
+    runs = {n: measured(n, asked.out, asked.set) for n in sorted(asked.scenes)}
+    print("| stage | " + " | ".join(f"{n:,} scenes" for n in runs) + " |")
+    print("|---|" + "---:|" * len(runs))
+    for name in runs[min(runs)]:
         cells = [f"{found[name]['seconds']:.1f} s, {found[name]['peak'] / 1e6:,.0f} MB" for found in runs.values()]
-        small, large = runs[first][name], runs[last][name]
-        grows = f"× {large['seconds'] / last / (small['seconds'] / first):.2f}" if name in GROWING else ""
-        print(f"| {name} | {' | '.join(cells)} | {grows} | × {large['peak'] / small['peak']:.2f} |")
-    # Of the stages that grow, each beside itself: the largest of all would hide it behind one that does not.
-    grown = {name: runs[last][name]["peak"] / runs[first][name]["peak"] for name in GROWING}
-    most = max(grown, key=lambda name: grown[name])
-    times = [sum(found[name]["seconds"] for name in GROWING) for found in runs.values()]
-    slower = times[-1] / last / (times[0] / first)
-    whole = [max(row["peak"] for row in found.values()) for found in runs.values()]
-    print(f"peak memory: × {whole[-1] / whole[0]:.2f}, of one stage at most × {grown[most]:.2f} ({most})")
-    print(f"time a scene: × {slower:.2f}")
-    if len(runs) > 1:
-        slope = (times[-1] - times[0]) / (last - first)
-        print(f"a further million scenes: {slope * 1e6 / 60:,.0f} minutes of one such machine")
-        for n in (10**6, 10**7, 10**8):
-            print(f"  {n:.0e} scenes: {(times[0] + slope * (n - first)) / 3600:,.1f} h")
+        print(f"| {name} | {' | '.join(cells)} |")
+    seconds = [sum(row["seconds"] for row in found.values()) for found in runs.values()]
+    peaks = [max(row["peak"] for row in found.values()) for found in runs.values()]
+    read = [found["read"]["peak"] for found in runs.values()]
+    print(f"| all | {' | '.join(f'{s:.0f} s, {p / 1e6:,.0f} MB' for s, p in zip(seconds, peaks, strict=True))} |")
+    if len(runs) < 2:
+        return
+    print(f"peak memory: × {peaks[-1] / peaks[-2]:.2f} from {[*runs][-2]:,} to {[*runs][-1]:,} scenes")
+    # What training and drawing take whatever the number of scenes goes out of differences.
+    steps = list(pairwise(runs))
+    each = [(b - a) / (n - m) for (a, b), (m, n) in zip(pairwise(seconds), steps, strict=True)]
+    for (m, n), one in zip(steps, each, strict=True):
+        print(f"a further scene, from {m:,} to {n:,}: {1000 * one:.2f} ms")
+    if len(each) > 1:
+        print(f"time of a further scene: × {each[-1] / each[-2]:.2f}")
+    listed = (read[-1] - read[-2]) / (steps[-1][1] - steps[-1][0])
+    print(f"the list of scenes: {listed:.0f} bytes a scene")
+    for n in (10**6, 10**7, 10**8):
+        more = n - [*runs][-1]
+        hours, memory = (seconds[-1] + each[-1] * more) / 3600, (peaks[-1] + listed * more) / 1e9
+        print(f"  {n:.0e} scenes, on as straight a line: {hours:,.1f} h of one such machine, {memory:,.1f} GB")
 
 
 if __name__ == "__main__":

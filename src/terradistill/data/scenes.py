@@ -49,7 +49,10 @@ class DatasetInfo:
     formation: int = 1
 
 
-@dataclass(frozen=True, slots=True)  # there may be many
+_NO_NUMBERS: dict[str, float] = {}  # of most scenes; one for all of them, since there may be many
+
+
+@dataclass(frozen=True, slots=True)
 class Scene:
     """One image of a folder.
 
@@ -71,7 +74,7 @@ class Scene:
     width: int = 0
     height: int = 0
     captions: tuple[str, ...] = ()
-    metadata: dict[str, float] = field(default_factory=dict)
+    metadata: dict[str, float] = field(default_factory=lambda: _NO_NUMBERS)
     made_from: str = ""
     soft_labels: tuple[float, ...] = ()
 

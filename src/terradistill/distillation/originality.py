@@ -1,5 +1,7 @@
 """Candidates that are near-copies of train scenes, found while a set is chosen, when no test scene may be looked at."""
 
+import json
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,6 +11,7 @@ from terradistill.data.arrays import Rows, evenly
 from terradistill.data.images import load_pixels, resize
 from terradistill.distillation.work import Work
 from terradistill.evaluation.copies import SIDE, flagged, likeness, thresholds
+from terradistill.files import write_text
 
 CALIBRATED_BY = 200  # scenes of a class, spread evenly
 
@@ -19,7 +22,10 @@ class Originality:
     def __init__(self, work: Work) -> None:
         known, cache = work.known_at(SIDE)
         self.pixels, self.labels = load_pixels(known, SIDE, cache), known.labels
-        self.limits: dict[int, Tensor] = {}
+        # Beside the pixels that they are read off: what chooses, refines and judges asks for the same.
+        self.kept = cache.with_name(f"{cache.stem}-limits.json")
+        found = json.loads(self.kept.read_text(encoding="utf-8")) if self.kept.exists() else {}
+        self.limits = {int(label): torch.tensor(most) for label, most in found.items()}
 
     def copies(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Tensor:
         """Which images are near-copies of a train scene of their class: bool (n,).
@@ -35,5 +41,6 @@ class Originality:
             if label not in self.limits:
                 some = evenly(CALIBRATED_BY, len(scenes))
                 self.limits[label] = thresholds(likeness(scenes[some], scenes, itself=some))
+                write_text(self.kept, json.dumps({each: most.tolist() for each, most in self.limits.items()}))
             found[here] = flagged(likeness(small[here], scenes), self.limits[label])
         return found

@@ -202,6 +202,7 @@ def _scenes(
     opened = [open_scenes(source) for source in sources]
     opened = opened if captions is None else with_captions(opened, captions)
     scenes = pool_scenes([limit_scenes(folder, settings, places=places) for folder in opened])
+    del opened  # scenes as they were before the check: as many again
     if run.done("read"):
         # The split holds what the check found; the source must still be the same.
         if run.manifest["data"]["source"] != data:
