@@ -7,13 +7,16 @@ every step, all candidates to the end, in float32 (on GPUs in float16, as releas
 are given; the rows between turn one into the other, a change a row. All have one generator, one latent classifier and
 one exam.
 
-Times are of drawing, choosing and refining, for a batch or somewhat more; near-copies are not looked for, and nothing
-that another row has drawn is read. What sets are worth is told of the first and the last row, from --sets sets each of
---ipc images a class, every one drawn from other seeds; those of the reference are of its own prototypes, and drawn in
-batches and in the precision of ours, which changes them by rounding alone. The share of the peak is that of model FLOPs
-in the denoiser's time, beside the fastest matrix product and 3x3 convolution that this machine was seen to do.
-DIR/sampling.md is the table; the last line says how much faster. The same command goes on after a kill; a row whose
-time was being taken begins anew.
+Times are of drawing, choosing and refining, an image that is kept; nothing that another row has drawn is read. Up to
+our selection they are of a batch or somewhat more; what stands beside the drawing, such as the choice, is shared by a
+class's images, so that the rows after it are of a set of ten a class. The last row is what `distill` does, near-copies
+of train scenes passed over; writing and judging are in none. What sets are worth is told of the first and the last row,
+from --sets sets each of --ipc images a class, every one drawn from other seeds; those of the reference are of its own
+prototypes, and drawn in batches and in the precision of ours, which changes them by rounding alone.
+
+The share of the peak is that of model FLOPs in the denoiser's time, beside the fastest matrix product and 3x3
+convolution that this machine was seen to do. DIR/sampling.md is the table; the last line says how much faster. The same
+command goes on after a kill; a row whose time was being taken begins anew.
 """
 
 import argparse
@@ -96,12 +99,15 @@ def flops_of(generator: Generator, hardware: Hardware) -> float:
 def peak(hardware: Hardware) -> dict[str, float]:
     """Fastest of a few large products and convolutions, in operations a second, in the precision that is used."""
     device, dtype = hardware.device, hardware.half or torch.float32
-    side = 2048 if device.type == "cpu" else 8192  # large enough that a GPU does not wait for its orders
+    # Large enough that a GPU does not wait for its orders.
+    side, n = (2048, 32) if device.type == "cpu" else (8192, 2048)
     a = torch.randn(side, side, device=device, dtype=dtype)
-    x, w = (torch.randn(*shape, device=device, dtype=dtype) for shape in ((32, 256, 32, 32), (256, 256, 3, 3)))
+    x, w = (torch.randn(*shape, device=device, dtype=dtype) for shape in ((n, 256, 32, 32), (256, 256, 3, 3)))
+    if device.type != "cpu":
+        x, w = (each.contiguous(memory_format=torch.channels_last) for each in (x, w))
     works: dict[str, tuple[Callable[[], torch.Tensor], float]] = {
         "matrix product": (lambda: a @ a, 2.0 * side**3),
-        "convolution": (lambda: torch.nn.functional.conv2d(x, w, padding=1), 2.0 * 32 * 32 * 32 * 256 * 256 * 9),
+        "convolution": (lambda: torch.nn.functional.conv2d(x, w, padding=1), 2.0 * n * 32 * 32 * 256 * 256 * 9),
     }
     found = {}
     for name, (work, operations) in works.items():
@@ -139,6 +145,11 @@ class Drawn:
         return open_scenes(self.root / "distilled")
 
     @property
+    def seconds(self) -> float:
+        """An image that is kept."""
+        return self.count.all_seconds / len(self.scenes)
+
+    @property
     def margin(self) -> float:
         """How sure the latent classifier is of what was kept."""
         return float(load_file(self.root / "latents" / "distilled.safetensors")["margin"].mean())
@@ -147,7 +158,7 @@ class Drawn:
 def procedures(released: SamplingSettings, ours: SamplingSettings, hardware: Hardware) -> list[Procedure]:
     """From the release's to ours, a change a row; rows that would change nothing are left out."""
     every = tuple(SamplingSettings.model_fields)
-    drawing = tuple(field for field in every if not field.startswith("refine_"))
+    drawing = tuple(field for field in every if field != "avoid_copies" and not field.startswith("refine_"))
     changes = {
         "in the precision of ours": (),
         "in full batches": ("batch_size",),
@@ -155,7 +166,8 @@ def procedures(released: SamplingSettings, ours: SamplingSettings, hardware: Har
         "guided as ours, where ours is": tuple(field for field in every if field.startswith(("cfg_", "autoguidance"))),
         "with our prototypes' pull and selection": tuple(field for field in drawing if field != "prune"),
         "halved on the way": drawing,
-        "refined": every,
+        "refined": tuple(field for field in every if field != "avoid_copies"),
+        "near-copies passed over": every,
     }
     # The candidates of one prototype are a batch.
     alone = released.model_copy(update={"batch_size": released.candidates})
@@ -177,6 +189,8 @@ def drawn(work: Work, root: Path, settings: Settings, half: torch.dtype | None, 
         drawing.prototypes(own)
         generator = own.generator()
         own.generator = lambda: generator  # type: ignore[method-assign]  # the one that is counted
+        if half == torch.float16:
+            generator.unet.half()  # as released: its weights too
         began = time.monotonic()
         with counted(generator) as count:
             drawing.candidates(own)
@@ -187,8 +201,8 @@ def drawn(work: Work, root: Path, settings: Settings, half: torch.dtype | None, 
     return Drawn(root, count)
 
 
-def worth(work: Work, name: str, sets: Sequence[Drawn], ours: Settings) -> Row:
-    """What sets train a network to, on the test split."""
+def worth(work: Work, name: str, sets: Sequence[Drawn], ours: Settings, kept: Path) -> Row:
+    """What sets train a network to, on the test split; `kept` holds the trainings that are done."""
     side = ours.evaluation.resolution or work.resolution
     return score_method(
         name,
@@ -201,22 +215,23 @@ def worth(work: Work, name: str, sets: Sequence[Drawn], ours: Settings) -> Row:
         ipc=ours.ipc,
         base_seed=ours.seed,
         hardware=work.hardware,
+        kept=kept,
     )
 
 
 def table(rows: Sequence[tuple[Procedure, Drawn]], operations: float, best: dict[str, float]) -> list[str]:
     """Lines of Markdown, each row beside the one before it."""
     lines = [
-        "| drawn as | s | faster than the row before | images/s | evaluations a kept image | margin of the kept "
-        "| of the peak product | of the peak convolution |",
+        "| drawn as | images | s an image | faster than the row before | evaluations a kept image "
+        "| margin of the kept | of the peak product | of the peak convolution |",
         "|---|---|---|---|---|---|---|---|",
     ]
     before = None
     for procedure, made in rows:
-        n, seconds, rate = len(made.scenes), made.count.all_seconds, operations * made.count.images / made.count.seconds
+        n, seconds, rate = len(made.scenes), made.seconds, operations * made.count.images / made.count.seconds
         lines.append(
-            f"| {procedure.name} | {seconds:.0f} | {f'{before / seconds:.1f}×' if before else ''} "
-            f"| {n / seconds:.2f} | {made.count.images / n:.0f} | {made.margin:.2f} "
+            f"| {procedure.name} | {n} | {seconds:.3g} | {f'{before / seconds:.1f}×' if before else ''} "
+            f"| {made.count.images / n:.0f} | {made.margin:.2f} "
             f"| {rate / best['matrix product']:.0%} | {rate / best['convolution']:.0%} |"
         )
         before = seconds
@@ -236,11 +251,11 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
     asked = parser.parse_args()
 
-    shared = [*(QUICK if asked.quick else ()), "sampling.avoid_copies=false"]
+    shared = [*(QUICK if asked.quick else ())]
     ipc = asked.ipc or (QUICK_IPC if asked.quick else IPC)
     given: dict[str, Any] = {"ipc": ipc, "data__limit": asked.limit, "generator": asked.generator}
     ours = load_settings(asked.preset, None, [*shared, *asked.set], **given)
-    dpd = load_settings([*asked.preset, "dpd"], None, shared, **given)
+    dpd = load_settings([*asked.preset, "dpd"], None, [*shared, "sampling.avoid_copies=false"], **given)
     released = dpd.sampling
     with Rich() as reporter:
         work = open_work(asked.data, asked.out / "base", ours, reporter=reporter)
@@ -251,8 +266,10 @@ def main() -> None:
             rows = []
             # As many prototypes of a class as fill a batch.
             few = -(-ours.sampling.batch_size // (len(work.train.classes) * released.candidates))
+            set_of = min(IPC, *work.train.counts.values())
             for i, each in enumerate(procedures(released, ours.sampling, work.hardware)):
-                one, root = ours.model_copy(update={"sampling": each.sampling, "ipc": few}), asked.out / f"timed-{i}"
+                many = max(few, set_of) if each.sampling.selection == ours.sampling.selection else few
+                one, root = ours.model_copy(update={"sampling": each.sampling, "ipc": many}), asked.out / f"timed-{i}"
                 if not (root / COUNTED).exists():
                     for part in (root, work.run / "drawn"):  # a row that reads would take no time
                         shutil.rmtree(part, ignore_errors=True)
@@ -268,8 +285,8 @@ def main() -> None:
                     update = {**changed, "seed": ours.seed + seed}
                     out = asked.out / f"{name}-{seed}"
                     sets.append(drawn(work, out, ours.model_copy(update=update), work.hardware.half, reporter))
-                told[name] = worth(work, name, sets, ours)
-    verdict = compared(told["ours"], told["release"], rows[0][1].count.all_seconds / rows[-1][1].count.all_seconds)
+                told[name] = worth(work, name, sets, ours, asked.out / f"{name}.json")
+    verdict = compared(told["ours"], told["release"], rows[0][1].seconds / rows[-1][1].seconds)
     (asked.out / "sampling.md").write_text("\n".join([*lines, "", verdict, ""]))
     print("\n".join([*lines, "", verdict]))
 

@@ -42,7 +42,13 @@ def main() -> None:
     asked = parser.parse_args()
 
     settings, hardware = load_settings(None, None, asked.set), find_hardware()
-    named = (each.partition("=") for each in asked.teacher)
+    named = [each.partition("=") for each in asked.teacher]
+    uneven = [name for name, _, runs in named if settings.evaluation.n_seeds % len(runs.split(","))]
+    if uneven:
+        parser.error(
+            f"{settings.evaluation.n_seeds} trainings are not the same number for each teacher {uneven[0]!r}: "
+            "give --set evaluation.n_seeds, a multiple of how many there are"
+        )
     teachers = {name: [SceneClassifier.load(run) for run in runs.split(",")] for name, _, runs in named}
     each_one = [(name, teacher) for name, several in teachers.items() for teacher in several]
     scenes, _ = check_scenes(open_scenes(asked.scenes))

@@ -31,6 +31,7 @@ from terradistill.team import Team
 Progress = Callable[[int, int], None]
 
 STOPPED = ".stopped"  # where who leads has ended in an error
+FAILED = ".failed-"  # and the number of who follows and has ended in one; a kill leaves none, and is waited for
 PATIENCE = 3600.0  # seconds that who follows waits for the first to begin: schedulers do not start all at once
 # What runs did that know nothing of a setting, where it is not the default.
 BEFORE = {
@@ -117,7 +118,10 @@ class Run:
         if resolved.exists():
             if self.team.leads:
                 self._take()
-                (self.root / STOPPED).unlink(missing_ok=True)
+                for mark in (self.root / STOPPED, *self.root.glob(f"{FAILED}*")):
+                    mark.unlink(missing_ok=True)
+            else:
+                self._failed.unlink(missing_ok=True)
             self.manifest = self.read_json("manifest.json", default=self.manifest)
             # A setting that the run does not know yet is as it was when there was none: its default, or else `BEFORE`.
             before = (
@@ -197,6 +201,21 @@ class Run:
                 return True
         return False
 
+    @property
+    def _failed(self) -> Path:
+        return self.root / f"{FAILED}{self.team.rank}"
+
+    def none_failed(self) -> None:
+        """Make sure that all who share the work are still at it, or may be.
+
+        Raises:
+            RunError: one has ended in an error.
+        """
+        if failed := sorted(int(path.name.removeprefix(FAILED)) for path in self.root.glob(f"{FAILED}*")):
+            raise RunError(
+                f"Process {failed[0]} of {self.team.size} has ended in an error: it says why. Start all of them again."
+            )
+
     def _look(self) -> None:
         self.manifest = self.read_json("manifest.json", default=self.manifest)
 
@@ -213,7 +232,11 @@ class Run:
         Who does not lead leaves it when it is done.
         """
         if not self.team.leads:
-            yield Stage(self, name)
+            try:
+                yield Stage(self, name)
+            except Exception:
+                self._failed.touch()  # who leads would wait for ever
+                raise
             wait_for(lambda: self._ended(name))
             return
         self.reporter.start(title)
@@ -336,8 +359,14 @@ class Stage:
         if not team.leads:
             return None
         if team.size > 1 and not all(path.exists() for path in paths):
-            self.run.say(f"waiting for the other {team.size - 1} of {team.size} processes")
-            wait_for(lambda: all(path.exists() for path in paths))
+            late = sorted({number % team.size for number, path in enumerate(paths) if not path.exists()})
+            self.run.say(f"waiting for process {', '.join(map(str, late))} of {team.size}, counted from 0")
+
+            def made() -> bool:
+                self.run.none_failed()
+                return all(path.exists() for path in paths)
+
+            wait_for(made)
         return paths
 
     @contextmanager

@@ -179,6 +179,7 @@ class ClassifySettings(Section):
     method: Literal["ce", "byot", "logit-sd", "dsd"] = Field(
         "dsd", description="ce: labels alone; byot: be your own teacher; logit-sd: without diffusion; dsd: DSDNet"
     )
+    hard: float = Field(1.0, ge=0, description="weight of the cross-entropy to the labels")
     soft: float = Field(0.5, ge=0, description="weight of a student's cross-entropy to its teacher")
     entropy: float = Field(0.5, ge=0, description="dsd: weight of the entropies, which are to be high")
     noise: float = Field(0.5, ge=0, description="dsd: weight of the denoising losses")

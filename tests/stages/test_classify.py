@@ -422,6 +422,33 @@ def test_what_cannot_be_exported_is_one_sentence_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_onnx_that_no_session_opens_is_one_sentence(
+    run: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    import onnxruntime
+
+    class Refused(Exception):
+        """As onnxruntime's own, which have no other base."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise Refused("an operator that nobody knows")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refused)
+    command = ["classify", "export", str(run), "--out", str(tmp_path / "out")]
+    code, error = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, "(an operator that nobody knows)" in " ".join(error.split())) == (2, True), error
+
+
+def test_real_scenes_are_not_shown_where_they_are_hidden(
+    drawn: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    hidden = ("--set", "export.hide_real=true", "--set", "classify.method=ce", "--set", "data.limit=12")
+    code, error = trained(drawn, tmp_path / "run", capsys, monkeypatch, *hidden)
+    assert code == 0, error
+    assert not (tmp_path / "run" / "looked_at.png").exists()
+    assert "looks at" not in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_another_teacher_makes_another_recipe(run: Path, tmp_path: Path) -> None:
     places = [SceneClassifier.located(place) for place in (run, run / "model")]
     assert places == [run / "model"] * 2

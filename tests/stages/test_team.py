@@ -8,6 +8,7 @@ import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -142,6 +143,38 @@ def test_who_waits_is_told_when_the_first_gives_up(tmp_path: Path, monkeypatch: 
     leading.close()
     Run(tmp_path / "run", Settings(), team=Team(0, 2))
     assert not follower.done("one", shared=True)
+
+
+def test_who_leads_is_told_when_another_ends_in_an_error(tmp_path: Path) -> None:
+    names = ["0.txt", "1.txt"]
+
+    def write(number: int, path: Path) -> None:
+        path.write_text(str(number))
+
+    def fails(number: int, path: Path) -> None:
+        raise ZeroDivisionError(number, path)
+
+    leading = Run(tmp_path / "run", Settings(), team=Team(0, 2))
+    follower = Run(tmp_path / "run", Settings(), team=Team(1, 2))
+    with pytest.raises(ZeroDivisionError), follower.stage("one", "One") as stage:
+        stage.pieces(names, fails)
+    with pytest.raises(RunError, match="Process 1 of 2 has ended in an error"), leading.stage("one", "One") as stage:
+        stage.pieces(names, write)
+    assert "waiting for process 1 of 2" in (tmp_path / "run" / "log.txt").read_text()
+    leading.close()
+    leading = Run(tmp_path / "run", Settings(), team=Team(0, 2))
+    follower = Run(tmp_path / "run", Settings(), team=Team(1, 2))
+
+    def shares() -> None:
+        with follower.stage("one", "One") as stage:
+            stage.pieces(names, write)
+
+    other = Thread(target=shares)
+    other.start()
+    with leading.stage("one", "One") as stage:
+        assert stage.pieces(names, write) == [stage.work / "pieces" / name for name in names]
+    other.join(20)
+    assert not other.is_alive()
 
 
 @pytest.mark.parametrize("shard", ["2/2", "a/2", "1", "-1/2", "1/"])

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from terradistill.classification.calibration import expected_error, reliability
 from terradistill.classification.explain import looked_at
 from terradistill.classification.training import require_augmentation, train_scene_classifier
+from terradistill.data.arrays import Rows
 from terradistill.data.check import require_enough
 from terradistill.data.images import load_pixels
 from terradistill.data.scenes import SceneFolder
@@ -146,7 +147,7 @@ def _train(work: Work, scenes: SceneFolder, known: frozenset[str]) -> None:
             pixels,
             told,
             learned,
-            (pixels[held], labels[held]),
+            (Rows(pixels, held), labels[held]),
             n_classes,
             wanted,
             seed=derive(work.settings.seed, "classify"),
@@ -216,7 +217,10 @@ def _test(work: Work) -> None:
             "reliability": bins,
         }
         run.write_json("scores.json", scores)
-        if lacking := looked_at(classifier, pixels, labels, run.root / "looked_at.png", work.hardware):
+        looked = run.root / "looked_at.png"
+        if not work.settings.export.hide_real and (
+            lacking := looked_at(classifier, pixels, labels, looked, work.hardware)
+        ):
             run.say(lacking)
         stage.note = f"OA {found.oa:.1%}, κ {found.kappa:.3f}, calibration error {scores['calibration_error']:.3f}"
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from terradistill.data.arrays import Rows
 from terradistill.data.images import to_float
 from terradistill.data.views import random_views
 from terradistill.errors import ConfigError
@@ -35,6 +36,7 @@ from terradistill.training.progress import (
     set_learning_rate,
 )
 
+FEW = 50  # validation scenes: what they say of when to stop, and of a temperature, is chance [ours]
 GAIN_OF = 2048  # validation scenes that `refinement_gain` looks at, at most
 LINEAR_STEPS = 200
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2)
@@ -66,7 +68,7 @@ def train_scene_classifier(
     pixels: NDArray[np.uint8],
     labels: NDArray[np.int64] | NDArray[np.float32],
     learned: NDArray[np.int64],
-    validation: tuple[NDArray[np.uint8], NDArray[np.int64]],
+    validation: tuple[NDArray[np.uint8] | Rows, NDArray[np.int64]],
     n_classes: int,
     settings: ClassifySettings,
     *,
@@ -83,7 +85,8 @@ def train_scene_classifier(
         pixels: uint8 (N, side, side, 3); may be memory-mapped.
         labels: int64 (N,), or probabilities, float32 (N, n_classes).
         learned: which of them are learned from, int64.
-        validation: scenes that only choose the epoch, and their labels.
+        validation: scenes that only choose the epoch, and their labels; fewer than `FEW` neither stop the training
+            early nor tell a temperature.
         n_classes: how many there are.
         settings: method and recipe.
         seed: of order, augmentation and refinement.
@@ -117,7 +120,7 @@ def train_scene_classifier(
     for step in range(start, total):
         began = time.monotonic()
         epoch = step // of_epoch + 1
-        if best.epoch and epoch - best.rose > settings.patience:
+        if best.epoch and epoch - best.rose > settings.patience and len(validation[1]) >= FEW:
             break
         rng = seeded(seed, "classify", step)
         index = learned[batch_indices(len(learned), settings.batch_size, step, derive(seed, "batches"))]
@@ -132,25 +135,27 @@ def train_scene_classifier(
         set_learning_rate(optimizer, learning_rate(step, peak=settings.learning_rate, warmup=warmup, total=total))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        for group in optimizer.param_groups:  # each by itself: branches should not shorten the steps of the backbone
+        for group in optimizer.param_groups:  # each by itself: branches should not shorten the steps of the network
             nn.utils.clip_grad_norm_(group["params"], 1.0)
         optimizer.step()
         ema.update(step)
         require_finite(loss.item(), "classify", settings.learning_rate)
         spent, steps_taken = spent + time.monotonic() - began, steps_taken + 1
 
+        rose = False
         if (step + 1) % of_epoch == 0 or step + 1 == total:
             ema.swap()
             said = logits(network, validation[0], side, hardware=hardware)
             ema.swap()
             right = float((said.argmax(1).numpy() == validation[1]).mean())
             watch.log(step + 1, accuracy=right, **{name: float(value.detach()) for name, value in losses.items()})
-            if right >= best.accuracy:  # few scenes validate alike for long: the later has learned more
+            if rose := right >= best.accuracy:  # few scenes validate alike for long: the later has learned more
                 best.keep(network, ema, epoch, right)
             model.train()
             write_text(timing, json.dumps([spent, steps_taken]))
         watch.progress(step + 1, total)
-        keeper.maybe_save(step + 1)
+        # At once after a best epoch: run again elsewhere, it might come out otherwise than what was kept of it.
+        keeper.save(step + 1) if rose else keeper.maybe_save(step + 1)
 
     gain = None
     if settings.method == "dsd" and len(validation[0]) > 1:
@@ -165,17 +170,19 @@ def train_scene_classifier(
 
 
 def _optimizer(model: nn.Module, network: nn.Module, settings: ClassifySettings) -> torch.optim.Optimizer:
-    """Of all weights, with a rate of their own for those that no published weights know."""
+    """Of all weights, with a rate of their own for those that no published weights know: last layer and branches."""
     head = [module for module in network.modules() if isinstance(module, nn.Linear)][-1:]
-    backbone = {*network.parameters()} - {weight for each in head for weight in each.parameters()}
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    last = {weight for each in head for weight in each.parameters()}
+    backbone, every = {*network.parameters()} - last, {*model.parameters()}
+    parts = ((backbone, 1.0), (last, settings.heads_rate), (every - backbone - last, settings.heads_rate))
     groups: list[dict[str, Any]] = [
-        {"params": [weight for weight in weights if weight in backbone]},
-        {"params": [weight for weight in weights if weight not in backbone], "scale": settings.heads_rate},
+        {"params": weights, "scale": scale}
+        for part, scale in parts
+        if (weights := [weight for weight in model.parameters() if weight in part and weight.requires_grad])
     ]
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, rate, weight_decay=decay)
+        return torch.optim.AdamW(groups, rate, weight_decay=decay, fused=True)
     if settings.optimizer == "rmsprop":
         return torch.optim.RMSprop(groups, rate, weight_decay=decay)
     return torch.optim.SGD(groups, rate, settings.momentum, weight_decay=decay)
@@ -195,7 +202,7 @@ def _distiller(
         network(torch.zeros(1, 3, side, side, device=device))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "branches"))
-        terms = ("soft", "entropy", "noise", "hint", "temperature", "smoothing", "refine", "shuffled")
+        terms = ("hard", "soft", "entropy", "noise", "hint", "temperature", "smoothing", "refine", "shuffled")
         told = {name: getattr(settings, name) for name in terms}
         return SelfDistiller([x.shape[1] for x in pooled], n_classes, settings.method, **told).to(device)
 
@@ -330,8 +337,11 @@ def _by_kornia(augmentation: nn.Module, x: Tensor, rng: torch.Generator) -> Tens
 def calibrated(logits: Tensor, labels: Tensor) -> float:
     """The temperature under which the labels are likeliest (Guo et al. 2017), from 0.05 to 20.
 
-    Where all are right any sharpening would make them likelier, without end: then it is 1 or more.
+    Where all are right any sharpening would make them likelier, without end: then it is 1 or more. Fewer than `FEW`
+    scenes say nothing of it: 1.
     """
+    if len(labels) < FEW:
+        return 1.0
     grid = torch.logspace(-1.3, 1.3, 261)
     if bool((logits.argmax(1) == labels).all()):
         grid = grid[grid >= 1]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from terradistill.data.arrays import Rows
 from terradistill.errors import EvaluationError
 from terradistill.hardware import Hardware
 from terradistill.run import Progress
@@ -188,7 +189,7 @@ def _loss_of(network: nn.Module, *, compiled: bool) -> Callable[[Tensor, Tensor]
 
 
 @torch.inference_mode()
-def logits(network: nn.Module, images: NDArray[np.uint8], resolution: int, *, hardware: Hardware) -> Tensor:
+def logits(network: nn.Module, images: NDArray[np.uint8] | Rows, resolution: int, *, hardware: Hardware) -> Tensor:
     """What a network says of uint8 images (n, height, width, 3), a batch at a time: float32 (n, n_classes), CPU."""
     network.eval()
     with hardware.autocast():

@@ -133,6 +133,8 @@ class _Pair(nn.Module):
 class SelfDistiller(nn.Module):
     """Branches on the stages of a backbone, and the losses by which they learn; each of them can be left out.
 
+    Each with CE(ℓ_K) times w_hard, which is 1:
+
     dsd: CE(ℓ_K) + w_soft·Σ softCE(r_k ‖ ℓ_{k+1}) − w_entropy·[H(ℓ_K) + H(r_{K−1}) + H(r_{K−2})] + w_noise·Σ L_diff,k
     logit-sd: CE(ℓ_K) + w_soft·Σ softCE(ℓ_k ‖ ℓ_{k+1})
     byot (Zhang et al. 2019): CE of all ℓ, w_soft·KL of each ℓ_k to ℓ_K at temperature 3, and a hint of its features
@@ -145,6 +147,7 @@ class SelfDistiller(nn.Module):
         n_classes: int,
         method: Method,
         *,
+        hard: float = 1.0,
         soft: float = 0.5,
         entropy: float = 0.5,
         noise: float = 0.5,
@@ -157,7 +160,7 @@ class SelfDistiller(nn.Module):
         """`widths`: of the pooled stages, shallow first. Without `refine`, r is ℓ; `shuffled` gives each r the
         condition of another image."""
         super().__init__()
-        self.method, self.smoothing, self.shuffled = method, smoothing, shuffled
+        self.method, self.smoothing, self.shuffled, self.hard = method, smoothing, shuffled, hard
         self.soft, self.entropy, self.noise, self.hint, self.temperature = soft, entropy, noise, hint, temperature
         students = [] if method == "ce" else list(widths[:-1])
         self.heads = nn.ModuleList(nn.Linear(width, n_classes) for width in students)
@@ -177,7 +180,7 @@ class SelfDistiller(nn.Module):
             rng: a CPU generator, of noise and times.
         """
         logits = logits.float()
-        found = {"ce": self._hard(logits, labels)}
+        found = {"ce": self.hard * self._hard(logits, labels)}
         branches = [head(features.float()) for head, features in zip(self.heads, pooled, strict=False)]
         if self.method == "byot":
             found |= self._byot(branches, pooled, logits, labels)

@@ -20,9 +20,9 @@ def write_classifier_report(run: Path) -> Path:
     Returns:
         The path of the page.
     """
-    manifest, scores, config = (
+    manifest, settings, scores, config = (
         json.loads((run / name).read_text(encoding="utf-8"))
-        for name in ("manifest.json", "scores.json", "model/config.json")
+        for name in ("manifest.json", "resolved.json", "scores.json", "model/config.json")
     )
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
@@ -35,7 +35,7 @@ def write_classifier_report(run: Path) -> Path:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=PackageLoader(__package__, ".")
     )
     environment.filters["duration"] = words.duration
-    looked = run / "looked_at.png"
+    hidden, looked = settings.get("export", {}).get("hide_real"), run / "looked_at.png"
     text = environment.get_template("classifier.html.j2").render(
         data=manifest["data"],
         scores=scores,
@@ -47,7 +47,7 @@ def write_classifier_report(run: Path) -> Path:
         confusion=plots.confusion_plot(scores["confusion"], config["classes"]),
         reliability=plots.reliability_plot(scores["reliability"]),
         curve=plots.curve_plot(curves) if curves else None,
-        looked=base64.b64encode(looked.read_bytes()).decode() if looked.exists() else None,
+        looked=base64.b64encode(looked.read_bytes()).decode() if looked.exists() and not hidden else None,
     )
     path = run / "report.html"
     with replacing(path) as part:

@@ -113,7 +113,12 @@ class Checkpoint:
 
     def maybe_save(self, step: int) -> None:
         """Write after `step` steps, if it is time."""
-        if self.path is None or not self.due:
+        if self.due:
+            self.save(step)
+
+    def save(self, step: int) -> None:
+        """Write after `step` steps."""
+        if self.path is None:
             return
         tensors = {f"model.{key}": value for key, value in self.module.state_dict().items()}
         if self.ema is not None:

@@ -35,5 +35,9 @@ def test_the_temperature_is_that_by_which_logits_were_too_sure() -> None:
 
 
 def test_perfect_validation_sharpens_nothing() -> None:
-    logits = torch.eye(3).repeat(4, 1) * 2
-    assert calibrated(logits, torch.arange(3).repeat(4)) == pytest.approx(1, rel=0.02)
+    logits = torch.eye(3).repeat(20, 1) * 2
+    assert calibrated(logits, torch.arange(3).repeat(20)) == pytest.approx(1, rel=0.02)
+
+
+def test_a_handful_of_scenes_tells_no_temperature() -> None:
+    assert calibrated(9 * torch.eye(3).repeat(4, 1), (torch.arange(12) + 1) % 3) == 1

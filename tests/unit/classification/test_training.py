@@ -1,5 +1,6 @@
 """Which epoch is kept, and that all methods learn for as long from the same scenes."""
 
+import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -69,6 +70,7 @@ def test_the_best_epoch_by_validation_is_kept(
         return nn.functional.one_hot(torch.from_numpy(np.where(right, JUDGED, (JUDGED + 1) % CLASSES)), CLASSES).float()
 
     monkeypatch.setattr(training, "logits", so_many_right)
+    monkeypatch.setattr(training, "FEW", 10)
     network = Staged()
     trained = train(network, tmp_path / "work", method="ce", epochs=len(shares), patience=patience)
     assert (trained.epoch, trained.accuracy) == (best, shares[best - 1])
@@ -77,6 +79,23 @@ def test_the_best_epoch_by_validation_is_kept(
     for kept in (network.state_dict(), calibrated):
         same = [all(torch.equal(kept[key], weights[key]) for key in kept) for weights in of_epochs]
         assert same == [epoch == best for epoch in range(1, epochs + 1)]
+
+
+def test_few_validation_scenes_neither_stop_it_nor_say_how_sure_to_be(tmp_path: Path) -> None:
+    trained = train(Staged(), tmp_path / "work", method="ce", epochs=4, patience=1, learning_rate=1e-9)
+    _, taken = json.loads((tmp_path / "work" / "timing.json").read_text())
+    assert (taken, trained.temperature) == (4 * STEPS, 1.0), "of ten scenes"
+
+
+def test_branches_do_not_shorten_the_steps_of_the_network() -> None:
+    network, model = Staged(), nn.ModuleDict()
+    model.update({"network": network, "distiller": SelfDistiller([4, 6, 8, 10], CLASSES, "dsd")})
+    groups = training._optimizer(model, network, ClassifySettings()).param_groups
+    assert [{*map(id, group["params"])} for group in groups] == [
+        {*map(id, part.parameters())} for part in (network.stages, network.head, model["distiller"])
+    ]
+    alone = training._optimizer(nn.ModuleDict({"network": network}), network, ClassifySettings()).param_groups
+    assert [len(group["params"]) for group in alone] == [len(group["params"]) for group in groups[:2]]
 
 
 def test_a_best_epoch_that_is_run_again_is_judged_again(tmp_path: Path) -> None:

@@ -181,10 +181,10 @@ def test_in_logit_distillation_gradients_go_to_students_alone() -> None:
 
 def test_every_term_can_be_switched_off() -> None:
     pooled, logits, labels = inputs()
-    for name in ("soft", "entropy", "noise"):
+    for name, term in {"hard": "ce", "soft": "soft", "entropy": "entropy", "noise": "noise"}.items():
         found = distiller("dsd", **{name: 0.0})(pooled, logits, labels, rng())
-        assert float(found[name]) == 0
-        assert all(float(found[other]) != 0 for other in found if other != name)
+        assert found[term].item() == 0
+        assert all(found[other].item() != 0 for other in found if other != term)
     assert set(distiller("ce")(pooled, logits, labels, rng())) == {"ce"}
 
 
@@ -195,6 +195,28 @@ def test_another_condition_refines_to_other_logits() -> None:
     assert all((a - b).abs().max() > 1e-4 for a, b in zip(right, other, strict=True))
     shuffled = distiller("dsd", shuffled=True).eval()
     assert not torch.allclose(shuffled.refined(branches, rng())[0], right[0])
+
+
+def test_a_trained_denoiser_heeds_its_condition() -> None:
+    chance, model = torch.Generator().manual_seed(4), distiller("dsd", entropy=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    told = [torch.randn(width, CLASSES, generator=chance) / width**0.5 for width in WIDTHS]
+
+    def scenes(n: int) -> tuple[list[Tensor], Tensor]:
+        logits = 3 * torch.randn(n, CLASSES, generator=chance)  # which every stage can tell
+        return [logits @ torch.linalg.pinv(each) for each in told], logits
+
+    for _ in range(300):
+        pooled, logits = scenes(64)
+        optimizer.zero_grad()
+        sum(model(pooled, logits, logits.softmax(1), chance).values()).backward()  # type: ignore[union-attr]
+        optimizer.step()
+    pooled, logits = scenes(256)
+    with torch.no_grad():
+        branches = [head(x) for head, x in zip(model.heads, pooled, strict=False)]
+        right, other = model.refined(branches, rng()), model.refined([each.roll(1, 0) for each in branches], rng())
+    for r, wrong, teacher in zip(right, other, [*branches[1:], logits], strict=True):
+        assert soft_cross_entropy(r, teacher) < soft_cross_entropy(wrong, teacher) - 0.1
 
 
 @pytest.mark.parametrize("method", METHODS)
