@@ -327,6 +327,27 @@ def test_predictions_are_rows_with_probabilities(
     assert (code, "is no classifier" in error) == (2, True)
 
 
+@pytest.mark.parametrize("window", [(), ("--window", "32")])
+def test_what_cannot_be_read_is_told_and_passed_over(
+    window: tuple[str, ...], run: Path, drawn: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    folder, out = tmp_path / "images", tmp_path / "p.csv"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(open_scenes(drawn).read(0))
+    (folder / "b.png").write_bytes(b"no image")
+    command = ["classify", "predict", str(run), str(folder), "--out", str(out), *window]
+    code, said = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, said
+    assert "have no row: 1, such as b" in " ".join(said.split())
+    with out.open() as file:
+        assert {row["file"] for row in csv.DictReader(file)} == {"a.png"}
+    (folder / "a.png").write_bytes(b"no image either")
+    kept = out.read_bytes()
+    code, said = terradistill(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, "None of the 2 images can be read" in " ".join(said.split())) == (2, True), said
+    assert out.read_bytes() == kept
+
+
 def test_large_images_are_classified_window_by_window(
     run: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch
 ) -> None:

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ def predict_scenes(
     *,
     window: int | None = None,
     progress: Progress | None = None,
+    unreadable: Callable[[str], None] | None = None,
 ) -> int:
     """Write a row for each image, or for each window of large ones.
 
@@ -42,6 +43,7 @@ def predict_scenes(
             of each what it shows (`row`, `column` of its upper left corner); None: an image is one scene, its central
             square. Where a GeoTIFF says where it lies, rows have `lon` and `lat` of the middle too.
         progress: called with images done and images in all.
+        unreadable: told of each image that cannot be read, which has no row.
 
     Returns:
         How many rows.
@@ -49,16 +51,26 @@ def predict_scenes(
     Raises:
         ConfigError: `out` has another ending, or the window is larger than an image.
         EvaluationError: the model is none.
-        DataError: an image cannot be read.
+        DataError: no image can be read.
     """
     if out.suffix not in (".csv", ".jsonl"):
         raise ConfigError(f"{out} should end in .csv or .jsonl.")
     if out.is_dir():
         raise ConfigError(f"{out} is a folder: give a file for --out.")
     classifier, pictures, hardware = SceneClassifier.load(model), _opened(source), find_hardware()
+    failed: list[str] = []
+
+    def passed_over(why: str) -> None:
+        failed.append(why)
+        if unreadable:
+            unreadable(why)
+
     if window is not None:
         for picture in pictures:
-            height, width = _size(picture)
+            try:
+                height, width = _size(picture)
+            except DataError:
+                continue  # told when its turn comes
             if window > min(height, width):
                 raise ConfigError(
                     f"Windows of {window} pixels do not fit {picture.file}, which has {width} x {height}: give a "
@@ -69,7 +81,7 @@ def predict_scenes(
     count = 0
     with replacing(out) as part, part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         table = csv.writer(file)
-        for rows in _batches(_squares(pictures, classifier.resolution, window, progress)):
+        for rows in _batches(_squares(pictures, classifier.resolution, window, progress, passed_over)):
             said = logits(
                 classifier.network,
                 np.stack([square for _, square in rows]),
@@ -87,6 +99,8 @@ def predict_scenes(
                         table.writerow([*plain, *row["probabilities"]])  # a class may be named as a column is
                     table.writerow([*plain.values(), *row["probabilities"].values()])
                 count += 1
+        if not count:
+            raise DataError(f"None of the {len(pictures)} images can be read ({'; '.join(failed[:1])}): replace them.")
     return count
 
 
@@ -115,11 +129,19 @@ Square = tuple[dict[str, Any], Any]
 
 
 def _squares(
-    pictures: list[Picture], resolution: int, window: int | None, progress: Progress | None
+    pictures: list[Picture],
+    resolution: int,
+    window: int | None,
+    progress: Progress | None,
+    passed_over: Callable[[str], None],
 ) -> Iterator[Square]:
     placed = any(_middle(picture, window) is not None for picture in pictures)  # then all rows have the two columns
     for number, picture in enumerate(pictures):
-        image = picture.pixels()
+        try:
+            image = picture.pixels()
+        except DataError as error:
+            passed_over(str(error))
+            continue
         if window is None:
             lon, lat = _middle(picture, None) or (None, None)
             where = {"lon": lon, "lat": lat} if placed else {}

@@ -84,8 +84,11 @@ def classify_predict(
     with console.Rich() as reporter:
         reporter.start("Classifying")
         began = time.monotonic()
-        count = predict_scenes(model, source, out, window=window, progress=reporter.progress)
+        lost: list[str] = []
+        count = predict_scenes(model, source, out, window=window, progress=reporter.progress, unreadable=lost.append)
         reporter.end("Classifying", time.monotonic() - began, f"{count} rows")
+        if lost:
+            reporter.say(f"images that cannot be read, and have no row: {len(lost)}, such as {lost[0]}")
     console.print_made({"predictions": out})
 
 
