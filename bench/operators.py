@@ -24,7 +24,7 @@ KINDS = {  # of operators, by parts of their names; the first that fits
     "matrix products": ("mm", "linear", "matmul"),
     "norms": ("norm",),
     "activations": ("silu", "gelu", "sigmoid", "mul"),
-    "copies between precisions and layouts": ("copy", "_to", "clone", "contiguous", "cat", "empty"),
+    "copies and joins": ("copy", "_to", "clone", "contiguous", "cat", "empty"),
     "sums": ("add", "sub", "mean", "sum"),
 }
 

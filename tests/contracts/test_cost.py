@@ -37,20 +37,21 @@ def test_a_set_costs_no_more_than_it_did(
 
     for module in (sampler, guidance):
         monkeypatch.setattr(module, "denoise", counted)
-    preset, _, weaker = name.partition(" beside ")
+    figures, preset, weaker = FIGURES[name], name.split()[0], "beside a weaker self" in name
     generator = td.Generator.load(finished.run)
     if weaker:
         generator.weaker = Weaker.like(generator)
     generator.save(tmp_path / "generator")
     # As many candidates, steps and guided ones as it really takes, by tiny networks.
-    sampling = td.load_settings([preset]).sampling
+    sampling = td.load_settings([preset], overrides=figures.get("set", [])).sampling
     most = 2 * sampling.batch_size  # images that the denoiser has at once, doubled by classifier-free guidance
     # What is drawn again depends on what was drawn; batches smaller than all there is show what bounds them.
     sampling = sampling.model_copy(update={"avoid_copies": False, "batch_size": 10})
     settings = tiny_settings(generator=str(tmp_path / "generator"), finetune__steps=0)
     td.distill(drawn, tmp_path / "run", settings.model_copy(update={"sampling": sampling}), evaluate=False)
-    figures = FIGURES[name]
-    assert evaluations(sampling, autoguided=bool(weaker)) == figures["evaluations_a_kept_image"], "as --dry-run reckons"
+    assert evaluations(sampling, autoguided=weaker) == figures["evaluations_a_kept_image"], "as --dry-run reckons"
     assert sum(asked) / 6 == pytest.approx(figures["evaluations_a_kept_image"], rel=0.05)
     assert max(asked) <= 2 * sampling.batch_size
+    if sampling.prune:
+        assert asked[-1] == 6 * 2, "those that are left of each prototype are asked about together"
     assert most == figures["most_images_at_once"]

@@ -130,6 +130,22 @@ def test_a_killed_shard_is_taken_up_again(drawn: Path, in_pieces: Path, tmp_path
     assert made(run) == made(in_pieces), f"shard {killed} was killed when it had {last.strip()}"
 
 
+def test_a_first_shard_that_a_scheduler_ends_tells_the_others(drawn: Path, in_pieces: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = shard(drawn, run, "--shard", "0/2")
+    try:
+        assert first.stdout is not None
+        next(line for line in first.stdout if line.startswith("made "))
+        first.terminate()
+        said, _ = first.communicate(timeout=60)
+    finally:
+        first.kill()
+    assert (first.returncode, "the same command goes on" in said) == (143, True), said
+    assert (run / runs.STOPPED).exists()
+    finish(*(shard(drawn, run, "--shard", f"{k}/2") for k in range(2)))
+    assert made(run) == made(in_pieces)
+
+
 def test_who_waits_is_told_when_the_first_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leading = Run(tmp_path / "run", Settings(), team=Team(0, 2))
     follower = Run(tmp_path / "run", Settings(), team=Team(1, 2))

@@ -5,8 +5,10 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from signal import SIGTERM, signal
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from threading import current_thread, main_thread
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -283,16 +285,18 @@ QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERB
 
 
 def main() -> None:
-    """Entry point: 0 done, 2 the user's mistake in one sentence, 130 interrupted."""
+    """Entry point: 0 done, 2 the user's mistake in one sentence, 130 interrupted, 143 told to end, as schedulers do."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     for stream in (sys.stdout, sys.stderr):  # a file name that is no UTF-8 is shown, not a traceback
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if current_thread() is main_thread():
+        signal(SIGTERM, _end)
     try:
         app()
     except SystemExit as ended:
-        if ended.code == 130:
+        if ended.code in (130, 143):
             print("\nterradistill: interrupted; with --out, the same command goes on from here.", file=sys.stderr)
         raise
     except TerraDistillError as error:
@@ -313,6 +317,10 @@ def main() -> None:
                 "run goes on), or in a new --out lower the batch_size of finetune, diffusion or classify."
             )
         raise
+
+
+def _end(*_: object) -> NoReturn:
+    raise SystemExit(143)  # so that what tidies up and tells other processes has its turn
 
 
 def _give_up(sentence: str) -> None:
