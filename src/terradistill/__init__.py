@@ -76,7 +76,8 @@ __all__ = [
 
 
 def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # more than half of what importing the package would take
+    # More than half of what importing the package would take.
+    from importlib.metadata import PackageNotFoundError, version
 
     try:
         return version("terradistill")
